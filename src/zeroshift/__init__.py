@@ -1,0 +1,1 @@
+"""Move a pretrained image generator to a new visual domain from text alone."""
