@@ -1,0 +1,296 @@
+"""A run folder: what a run is, what it measured, where it stands and what came out of it. docs/run-folder.md explains it.
+
+Every file in it is written whole or not at all, so that a killed run can be resumed by the same command.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import pickle
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ZeroshiftError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.tensorboard import SummaryWriter
+
+    from .config import AdaptConfig
+
+__all__ = ["STAGES", "RunFolder", "atomic_write", "disk_errors"]
+
+STAGES = ("prompts", "adapt")  # in the order in which they run
+_TEMPORARY = ".zeroshift-"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_MISPLACED = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The OSError behind an exception: libraries often wrap it in one of their own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """Turns a full disk, a missing right or a wrong kind of path met while writing `path` into a ZeroshiftError."""
+    try:
+        yield
+    except ZeroshiftError:
+        raise
+    except Exception as error:
+        cause = _os_error(error)
+        code = cause.errno if cause else None
+        if code in _FULL or "No space left on device" in str(error):  # safetensors reports it in words only
+            raise ZeroshiftError(
+                f"The disk is full: {path} could not be written. Free some space, then try again."
+            ) from error
+        if code in _DENIED:
+            raise ZeroshiftError(
+                f"No right to write {path}. Choose another folder, or change its permissions."
+            ) from error
+        if code in _MISPLACED:
+            raise ZeroshiftError(
+                f"Cannot write {path}: a file stands where a folder is needed, or the reverse."
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to; at the end it is synced and takes the place of `path`.
+
+    If the body fails, the temporary file is removed and whatever stood at `path` is left as it was. The temporary name
+    keeps the suffix of `path`. Missing parent folders are made.
+
+    Raises:
+        ZeroshiftError: if the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class RunFolder:
+    """One run on disk. `RunFolder.open` makes or resumes one for training, `RunFolder.read` opens one to look at it.
+
+    path/config.json            the resolved settings
+    path/metrics.jsonl          one line per stage and step
+    path/events/STAGE/          the same for TensorBoard
+    path/previews/              pictures on the way
+    path/checkpoints/last.pt    where training stands
+    path/generator.safetensors  the adapted generator; written last, so a run that has it is finished
+    path/pairs.png, report.html what came out, to look at
+    """
+
+    def __init__(self, path: str | Path, config: "AdaptConfig") -> None:
+        self.path = Path(path)
+        self.config = config
+        self._writers: dict[str, SummaryWriter] = {}
+
+    @classmethod
+    def open(cls, path: str | Path, config: "AdaptConfig") -> "RunFolder":
+        """A new run in a new or empty folder, or the run that is there, to be resumed.
+
+        More `adapt.steps` than before extend a run; no other setting may differ.
+
+        Raises:
+            ZeroshiftError: if the folder holds something else or a run with other settings, or cannot be written.
+        """
+        path = Path(path)
+        if (path / "config.json").exists():
+            there = cls.read(path).config
+            _check_same(path, there, config)
+        elif path.exists():
+            _check_empty(path)
+        run = cls(path, config)
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            for leftover in path.rglob(f"{_TEMPORARY}*"):  # of a killed process
+                leftover.unlink(missing_ok=True)
+        text = config.to_json()
+        if not run._config_path.exists() or run._config_path.read_text() != text:
+            run.generator_path.unlink(missing_ok=True)  # an extended run is not finished any more
+            with atomic_write(run._config_path) as temporary:
+                temporary.write_text(text)
+        return run
+
+    @classmethod
+    def read(cls, path: str | Path) -> "RunFolder":
+        """The run in `path`, finished or not; nothing is written.
+
+        Raises:
+            ZeroshiftError: if there is no run, or its config.json cannot be understood.
+        """
+        from .config import AdaptConfig
+
+        file = Path(path) / "config.json"
+        if not file.is_file():
+            raise ZeroshiftError(
+                f"{path} is not a run folder: it has no config.json. `zeroshift adapt --out FOLDER` makes one."
+            )
+        try:
+            return cls(path, AdaptConfig.from_json(file.read_text()))
+        except (ValueError, TypeError, KeyError, ZeroshiftError) as error:
+            raise ZeroshiftError(f"{file} cannot be read as the settings of a run ({error}).") from error
+
+    @property
+    def _config_path(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def generator_path(self) -> Path:
+        return self.path / "generator.safetensors"
+
+    @property
+    def pairs_path(self) -> Path:
+        return self.path / "pairs.png"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the adapted generator has been delivered."""
+        return self.generator_path.exists()
+
+    def log(self, stage: str, step: int, **values: Any) -> None:
+        """Appends {"stage", "step", **values} to metrics.jsonl; numbers among the values go to TensorBoard as well."""
+        line = json.dumps({"stage": _known(stage), "step": step, **values}) + "\n"
+        with disk_errors(self.metrics_path), open(self.metrics_path, "a", encoding="utf-8") as file:
+            end = file.tell()
+            try:
+                file.write(line)
+                file.flush()
+            except OSError:
+                file.truncate(end)  # half a line would spoil the file
+                raise
+        self._add_scalars(stage, step, values)
+
+    def records(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl; a last line that a killed process left unfinished is passed over."""
+        if not self.metrics_path.exists():
+            return []
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def rewind(self, stage: str, step: int) -> None:
+        """Forgets what was logged at or past (stage, step), for a resume from a checkpoint taken there."""
+        here = (STAGES.index(_known(stage)), step)
+        kept = [record for record in self.records() if (STAGES.index(record["stage"]), record["step"]) < here]
+        with atomic_write(self.metrics_path) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        self.close()
+        with disk_errors(self.path):
+            shutil.rmtree(self.path / "events", ignore_errors=True)
+        for record in kept:
+            values = {key: value for key, value in record.items() if key not in ("stage", "step")}
+            self._add_scalars(record["stage"], record["step"], values)
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replaces the last checkpoint by `state`: tensors, numbers, strings, lists and dicts only."""
+        import torch
+
+        with atomic_write(self.checkpoint_path) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint on the CPU, or None if there is none.
+
+        Raises:
+            ZeroshiftError: if the file is damaged or holds more than plain data.
+        """
+        import torch
+
+        if not self.checkpoint_path.exists():
+            return None
+        try:
+            return torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            raise ZeroshiftError(
+                f"The checkpoint {self.checkpoint_path} is damaged. Delete it to start this run from its beginning."
+            ) from error
+
+    def save_image(self, name: str, images: "torch.Tensor", columns: int) -> Path:
+        """Writes images [N, C, H, W] in [-1, 1] as a grid to previews/NAME.png."""
+        from .images import make_grid, save_png
+
+        return save_png(self.path / "previews" / f"{name}.png", make_grid(images, columns))
+
+    def close(self) -> None:
+        """Flushes and closes the TensorBoard files; a later `log` opens new ones."""
+        with disk_errors(self.path / "events"):
+            for writer in self._writers.values():
+                writer.close()
+            self._writers.clear()
+
+    def _add_scalars(self, stage: str, step: int, values: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        with disk_errors(self.path / "events"):
+            if stage not in self._writers:
+                self._writers[stage] = SummaryWriter(str(self.path / "events" / stage))
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._writers[stage].add_scalar(name, value, step)
+
+
+def _known(stage: str) -> str:
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {stage!r}, expected one of {STAGES}")
+    return stage
+
+
+def _check_empty(path: Path) -> None:
+    if not path.is_dir():
+        raise ZeroshiftError(f"{path} is a file. Give the run a new or empty folder (--out).")
+    foreign = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(_TEMPORARY))
+    if foreign:
+        listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        raise ZeroshiftError(
+            f"{path} is not a run folder but holds files ({listed}). Give a new or empty folder (--out)."
+        )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _check_same(path: Path, there: "AdaptConfig", now: "AdaptConfig") -> None:
+    old, new = _flat(json.loads(there.to_json())), _flat(json.loads(now.to_json()))
+    differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    if differing == ["adapt.steps"] and new["adapt.steps"] > old["adapt.steps"]:
+        return
+    if differing:
+        listed = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} now)" for key in differing)
+        raise ZeroshiftError(
+            f"The run in {path} was started with other settings: {listed}. Repeat its settings to resume it, "
+            f"or give another folder (--out)."
+        )
