@@ -1,0 +1,20 @@
+"""The methods: each says which text direction, and which extra loss, an image pair gets at a step.
+
+A method is one file here that defines `METHOD`, a subclass of `base.Method`; its file name is its name.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import Method
+
+__all__ = ["METHODS", "method_class"]
+
+METHODS: tuple[str, ...] = tuple(sorted(module.name for module in iter_modules(__path__) if module.name != "base"))
+
+
+def method_class(name: str) -> "type[Method]":
+    """The class of the method `name`, one of `METHODS`."""
+    return import_module(f".{name}", __name__).METHOD

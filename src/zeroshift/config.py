@@ -1,0 +1,291 @@
+"""Everything an adaptation run depends on, as frozen dataclasses with a JSON form. Presets hold numbers only."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .errors import ZeroshiftError
+
+__all__ = ["PRESETS", "AdaptConfig", "AdaptStage", "PromptStage", "preset"]
+
+BaseText = Literal["published", "label", "none"]
+Noise = Literal["const", "random", "none"]
+Precision = Literal["float32", "bf16"]
+Resize = Literal["antialias", "published"]
+
+
+@dataclass(frozen=True)
+class PromptStage:
+    """Stage 1, IPL's latent mapper. The defaults are the published program's."""
+
+    steps: int = 300
+    """Optimiser steps."""
+    batch: int = 32
+    """Images a step, over all processes; the contrastive term tells each from the others."""
+    lr: float = 0.05
+    """Adam's learning rate."""
+    num_context: int = 4
+    """Context vectors that the mapper makes for an image."""
+    context_init: str = "a photo of a"
+    """Words of the plain text whose feature is added to that of a learned prompt."""
+    domain_weight: float = 1.0
+    """λ: how strongly a learned prompt with the target label must stay a prompt of the target domain."""
+    source_weight: float = 0.0
+    """The same for the source label."""
+    base_text: BaseText = "published"
+    """The plain text has the label in stage 1 only (published) or in both stages (label), or there is none (none)."""
+
+
+@dataclass(frozen=True)
+class AdaptStage:
+    """Stage 2, the adaptation of the generator. The defaults are the published program's."""
+
+    steps: int = 300
+    """Optimiser steps."""
+    batch: int = 2
+    """Images a step, over all processes."""
+    accumulate: int = 1
+    """Parts a batch is worked off in, to save memory; they change no result."""
+    lr: float = 0.002 * 4 / 5
+    """Adam's learning rate."""
+    betas: tuple[float, float] = (0.0, 0.99 ** (4 / 5))
+    """Adam's decay rates."""
+    ema: float = 0.99
+    """Decay of the moving average of weights, which is what is delivered."""
+    layers: tuple[str, ...] = ("adaptive",)
+    """`adaptive`: chosen anew every step; `all`; or names of layers of the generator."""
+    num_layers: int | None = None
+    """How many layers `adaptive` chooses; None: two thirds of the candidates, as published."""
+    layer_batch: int = 8
+    """Latents that `adaptive` tries."""
+    layer_lr: float = 0.01
+    """Step size with which it moves them."""
+    layer_steps: int = 1
+    """Steps it moves them by."""
+    noise: Noise = "random"
+    """Noise inputs of the generator while it trains."""
+    views: int = 0
+    """Randomly cropped and turned copies of an image that guide in its place; 0: the image itself."""
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """One adaptation: from `source` to `target` with a method, a generator and one or more encoders."""
+
+    target: str
+    """Label of the new domain, such as "disney"."""
+    source: str = "photo"
+    """Label of the domain that the generator knows."""
+    generator: str = "miniature"
+    """A checkpoint file, a known name, or "miniature"."""
+    encoders: tuple[str, ...] = ("miniature",)
+    """CLIP models that guide together: "MODEL/PRETRAINED", a file, or "miniature"."""
+    encoder_weights: tuple[float, ...] = ()
+    """A weight for each encoder; empty: 1 each."""
+    method: str = "ipl"
+    """How an image gets its text direction: "ipl" or "nada"."""
+    target_images: tuple[str, ...] = ()
+    """Example images of the new domain; NADA takes its direction from them instead of the labels."""
+    class_index: int | None = None
+    """Class of a class-conditional generator."""
+    seed: int = 0
+    """Every random number follows from it."""
+    device: Literal["auto", "cpu"] = "auto"
+    """`auto`: the accelerator if there is one."""
+    precision: Precision = "float32"
+    """Arithmetic of the networks; weights and losses stay float32."""
+    compile: bool = False
+    """Compile the networks with torch.compile."""
+    resize: Resize = "antialias"
+    """How images come to the size of the encoder."""
+    truncation: float = 0.7
+    """Truncation of the samples in previews and reports; training does not truncate."""
+    preview_every: int = 50
+    """Steps between preview grids; 0: at the end only."""
+    preview_samples: int = 8
+    """Samples in a preview grid."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints from which a run resumes; 0: only when interrupted."""
+    prompts: PromptStage = field(default_factory=PromptStage)
+    adapt: AdaptStage = field(default_factory=AdaptStage)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight of each encoder."""
+        return self.encoder_weights or (1.0,) * len(self.encoders)
+
+    def validate(self) -> "AdaptConfig":
+        """This configuration, if a run can start from it.
+
+        Raises:
+            ZeroshiftError: naming the first field whose value makes no sense.
+        """
+        from .methods import METHODS  # the names only; methods import this module
+
+        _check_types(self, "")
+        source, target = self.source.strip(), self.target.strip()
+        _require(bool(target), "The target label is empty. Give the new domain a name, such as 'disney'.")
+        _require(bool(source), "The source label is empty. Name the generator's own domain, such as 'photo'.")
+        _require(
+            source.casefold() != target.casefold(),
+            f"Source and target are both {target!r}, so there is no direction to go. Change one of them.",
+        )
+        _require(
+            self.method in METHODS,
+            f"There is no method {self.method!r}. The methods are: {', '.join(METHODS)}.",
+        )
+        _require(
+            not self.target_images or self.method == "nada",
+            "Only the method 'nada' takes its direction from target images. Choose it, or leave the images out.",
+        )
+        _require(bool(self.generator), "The generator is empty. Name a checkpoint file, a known name or 'miniature'.")
+        _require(len(self.encoders) > 0 and all(self.encoders), "An encoder is missing or empty. Name at least one.")
+        _require(
+            len(self.weights) == len(self.encoders),
+            f"{len(self.encoders)} encoders, but {len(self.encoder_weights)} encoder weights. Give one each, or none.",
+        )
+        _require(all(weight > 0 for weight in self.weights), "Encoder weights must be positive numbers.")
+        prompts, adapt = self.prompts, self.adapt
+        for name, value, least in (
+            ("seed", self.seed, 0),
+            ("preview_every", self.preview_every, 0),
+            ("preview_samples", self.preview_samples, 1),
+            ("checkpoint_every", self.checkpoint_every, 0),
+            ("class_index", self.class_index or 0, 0),
+            ("prompts.steps", prompts.steps, 1),
+            ("prompts.batch", prompts.batch, 2),
+            ("prompts.num_context", prompts.num_context, 1),
+            ("prompts.domain_weight", prompts.domain_weight, 0),
+            ("prompts.source_weight", prompts.source_weight, 0),
+            ("adapt.steps", adapt.steps, 1),
+            ("adapt.batch", adapt.batch, 1),
+            ("adapt.accumulate", adapt.accumulate, 1),
+            ("adapt.num_layers", 1 if adapt.num_layers is None else adapt.num_layers, 1),
+            ("adapt.layer_batch", adapt.layer_batch, 1),
+            ("adapt.layer_steps", adapt.layer_steps, 1),
+            ("adapt.views", adapt.views, 0),
+        ):
+            _require(value >= least, f"{name} is {value}; it must be at least {least}.")
+        for name, value in (
+            ("prompts.lr", prompts.lr),
+            ("adapt.lr", adapt.lr),
+            ("adapt.layer_lr", adapt.layer_lr),
+            ("truncation", self.truncation),
+        ):
+            _require(value > 0, f"{name} is {value}; it must be positive.")
+        for name, value in (("adapt.ema", adapt.ema), *(("adapt.betas", beta) for beta in adapt.betas)):
+            _require(0 <= value < 1, f"{name} is {value}; it must be at least 0 and below 1.")
+        _require(
+            prompts.base_text == "none" or bool(prompts.context_init.strip()),
+            "prompts.context_init is empty. Give its words ('a photo of a'), or set prompts.base_text to 'none'.",
+        )
+        _require(
+            adapt.batch % adapt.accumulate == 0,
+            f"A batch of {adapt.batch} does not split into adapt.accumulate = {adapt.accumulate} equal parts.",
+        )
+        _require(
+            len(adapt.layers) > 0 and (len(adapt.layers) == 1 or not {"adaptive", "all"} & set(adapt.layers)),
+            "adapt.layers is 'adaptive' alone, 'all' alone, or one or more names of layers.",
+        )
+        return self
+
+    def to_json(self) -> str:
+        """The configuration as indented JSON, fields in order."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "AdaptConfig":
+        """The configuration that `to_json` wrote.
+
+        Raises:
+            ZeroshiftError: if the text is no JSON, has unknown or missing fields, or values that make no sense.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ZeroshiftError(f"The configuration is not valid JSON ({error}). Mend or delete the file.") from error
+        return _build(cls, values, "").validate()
+
+
+# Placeholders for the miniature world until its guide and generator are measured.
+PRESETS: dict[str, dict[str, PromptStage | AdaptStage]] = {
+    "published": {"prompts": PromptStage(), "adapt": AdaptStage()},
+    "miniature": {
+        "prompts": PromptStage(steps=150, base_text="label"),
+        "adapt": AdaptStage(steps=150, batch=4, lr=0.01, noise="const", views=2),
+    },
+}
+
+
+def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
+    """The numbers of a preset with a target and any other fields of `AdaptConfig`.
+
+    Raises:
+        ZeroshiftError: if there is no such preset.
+    """
+    _require(name in PRESETS, f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
+    return AdaptConfig(target=target, **{**PRESETS[name], **fields})
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ZeroshiftError(otherwise)
+
+
+def _build(cls: type, values: Any, where: str) -> Any:
+    _require(isinstance(values, Mapping), f"{where or 'The configuration'} must be a JSON object.")
+    types = get_type_hints(cls)
+    unknown = [f"{where}{name}" for name in values if name not in types]
+    _require(not unknown, f"Unknown in the configuration: {', '.join(unknown)}. Remove it, or correct its name.")
+    built = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(types[name]):
+            value = _build(types[name], value, f"{where}{name}.")
+        built[name] = tuple(value) if isinstance(value, list) else value
+    missing = [
+        f"{where}{spec.name}"
+        for spec in dataclasses.fields(cls)
+        if spec.name not in built and spec.default is spec.default_factory is dataclasses.MISSING
+    ]
+    _require(not missing, f"Missing in the configuration: {', '.join(missing)}.")
+    return cls(**built)
+
+
+def _check_types(config: Any, where: str) -> None:
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(kind):
+            _require(type(value) is kind, f"{where}{name} must be a {getattr(kind, '__name__', kind)}.")
+            _check_types(value, f"{where}{name}.")
+        else:
+            _require(_fits(value, kind), f"{where}{name} is {value!r}; it must be {_words(kind)}.")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
+    if inner:  # X | None
+        return any(_fits(value, one) for one in inner)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _words(kind: Any) -> str:
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(repr, inner))
+    if get_origin(kind) is tuple:
+        return f"a list of {_words(inner[0])}"
+    if inner:
+        return " or ".join(map(_words, inner))
+    return {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}.get(kind, "nothing")
