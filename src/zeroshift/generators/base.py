@@ -1,0 +1,111 @@
+"""What a generator is to the rest of the package: latents in, codes between, images out, layers by name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.randomness import normal
+
+__all__ = ["NOISE_MODES", "Codes", "Generator", "Latents", "style_mix", "truncate"]
+
+Latents = Tensor  # [N, *latent_shape], Gaussian
+Codes = Tensor  # what synthesize reads; StyleGAN: ws [N, num_ws, w_dim]
+
+NOISE_MODES = ("const", "random", "none")
+
+
+class Generator(nn.Module, ABC):
+    """A pretrained image generator. Images are NCHW float32 around [-1, 1]."""
+
+    architecture: str  # "stylegan2", "stylegan3"
+    resolution: int
+    context_dim: int
+    latent_shape: tuple[int, ...]
+    num_classes: int  # 0: unconditional
+    config: dict[str, Any]  # JSON-able constructor arguments: type(self)(**config) rebuilds the module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return next(self.parameters()).device
+
+    def sample_latents(self, seed: int, samples: Sequence[int]) -> Latents:
+        """Gaussian latents [len(samples), *latent_shape]; row i depends on (seed, samples[i]) alone."""
+        return normal(self.latent_shape, seed, "latents", samples=samples).to(self.device)
+
+    @abstractmethod
+    def context(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
+        """What the latent mapper of IPL sees of a sample, [N, context_dim]; never truncated."""
+
+    @abstractmethod
+    def codes(
+        self,
+        latents: Latents,
+        labels: Tensor | None = None,
+        *,
+        truncation: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Codes:
+        """Codes for `synthesize`. `labels`: class indices [N] or rows [N, num_classes], for conditional models only."""
+
+    @abstractmethod
+    def synthesize(
+        self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
+    ) -> Tensor:
+        """Images [N, 3, resolution, resolution].
+
+        `noise`: "const" (the stored noise images), "random" (row i depends on (noise_seed, samples[i]) alone;
+        samples default to 0, 1, 2, ...) or "none".
+        """
+
+    def forward(
+        self,
+        latents: Latents,
+        labels: Tensor | None = None,
+        *,
+        truncation: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise: str = "const",
+        noise_seed: int = 0,
+        samples: Sequence[int] | None = None,
+    ) -> Tensor:
+        """`synthesize` of `codes`."""
+        codes = self.codes(latents, labels, truncation=truncation, truncation_cutoff=truncation_cutoff)
+        return self.synthesize(codes, noise=noise, noise_seed=noise_seed, samples=samples)
+
+    @abstractmethod
+    def layers(self) -> dict[str, nn.Module]:
+        """Adaptable layers by name ("synthesis.b64.conv0"), from input to output; the name is the module's path."""
+
+    def layer_candidates(self) -> list[str] | None:
+        """The layer that each row of a sample's codes votes for in the adaptive choice; None: no such choice here."""
+        return None
+
+
+def truncate(ws: Tensor, w_avg: Tensor, truncation: float, cutoff: int | None = None) -> Tensor:
+    """Pulls the first `cutoff` rows (default: all) of ws [N, num_ws, w_dim] towards w_avg [w_dim].
+
+    w' = w_avg + truncation (w - w_avg), the truncation trick (Karras et al., 2019, section 2.1 and appendix B).
+    """
+    if truncation == 1:
+        return ws
+    cutoff = ws.shape[1] if cutoff is None else cutoff
+    return torch.cat([torch.lerp(w_avg.to(ws), ws[:, :cutoff], truncation), ws[:, cutoff:]], dim=1)
+
+
+def style_mix(coarse: Codes, fine: Codes, crossover: int) -> Codes:
+    """Style mixing (Karras et al., 2019, section 3.1): rows before `crossover` from `coarse`, the rest from `fine`.
+
+    Both are [N, num_ws, w_dim] (or broadcast over N); 0 <= crossover <= num_ws, else ZeroshiftError.
+    """
+    num_ws = coarse.shape[1]
+    if coarse.shape[1:] != fine.shape[1:]:
+        raise ZeroshiftError(f"Cannot mix codes of shapes {tuple(coarse.shape)} and {tuple(fine.shape)}.")
+    if not 0 <= crossover <= num_ws:
+        raise ZeroshiftError(f"The crossover layer must lie between 0 and {num_ws}, not at {crossover}.")
+    takes_coarse = torch.arange(num_ws, device=coarse.device)[:, None] < crossover  # [num_ws, 1]
+    return torch.where(takes_coarse, coarse, fine)
