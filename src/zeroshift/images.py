@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +113,3 @@ def _pad_to_even(frame: np.ndarray) -> np.ndarray:
     height, width, _ = frame.shape
     padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     return np.ascontiguousarray(padded)
-
-
-def side_by_side(columns: Sequence[torch.Tensor]) -> list[np.ndarray]:
-    """Equally long batches [N, C, H, W] as N frames that show one image of each batch from left to right."""
-    return [make_grid(torch.stack(tiles), columns=len(tiles), gap=0) for tiles in zip(*columns, strict=True)]

@@ -1,4 +1,4 @@
-"""A run folder: what a run is, what it measured, where it stands and what came out of it. docs/run-folder.md explains it.
+"""A run folder: what a run is, what it measured, where it stands and what came out of it (docs/run-folder.md).
 
 Every file in it is written whole or not at all, so that a killed run can be resumed by the same command.
 """
