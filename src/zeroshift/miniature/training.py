@@ -2,7 +2,8 @@
 
 A recipe gives its stateful parts (models, optimisers, averages) and an `update(step)` that does one whole step, with
 all its randomness drawn from (seed, step) as `step_stream` does. Everything else is here: checkpoints, log, screen,
-time limit, and a clean stop on Ctrl-C or SIGTERM.
+time limit, and a clean stop on Ctrl-C or SIGTERM. The recipes train in float32: measured on a CPU with AVX512-bf16 but
+no AMX, oneDNN's bfloat16 kernels reach two thirds of the speed of its float32 ones.
 """
 
 import json
@@ -23,8 +24,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..errors import ZeroshiftError
 from ..randomness import stream
+from ..runs import atomic_write
 
-__all__ = ["Stateful", "average", "bf16", "cosine_rate", "run_training", "set_rate", "step_stream"]
+__all__ = ["Stateful", "average", "cosine_rate", "run_training", "set_rate", "step_stream"]
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -41,11 +43,6 @@ class Stateful(Protocol):
 def step_stream(seed: int, purpose: str, step: int) -> torch.Generator:
     """The random generator of one purpose at one step; depends on nothing else, so a resumed run draws the same."""
     return stream(seed, purpose, step)
-
-
-def bf16() -> torch.autocast:
-    """bfloat16 autocast on the CPU: with channels_last, twice the speed on processors that have AVX512-bf16."""
-    return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
 def average(model: torch.nn.Module, decay: float) -> AveragedModel:
@@ -106,18 +103,14 @@ def run_training(
 
     def save() -> None:
         states = {name: part.state_dict() for name, part in parts.items()}
-        temporary = folder / f".{CHECKPOINT}.{os.getpid()}"
-        try:
+        with atomic_write(folder / CHECKPOINT) as temporary:
             torch.save({"step": step, "settings": frozen, "parts": states}, temporary)
-            os.replace(temporary, folder / CHECKPOINT)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     with screen, _stop_signals() as stopped, (folder / LOG).open("a", encoding="utf-8") as log:
         task = screen.add_task(folder.name, total=steps, completed=step, values="")
 
         def write(values: Mapping[str, float | torch.Tensor]) -> None:
-            numbers = {name: float(value) for name, value in values.items()}
+            numbers = {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
             if not all(map(math.isfinite, numbers.values())):
                 raise ZeroshiftError(f"Training in {folder} stopped at step {step}: a value is not finite ({numbers}).")
             log.write(json.dumps({"step": step, "seconds": round(time.monotonic() - began, 1), **numbers}) + "\n")
@@ -163,9 +156,8 @@ def _resume(folder: Path, parts: Mapping[str, Stateful], settings: dict[str, Any
     if log.exists():
         lines = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
-        temporary = folder / f".{LOG}.{os.getpid()}"
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, log)
+        with atomic_write(log) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
     return step
 
 
