@@ -94,16 +94,16 @@ class _Builder:
         self.layers: list[Layer] = []
         s = {name: value[:, None, None] for name, value in v.items() if value.dim() == 1}
         self.s = s
-        is_ = {b: being == b for b in ("person", "zombie", "alien", "elf", "robot", "child", "clown")}
-        self.scale = s["scale"] * (0.96 if is_["child"] else 1.0)
-        cx, cy = s["x_position"], s["y_position"] - (0.02 if is_["child"] else 0.07)
+        child = being == "child"
+        self.scale = s["scale"] * (0.90 if child else 1.0)
+        cx, cy = s["x_position"], s["y_position"] - (-0.05 if child else 0.07)
         dx, dy = (self.x - cx) / self.scale, (self.y - cy) / self.scale
         cos, sin = s["tilt"].cos(), s["tilt"].sin()
         self.hx, self.hy = cos * dx + sin * dy, cos * dy - sin * dx
         self.bx, self.by = (self.x - 0.5 * cx) / self.scale, dy.expand(n, SIZE, SIZE)
         # head half axes
-        wide = {"zombie": 0.94, "alien": 1.10, "robot": 1.0, "child": 1.06, "elf": 0.95}.get(being, 1.0)
-        tall = {"alien": 1.08, "child": 0.92, "robot": 0.96, "elf": 1.03}.get(being, 1.0)
+        wide = {"zombie": 0.94, "alien": 1.10, "robot": 1.0, "child": 1.10, "elf": 0.95}.get(being, 1.0)
+        tall = {"alien": 1.08, "child": 0.90, "robot": 0.96, "elf": 1.03}.get(being, 1.0)
         self.a, self.b = 0.40 * wide * s["face_width"], 0.50 * tall * s["face_height"]
         # face coordinates
         r = self.a * 1.12
@@ -148,9 +148,13 @@ class _Builder:
     def rgb(self, r: float, g: float, b: float) -> Tensor:
         return torch.tensor((r, g, b), dtype=self.like.dtype, device=self.like.device)[None, :, None, None]
 
-    def add(self, name: str, d: Tensor, colour: Tensor, shade: Tensor | None = None, *, body: bool = False, **kwargs) -> None:
+    def add(self, name: str, d: Tensor, colour: Tensor, shade: Tensor | None = None, **kwargs) -> None:
         """Adds a shape whose distance is in head (or body) units."""
         self.layers.append(Layer(name, d * self.scale, colour, shade, **kwargs))
+
+    def add_to_face(self, name: str, d: Tensor, colour: Tensor, shade: Tensor | None = None, *, over: float = 0.0, **kwargs) -> None:
+        """Adds a shape in face coordinates, cut where the head ends (plus `over`): beyond it they have no meaning."""
+        self.add(name, torch.maximum(d, self.head_d - over), colour, shade, **kwargs)
 
     def weight(self, factor: str, *classes: int) -> Tensor:
         """[n, 1, 1] total share of the named classes of a class factor."""
@@ -195,7 +199,7 @@ class _Builder:
         wavy, curly = self.weight("hair_style", 1), self.weight("hair_style", 2)
         straight = 1 - wavy - curly
         strands = straight * (44 * x + 4 * y).sin() + wavy * (30 * x + 2.2 * (11.0 * y + 2.0).sin()).sin()
-        strands = strands + 1.5 * curly * (25 * x + 0.8).sin() * (25 * y).sin()
+        strands = strands + 1.1 * curly * (22 * x + 9 * y + 3 * (7 * y).sin()).sin() * (24 * y - 8 * x).sin()
         volume = self.lambert(x / (a * 1.35), (y + 0.05) / (b * 1.35), ambient=0.42, gain=0.74)
         gloss = (-((y + 0.36 - 0.5 * x * x) / 0.07).square()).exp() * (1 - curly)
         return volume * (1 + 0.16 * strands) + 0.16 * gloss
@@ -216,7 +220,7 @@ class _Builder:
         thin = {"alien": 0.62, "child": 0.72, "robot": 0.8}.get(self.being, 1.0)
         neck_shade = self.lambert(x / 0.24, 0.25 * torch.ones_like(x)) * (0.72 + 0.3 * smooth(y, 0.42, 0.72))
         self.add("neck", box(x, y - 0.6, 0.165 * thin, 0.3, 0.05), self.skin, neck_shade, heat=self.heat * 0.95)
-        width = 0.70 * s["shoulder_width"] * {"child": 0.80, "alien": 0.82, "robot": 1.06, "zombie": 0.96}.get(self.being, 1.0)
+        width = 0.70 * s["shoulder_width"] * {"child": 0.66, "alien": 0.82, "robot": 1.06, "zombie": 0.96}.get(self.being, 1.0)
         slope = 0.70 + 0.16 * (x / width).abs().pow(2.4)
         d = torch.maximum(box(x, y - 1.3, width, 0.64, 0.22), slope - y)
         d = torch.maximum(d, -ellipse(x, y - 0.64, 0.20 * (0.5 + 0.5 * thin), 0.15))  # neck line
@@ -274,21 +278,21 @@ class _Builder:
         self.add("head", d, self.skin, shade, heat=self.heat)
         if self.being in ("person", "elf", "child"):
             d_cheek = ellipse(self.mx - 0.235, y - 0.14, 0.10, 0.075)
-            blush = {"child": 0.55}.get(self.being, 0.26)
+            blush = {"child": 0.70}.get(self.being, 0.26)
             warm = (self.skin * self.rgb(1.04, 0.66, 0.62)).clamp(max=1)
             self.add("cheeks", torch.maximum(d_cheek, d), warm, shade, outline=False, opacity=blush, soft=5.0, heat=self.heat, blank=True)
         if self.being == "robot":
             seam = torch.maximum((y + 0.26).abs() - 0.012, d + 0.03)
             self.add("seam", seam, self.rgb(0.30, 0.34, 0.40), None, heat=0.2)
             rivets = ellipse(self.mx - 0.30, (y - 0.02).abs() - 0.33, 0.025, 0.025)
-            self.add("rivets", rivets, self.rgb(0.32, 0.36, 0.42), None, heat=0.2)
+            self.add_to_face("rivets", rivets, self.rgb(0.32, 0.36, 0.42), None, heat=0.2)
             self.add("antenna", capsule(x, y, 0.0, -b - 0.16, 0.0, -b, 0.018), self.rgb(0.4, 0.44, 0.5), None, heat=0.2)
             self.add("antenna tip", ellipse(x, y + b + 0.18, 0.05, 0.05), self.rgb(0.98, 0.30, 0.22), None, heat=0.95)
         self.face_shade = shade
 
     def eyes(self) -> None:
         s, y = self.s, self.hy
-        size = s["eye_size"] * {"child": 1.28, "elf": 1.06, "zombie": 1.02}.get(self.being, 1.0)
+        size = s["eye_size"] * {"child": 1.42, "elf": 1.06, "zombie": 1.02}.get(self.being, 1.0)
         self.ex = self.mx - 0.172 * s["eye_spacing"] * (1.06 if self.being == "child" else 1.0)
         self.ey = y + (0.0 if self.being == "child" else 0.025)
         ex, ey = self.ex, self.ey
@@ -296,37 +300,37 @@ class _Builder:
             u, w = ex - 0.01, ey - 0.01
             u, w = u * 0.88 + w * 0.47, w * 0.88 - u * 0.47  # slanted
             d = ellipse(u, -w, 0.165 * size, 0.098 * size)
-            self.add("eyes", d, self.rgb(0.03, 0.03, 0.06), None, heat=0.5)
+            self.add_to_face("eyes", d, self.rgb(0.03, 0.03, 0.06), None, heat=0.5)
             shine = ellipse(ex + 0.03, ey + 0.035, 0.030, 0.026)
-            self.add("shine", shine, self.rgb(0.85, 0.9, 1.0), None, outline=False, opacity=0.9, blank=True, heat=0.5)
+            self.add_to_face("shine", shine, self.rgb(0.85, 0.9, 1.0), None, outline=False, opacity=0.9, blank=True, heat=0.5)
             return
         if self.being == "robot":
-            self.add("sockets", ellipse(ex, ey, 0.115 * size, 0.115 * size), self.rgb(0.16, 0.18, 0.22), None, heat=0.3)
+            self.add_to_face("sockets", ellipse(ex, ey, 0.115 * size, 0.115 * size), self.rgb(0.16, 0.18, 0.22), None, heat=0.3)
             glow = ellipse(ex, ey, 0.075 * size, 0.075 * size)
-            self.add("eyes", glow, self.rgb(0.25, 0.95, 1.0), None, heat=1.0, soft=1.6)
-            self.add("pupils", ellipse(ex, ey, 0.028 * size, 0.028 * size), self.rgb(0.95, 1.0, 1.0), None, outline=False, heat=1.0)
+            self.add_to_face("eyes", glow, self.rgb(0.25, 0.95, 1.0), None, heat=1.0, soft=1.6)
+            self.add_to_face("pupils", ellipse(ex, ey, 0.028 * size, 0.028 * size), self.rgb(0.95, 1.0, 1.0), None, outline=False, heat=1.0)
             return
         if self.being == "zombie":
             sockets = ellipse(ex, ey - 0.015, 0.150 * size, 0.120 * size)
-            self.add("sockets", sockets, self.rgb(0.20, 0.24, 0.17), self.face_shade, outline=False, opacity=0.85, soft=2.5, heat=0.25)
+            self.add_to_face("sockets", sockets, self.rgb(0.20, 0.24, 0.17), self.face_shade, outline=False, opacity=0.85, soft=2.5, heat=0.25)
         if self.being == "clown":
             u = ex.abs() / 0.075 + (ey + 0.01).abs() / 0.25
-            self.add("eye paint", (u - 1) * 0.07, self.rgb(0.16, 0.36, 0.85), self.face_shade, heat=0.7)
+            self.add_to_face("eye paint", (u - 1) * 0.07, self.rgb(0.16, 0.36, 0.85), self.face_shade, heat=0.7)
         slant = ey + (0.22 * ex if self.being == "elf" else 0.0)
         lid = ellipse(ex, slant + 0.012, 0.116 * size, 0.080 * size)
-        self.add("lids", lid, self.skin * 0.35, None, outline=False, heat=self.heat)
+        self.add_to_face("lids", lid, self.skin * 0.35, None, outline=False, heat=self.heat)
         white = ellipse(ex, slant, 0.100 * size, 0.066 * size)
         sclera = self.rgb(0.93, 0.86, 0.52) if self.being == "zombie" else self.rgb(0.97, 0.97, 0.98)
-        self.add("eyes", white, sclera, 0.72 + 0.28 * smooth(ey, -0.06, 0.0), heat=0.93)
+        self.add_to_face("eyes", white, sclera, 0.72 + 0.28 * smooth(ey, -0.06, 0.0), heat=0.93)
         if self.being == "zombie":
-            self.add("irises", ellipse(ex, ey, 0.032 * size, 0.032 * size), self.rgb(0.75, 0.10, 0.08), None, heat=0.3, blank=True)
+            self.add_to_face("irises", ellipse(ex, ey, 0.032 * size, 0.032 * size), self.rgb(0.75, 0.10, 0.08), None, heat=0.3, blank=True)
             return
         iris = torch.maximum(ellipse(ex, ey - 0.004, 0.062 * size, 0.062 * size), white)
-        self.add("irises", iris, _palette(self.v["eye_colour"], EYES), None, outline=False, heat=0.9, blank=True)
+        self.add_to_face("irises", iris, _palette(self.v["eye_colour"], EYES), None, outline=False, heat=0.9, blank=True)
         pupil = torch.maximum(ellipse(ex, ey - 0.004, 0.026 * size, 0.026 * size), white)
-        self.add("pupils", pupil, self.rgb(0.04, 0.03, 0.04), None, outline=False, heat=0.9, blank=True)
+        self.add_to_face("pupils", pupil, self.rgb(0.04, 0.03, 0.04), None, outline=False, heat=0.9, blank=True)
         shine = ellipse(self.fx.sign() * ex + 0.022, ey + 0.026, 0.017, 0.017)
-        self.add("shine", shine, self.rgb(1, 1, 1), None, outline=False, opacity=0.85, heat=0.9, blank=True)
+        self.add_to_face("shine", shine, self.rgb(1, 1, 1), None, outline=False, opacity=0.85, heat=0.9, blank=True)
 
     def brows(self) -> None:
         s = self.s
@@ -334,39 +338,38 @@ class _Builder:
             return
         lift = {"child": 0.045, "elf": 0.01}.get(self.being, 0.0)
         u, w = self.ex, self.ey + 0.158 + lift
-        tilt = s["brow_tilt"] - (0.25 if self.being == "elf" else 0.0) * 0
-        slope = -tilt * u + (-0.30 * u if self.being == "elf" else 0.0)
+        slope = -s["brow_tilt"] * u + (-0.30 * u if self.being == "elf" else 0.0)
         w = w - slope + 0.9 * u * u
         thickness = 0.021 * (s["brow_thickness"] if self.being not in ("robot", "clown") else torch.ones_like(s["brow_thickness"]))
         if self.being == "child":
             thickness = thickness * 0.8
         d = box(u, w, 0.112, thickness, 0.012)
         colour = {"robot": self.rgb(0.24, 0.27, 0.32), "clown": self.rgb(0.1, 0.1, 0.12)}.get(self.being, self.hair_colour * 0.62)
-        self.add("brows", d, colour, None, outline=False, heat=0.55)
+        self.add_to_face("brows", d, colour, None, outline=False, heat=0.55)
 
     def nose(self) -> None:
         s, x, y = self.s, self.fx - 0.10 * self.s["yaw"].sin(), self.hy
         if self.being == "alien":
-            self.add("nostrils", ellipse(x.abs() - 0.03, y - 0.17, 0.012, 0.02), self.skin * 0.4, None, outline=False, heat=0.5)
+            self.add_to_face("nostrils", ellipse(x.abs() - 0.03, y - 0.17, 0.012, 0.02), self.skin * 0.4, None, outline=False, heat=0.5)
             return
         if self.being == "robot":
             d = torch.maximum((x.abs() * 1.6 + (y - 0.14) * -0.7) - 0.07, (y - 0.14).abs() - 0.07)
-            self.add("nose", d, self.rgb(0.45, 0.50, 0.56), self.face_shade, heat=0.25)
+            self.add_to_face("nose", d, self.rgb(0.45, 0.50, 0.56), self.face_shade, heat=0.25)
             return
         if self.being == "clown":
             d = ellipse(x, y - 0.14, 0.105, 0.105)
-            self.add("nose", d, self.rgb(0.92, 0.10, 0.12), self.lambert(x / 0.12, (y - 0.14) / 0.12, 0.5, 0.7), heat=0.95)
-            self.add("nose shine", ellipse(x + 0.03, y - 0.105, 0.025, 0.02), self.rgb(1, 0.8, 0.8), None, outline=False, blank=True, heat=0.95)
+            self.add_to_face("nose", d, self.rgb(0.92, 0.10, 0.12), self.lambert(x / 0.12, (y - 0.14) / 0.12, 0.5, 0.7), heat=0.95)
+            self.add_to_face("nose shine", ellipse(x + 0.03, y - 0.105, 0.025, 0.02), self.rgb(1, 0.8, 0.8), None, outline=False, blank=True, heat=0.95)
             return
         w = s["nose_width"] * {"child": 0.78, "elf": 0.9}.get(self.being, 1.0)
         tip_y = 0.165 if self.being != "child" else 0.15
         tip = ellipse(x, y - tip_y, 0.078 * w, 0.050)
         bridge = capsule(x, y, 0.0, 0.0, 0.0, tip_y - 0.02, 0.032)
         shade = self.lambert(x / (0.085 * w), (y - tip_y + 0.02) / 0.11, 0.52, 0.62)
-        self.add("bridge", bridge, self.skin, self.lambert(x / 0.05, torch.zeros_like(x), 0.55, 0.58), outline=False, opacity=0.55, soft=2.0, heat=self.heat * 0.8)
-        self.add("nose", tip, self.skin * 0.97, shade, heat=self.heat * 0.62)
+        self.add_to_face("bridge", bridge, self.skin, self.lambert(x / 0.05, torch.zeros_like(x), 0.55, 0.58), outline=False, opacity=0.55, soft=2.0, heat=self.heat * 0.8)
+        self.add_to_face("nose", tip, self.skin * 0.97, shade, heat=self.heat * 0.62)
         nostrils = ellipse(x.abs() - 0.040 * w, y - tip_y - 0.030, 0.021 * w, 0.015)
-        self.add("nostrils", nostrils, self.skin * 0.30, None, outline=False, opacity=0.85, heat=0.5)
+        self.add_to_face("nostrils", nostrils, self.skin * 0.30, None, outline=False, opacity=0.85, heat=0.5)
 
     def beard(self) -> None:
         if self.being in ("alien", "robot", "child"):
@@ -379,7 +382,7 @@ class _Builder:
         self.add("beard", d, colour, shade, opacity=self.weight("beard", 2), heat=0.5)
         droop = y - 0.232 - 0.9 * x * x
         d = torch.maximum(box(x, droop, 0.165, 0.034, 0.03), 0.01 - y)
-        self.add("moustache", d, colour * 0.9, shade, opacity=self.weight("beard", 1), heat=0.5)
+        self.add_to_face("moustache", d, colour * 0.9, shade, opacity=self.weight("beard", 1), heat=0.5)
 
     def mouth(self) -> None:
         s, y = self.s, self.hy
@@ -392,9 +395,9 @@ class _Builder:
         opening = 0.062 * s["mouth_opening"]
         if self.being == "robot":
             d = torch.maximum(line.abs() - 0.035 - opening, x.abs() - half)
-            self.add("mouth", d, self.rgb(0.14, 0.15, 0.18), None, heat=0.6)
+            self.add_to_face("mouth", d, self.rgb(0.14, 0.15, 0.18), None, heat=0.6)
             bars = torch.maximum(d + 0.012, -(0.35 - (x * 42).cos()) * 0.04)
-            self.add("grille", bars, self.rgb(0.75, 0.80, 0.85), None, outline=False, heat=0.4)
+            self.add_to_face("grille", bars, self.rgb(0.75, 0.80, 0.85), None, outline=False, heat=0.4)
             return
         lips = line.abs() - (0.030 + opening) * profile
         colour = {
@@ -402,18 +405,18 @@ class _Builder:
         }.get(self.being, self.skin * self.rgb(0.86, 0.48, 0.50))  # fmt: skip
         if self.being == "clown":
             paint = ellipse(x, line, 0.235, 0.095 + opening)
-            self.add("mouth paint", paint, self.rgb(0.90, 0.10, 0.12), self.face_shade, heat=0.9)
-            self.add("mouth", lips, self.rgb(0.25, 0.02, 0.04), None, heat=0.95)
+            self.add_to_face("mouth paint", paint, self.rgb(0.90, 0.10, 0.12), self.face_shade, heat=0.9)
+            self.add_to_face("mouth", lips, self.rgb(0.25, 0.02, 0.04), None, heat=0.95)
             return
-        self.add("lips", lips, colour, self.face_shade, heat=0.95 if self.being != "zombie" else 0.3)
+        self.add_to_face("lips", lips, colour, self.face_shade, heat=0.95 if self.being != "zombie" else 0.3)
         gap = line.abs() - (opening * 1.02 - 0.004) * (1 - (u / 0.86).square())
-        self.add("mouth", gap, self.rgb(0.22, 0.05, 0.06), None, outline=False, heat=1.0)
+        self.add_to_face("mouth", gap, self.rgb(0.22, 0.05, 0.06), None, outline=False, heat=1.0)
         teeth = torch.maximum(gap + 0.008, line + 0.012)
         bone = self.rgb(0.80, 0.76, 0.48) if self.being == "zombie" else self.rgb(0.96, 0.95, 0.93)
-        self.add("teeth", teeth, bone, None, outline=False, opacity=smooth(s["mouth_opening"], 0.15, 0.5), heat=0.9)
+        self.add_to_face("teeth", teeth, bone, None, outline=False, opacity=smooth(s["mouth_opening"], 0.15, 0.5), heat=0.9)
         if self.being == "zombie":
             drip = capsule(x, y, 0.07, centre + 0.03, 0.075, centre + 0.14, 0.018)
-            self.add("blood", drip, self.rgb(0.55, 0.05, 0.05), None, outline=False, heat=0.35)
+            self.add_to_face("blood", drip, self.rgb(0.55, 0.05, 0.05), None, outline=False, heat=0.35)
 
     def front_hair(self) -> None:
         if not self.has_hair:
@@ -421,7 +424,7 @@ class _Builder:
         x, y, b = self.fx, self.hy, self.b
         full, side = self.weight("fringe", 1), self.weight("fringe", 2)
         line = -0.335 * b / 0.5 + 0.115 * full  # height of the hairline
-        line = line + side * (0.16 * (x * 5.0).clamp(-1, 1) + 0.02)
+        line = line + side * (0.13 * (x * 5.0).clamp(-1, 1) + 0.01)
         line = line + full * 0.016 * (x * 38).sin()
         width = self.a * 0.90
         span = 0.95
@@ -434,16 +437,20 @@ class _Builder:
         x, y = self.fx, self.hy
         if self.being == "zombie":
             scar = capsule(x, y, -0.29, 0.02, -0.15, 0.26, 0.013)
-            self.add("scar", scar, self.rgb(0.42, 0.12, 0.12), None, heat=0.3)
+            self.add_to_face("scar", scar, self.rgb(0.42, 0.12, 0.12), None, heat=0.3)
             t = (x + 0.22) * 0.5 + (y - 0.14) * 0.87
             stitches = torch.maximum((t * 44).sin().abs() * 0.03 - 0.012, (((x + 0.22) * 0.87 - (y - 0.14) * 0.5)).abs() - 0.045)
             stitches = torch.maximum(stitches, t.abs() - 0.15)
-            self.add("stitches", stitches, self.rgb(0.20, 0.08, 0.08), None, outline=False, heat=0.3)
+            self.add_to_face("stitches", stitches, self.rgb(0.20, 0.08, 0.08), None, outline=False, heat=0.3)
+        elif self.being == "child":
+            u, w = self.mx - 0.20, y - 0.135
+            freckles = torch.minimum(ellipse(u, w, 0.015, 0.015), ellipse(u.abs() - 0.06, w + 0.04, 0.015, 0.015))
+            self.add_to_face("freckles", freckles, self.skin * self.rgb(0.62, 0.46, 0.40), None, outline=False, heat=0.8, blank=True)
         elif self.being == "elf":
             band = torch.maximum((y + 0.255 * self.b / 0.5 - 0.10 * (1 - x * x * 4)).abs() - 0.020, self.head_d - 0.01)
-            self.add("circlet", band, self.rgb(0.95, 0.80, 0.30), self.head_shade * 1.1, heat=0.3)
+            self.add_to_face("circlet", band, self.rgb(0.95, 0.80, 0.30), self.head_shade * 1.1, heat=0.3)
             gem = x.abs() / 0.04 + (y + 0.145 * self.b / 0.5).abs() / 0.055 - 1
-            self.add("gem", gem * 0.035, self.rgb(0.10, 0.80, 0.45), None, heat=0.3)
+            self.add_to_face("gem", gem * 0.035, self.rgb(0.10, 0.80, 0.45), None, heat=0.3)
 
     def glasses(self) -> None:
         shown = self.weight("glasses", 1, 2)
@@ -455,8 +462,8 @@ class _Builder:
         frame = torch.minimum(d.abs() - 0.019, torch.maximum((w + 0.02).abs() - 0.017, torch.maximum(-d, self.mx - 0.1)))
         temple = torch.maximum((w + 0.03).abs() - 0.015, torch.maximum(0.16 - u.abs(), self.head_d - 0.02))
         frame = torch.minimum(frame, torch.maximum(temple, -self.mx + 0.2))
-        self.add("lenses", d, self.rgb(0.80, 0.90, 1.0), None, outline=False, opacity=0.16 * shown, heat=0.30, blank=True)
-        self.add("glasses", frame, self.rgb(0.10, 0.09, 0.10), None, opacity=shown, heat=0.12)
+        self.add_to_face("lenses", d, self.rgb(0.80, 0.90, 1.0), None, over=0.03, outline=False, opacity=0.16 * shown, heat=0.30, blank=True)
+        self.add_to_face("glasses", frame, self.rgb(0.10, 0.09, 0.10), None, over=0.03, opacity=shown, heat=0.12)
 
     def earrings(self) -> None:
         if self.being in ("alien", "elf", "robot"):

@@ -90,6 +90,14 @@ def _stroke(distance: Tensor, width: float, soft: float = 1.0) -> Tensor:
     return (0.5 * width + 0.5 - distance / (PIXEL * soft)).clamp(0, 1)
 
 
+def _figure(scene: Scene) -> Tensor:
+    """Share of each pixel [n, 64, 64] that somebody stands in front of the background."""
+    bare = torch.ones_like(scene.layers[0].distance)
+    for layer in scene.layers[1:]:
+        bare = bare * (1 - layer.coverage())
+    return 1 - bare
+
+
 def _posterise(x: Tensor, levels: int) -> Tensor:
     return (x * (levels - 1)).round() / (levels - 1)
 
@@ -99,7 +107,7 @@ def photo(scene: Scene, noise: Noise) -> Tensor:
 
 
 def pencil_sketch(scene: Scene, noise: Noise) -> Tensor:
-    dark = 1 - _luminance(_paint(scene, _shaded))
+    dark = (1 - _luminance(_paint(scene, _shaded))) * _figure(scene)
     distance, _ = _lines(scene)
     wobble = 0.35 * _cloud(noise, 16) * PIXEL
     line = _stroke(distance + wobble, 1.0) * (0.82 + 0.12 * _cloud(noise, 10))
@@ -126,10 +134,10 @@ def cartoon(scene: Scene, noise: Noise) -> Tensor:
 def pixel_art(scene: Scene, noise: Noise) -> Tensor:
     image = _paint(scene, _shaded)
     distance, _ = _lines(scene)
-    image = image * (1 - 0.5 * _stroke(distance, 0.6))[:, None]
-    small = F.avg_pool2d(image, 4)
-    small = _posterise(((small - 0.5) * 1.25 + 0.5).clamp(0, 1), 6)
-    return F.interpolate(small, scale_factor=4, mode="nearest")
+    image = image * (1 - 0.75 * _stroke(distance, 0.9))[:, None]
+    small = F.avg_pool2d(image, 2)
+    small = _posterise(((small - 0.5) * 1.25 + 0.5).clamp(0, 1), 5)
+    return F.interpolate(small, scale_factor=2, mode="nearest")
 
 
 def neon_sign(scene: Scene, noise: Noise) -> Tensor:
@@ -157,10 +165,10 @@ def watercolor(scene: Scene, noise: Noise) -> Tensor:
     grey = pigment.mean(1, keepdim=True)
     pigment = (grey * 0.55 + (pigment - grey) * 1.25 + 0.02).clamp(min=0)
     edge = (_blur(image, 3) - _blur(image, 1)).abs().mean(1)
-    pigment = pigment * (0.95 + 0.22 * cloud)[:, None] + (1.5 * edge)[:, None] * pigment.clamp(min=0.06)
+    pigment = pigment * (0.97 + 0.11 * cloud)[:, None] + (1.5 * edge)[:, None] * pigment.clamp(min=0.06)
     radius = torch.maximum(scene.x.abs(), scene.y.abs()) + 0.06 * _cloud(noise, 7) + 0.03 * cloud
     sheet = 1 - smooth(radius, 0.82, 0.93)
-    granulation = 1 + 0.10 * noise(SIZE, SIZE)
+    granulation = 1 + 0.06 * noise(SIZE, SIZE)
     paper = _rgb(image, 0.985, 0.975, 0.94)
     return (paper - pigment * (sheet * granulation)[:, None] * paper).clamp(0, 1)
 
@@ -222,10 +230,7 @@ def marble_statue(scene: Scene, noise: Noise) -> Tensor:
     distance, _ = _lines(scene)
     stone = stone * (1 - 0.42 * _stroke(distance, 0.9, 1.2))
     vein = (_cloud(noise, 5) * 1.3 + 0.6 * _cloud(noise, 10) + 3 * scene.x + 2 * scene.y).sin().abs()
-    figure = 1 - scene.layers[1].coverage()
-    for layer in scene.layers[2:]:
-        figure = figure * (1 - layer.coverage())
-    stone = stone * (1 - 0.20 * (1 - smooth(vein, 0.0, 0.22)) * (1 - figure))
+    stone = stone * (1 - 0.20 * (1 - smooth(vein, 0.0, 0.22)) * _figure(scene))
     return stone.clamp(0, 1)[:, None] * _rgb(stone, 1.0, 0.985, 0.955)
 
 
@@ -237,11 +242,8 @@ def woodblock_print(scene: Scene, noise: Noise) -> Tensor:
     print_ = mix(ink, indigo, smooth(tone, 0.17, 0.21)[:, None])
     print_ = mix(print_, rose, smooth(tone, 0.40, 0.44)[:, None])
     print_ = mix(print_, paper, smooth(tone, 0.60, 0.64)[:, None])
-    back = torch.ones_like(tone)
-    for layer in scene.layers[1:]:
-        back = back * (1 - layer.coverage())
     bokashi = mix(_rgb(image, 0.20, 0.38, 0.62), paper, smooth(scene.y + 0.06 * scene.x, -1.0, -0.05)[:, None])
-    print_ = mix(print_, bokashi, back[:, None])
+    print_ = mix(bokashi, print_, _figure(scene)[:, None])
     grain = (scene.y * 30 + 2.2 * _cloud(noise, 4) + 0.8 * scene.x).sin()
     print_ = print_ * (1 + 0.055 * grain + 0.025 * noise(SIZE, SIZE))[:, None]
     distance, _ = _lines(scene)
@@ -276,8 +278,7 @@ def blueprint(scene: Scene, noise: Noise) -> Tensor:
     paper = paper + 0.10 * grid
     tone = 1 - _luminance(_paint(scene, _flat, skip_blank=True))
     hatch = 0.5 + 0.5 * ((scene.x - scene.y) / PIXEL * (math.pi / 2)).sin()
-    figure = 1 - torch.ones_like(tone)
-    shade = (smooth(tone, 0.55, 0.75) * hatch * 0.20 + figure)[:, None]
+    shade = (smooth(tone, 0.55, 0.75) * hatch * 0.20 * _figure(scene))[:, None]
     return mix(paper + shade, _rgb(line, 0.92, 0.96, 1.0), line[:, None] * 0.92).clamp(0, 1)
 
 
