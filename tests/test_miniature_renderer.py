@@ -1,4 +1,4 @@
-"""The renderer: a latent, a domain and a noise seed determine an image, and every factor can be seen where it should."""
+"""The renderer: a latent, a domain and a noise seed determine an image, and visible factors show."""
 
 import pytest
 import torch
@@ -56,8 +56,8 @@ def test_visible_factors_change_the_picture(domain, latents):
             continue
         low, high = latents.clone(), latents.clone()
         low[:, index], high[:, index] = -1.6, 1.6
-        moved = (render(low, domain) - render(high, domain)).abs().flatten(1).mean(1).max()
-        assert moved > 2e-3, f"{factor.name} does not show in {domain}"
+        moved = (render(low, domain) - render(high, domain)).abs().mean(1)  # small features change few pixels
+        assert moved.amax(dim=(1, 2)).median() > 0.15, f"{factor.name} does not show in {domain}"
     assert torch.equal(base, render(latents, domain))
 
 

@@ -17,13 +17,22 @@ __all__ = ["SIZE", "Layer", "Scene", "build_scene"]
 SIZE = 64
 PIXEL = 2.0 / SIZE
 
-HAIR = ((0.11, 0.10, 0.13), (0.37, 0.22, 0.12), (0.80, 0.36, 0.11), (0.94, 0.78, 0.40), (0.89, 0.89, 0.92), (0.24, 0.40, 0.88))
+HAIR = (
+    (0.11, 0.10, 0.13),
+    (0.37, 0.22, 0.12),
+    (0.80, 0.36, 0.11),
+    (0.94, 0.78, 0.40),
+    (0.89, 0.89, 0.92),
+    (0.24, 0.40, 0.88),
+)
 EYES = ((0.36, 0.19, 0.07), (0.16, 0.44, 0.95), (0.16, 0.64, 0.24))
 CLOTHES = (
-    (0.80, 0.16, 0.18), (0.95, 0.77, 0.18), (0.16, 0.56, 0.28), (0.18, 0.34, 0.78), (0.52, 0.24, 0.66), (0.93, 0.93, 0.92),
+    (0.80, 0.16, 0.18), (0.95, 0.77, 0.18), (0.16, 0.56, 0.28),
+    (0.18, 0.34, 0.78), (0.52, 0.24, 0.66), (0.93, 0.93, 0.92),
 )  # fmt: skip
 BACKGROUNDS = (
-    (0.56, 0.58, 0.62), (0.20, 0.56, 0.56), (0.84, 0.72, 0.50), (0.84, 0.48, 0.56), (0.46, 0.70, 0.94), (0.50, 0.55, 0.26),
+    (0.56, 0.58, 0.62), (0.20, 0.56, 0.56), (0.84, 0.72, 0.50),
+    (0.84, 0.48, 0.56), (0.46, 0.70, 0.94), (0.50, 0.55, 0.26),
 )  # fmt: skip
 SKIN = ((0.99, 0.85, 0.75), (0.90, 0.68, 0.51), (0.66, 0.43, 0.29), (0.36, 0.23, 0.16))
 
@@ -152,7 +161,9 @@ class _Builder:
         """Adds a shape whose distance is in head (or body) units."""
         self.layers.append(Layer(name, d * self.scale, colour, shade, **kwargs))
 
-    def add_to_face(self, name: str, d: Tensor, colour: Tensor, shade: Tensor | None = None, *, over: float = 0.0, **kwargs) -> None:
+    def add_to_face(
+        self, name: str, d: Tensor, colour: Tensor, shade: Tensor | None = None, *, over: float = 0.0, **kwargs
+    ) -> None:
         """Adds a shape in face coordinates, cut where the head ends (plus `over`): beyond it they have no meaning."""
         self.add(name, torch.maximum(d, self.head_d - over), colour, shade, **kwargs)
 
@@ -220,7 +231,11 @@ class _Builder:
         thin = {"alien": 0.62, "child": 0.72, "robot": 0.8}.get(self.being, 1.0)
         neck_shade = self.lambert(x / 0.24, 0.25 * torch.ones_like(x)) * (0.72 + 0.3 * smooth(y, 0.42, 0.72))
         self.add("neck", box(x, y - 0.6, 0.165 * thin, 0.3, 0.05), self.skin, neck_shade, heat=self.heat * 0.95)
-        width = 0.70 * s["shoulder_width"] * {"child": 0.66, "alien": 0.82, "robot": 1.06, "zombie": 0.96}.get(self.being, 1.0)
+        width = (
+            0.70
+            * s["shoulder_width"]
+            * {"child": 0.66, "alien": 0.82, "robot": 1.06, "zombie": 0.96}.get(self.being, 1.0)
+        )
         slope = 0.70 + 0.16 * (x / width).abs().pow(2.4)
         d = torch.maximum(box(x, y - 1.3, width, 0.64, 0.22), slope - y)
         d = torch.maximum(d, -ellipse(x, y - 0.64, 0.20 * (0.5 + 0.5 * thin), 0.15))  # neck line
@@ -252,18 +267,22 @@ class _Builder:
     def elf_ears(self) -> None:
         """Long ears that stand out of the hair."""
         x, y = (self.hx + 0.05 * self.s["yaw"]).abs() - self.a, self.hy - 0.0
-        along = (x * 0.72 - y * 0.70)
-        across = (x * 0.70 + y * 0.72)
+        along = x * 0.72 - y * 0.70
+        across = x * 0.70 + y * 0.72
         t = (along / 0.40).clamp(0, 1)
         d = torch.maximum(across.abs() - 0.085 * (1 - t) - 0.004, (along - 0.20).abs() - 0.24)
         self.add("elf ears", d, self.skin * 0.97, self.head_shade * 1.02, heat=0.8)
-        self.add("inner ears", d + 0.035, self.skin * self.rgb(0.86, 0.66, 0.62), self.head_shade, outline=False, heat=0.8)
+        self.add(
+            "inner ears", d + 0.035, self.skin * self.rgb(0.86, 0.66, 0.62), self.head_shade, outline=False, heat=0.8
+        )
 
     def head(self) -> None:
         x, y, a, b = self.hx, self.hy, self.a, self.b
         low = (y / b).clamp(0, 1.1)
         pointed = 0.52 - 0.66 * self.s["jaw"]
-        pointed = {"alien": torch.full_like(pointed, 0.85), "child": torch.full_like(pointed, 0.12)}.get(self.being, pointed)
+        pointed = {"alien": torch.full_like(pointed, 0.85), "child": torch.full_like(pointed, 0.12)}.get(
+            self.being, pointed
+        )
         if self.being == "elf":
             pointed = pointed + 0.10
         if self.being == "robot":
@@ -280,7 +299,17 @@ class _Builder:
             d_cheek = ellipse(self.mx - 0.235, y - 0.14, 0.10, 0.075)
             blush = {"child": 0.70}.get(self.being, 0.26)
             warm = (self.skin * self.rgb(1.04, 0.66, 0.62)).clamp(max=1)
-            self.add("cheeks", torch.maximum(d_cheek, d), warm, shade, outline=False, opacity=blush, soft=5.0, heat=self.heat, blank=True)
+            self.add(
+                "cheeks",
+                torch.maximum(d_cheek, d),
+                warm,
+                shade,
+                outline=False,
+                opacity=blush,
+                soft=5.0,
+                heat=self.heat,
+                blank=True,
+            )
         if self.being == "robot":
             seam = torch.maximum((y + 0.26).abs() - 0.012, d + 0.03)
             self.add("seam", seam, self.rgb(0.30, 0.34, 0.40), None, heat=0.2)
@@ -302,17 +331,37 @@ class _Builder:
             d = ellipse(u, -w, 0.165 * size, 0.098 * size)
             self.add_to_face("eyes", d, self.rgb(0.03, 0.03, 0.06), None, heat=0.5)
             shine = ellipse(ex + 0.03, ey + 0.035, 0.030, 0.026)
-            self.add_to_face("shine", shine, self.rgb(0.85, 0.9, 1.0), None, outline=False, opacity=0.9, blank=True, heat=0.5)
+            self.add_to_face(
+                "shine", shine, self.rgb(0.85, 0.9, 1.0), None, outline=False, opacity=0.9, blank=True, heat=0.5
+            )
             return
         if self.being == "robot":
-            self.add_to_face("sockets", ellipse(ex, ey, 0.115 * size, 0.115 * size), self.rgb(0.16, 0.18, 0.22), None, heat=0.3)
+            self.add_to_face(
+                "sockets", ellipse(ex, ey, 0.115 * size, 0.115 * size), self.rgb(0.16, 0.18, 0.22), None, heat=0.3
+            )
             glow = ellipse(ex, ey, 0.075 * size, 0.075 * size)
             self.add_to_face("eyes", glow, self.rgb(0.25, 0.95, 1.0), None, heat=1.0, soft=1.6)
-            self.add_to_face("pupils", ellipse(ex, ey, 0.028 * size, 0.028 * size), self.rgb(0.95, 1.0, 1.0), None, outline=False, heat=1.0)
+            self.add_to_face(
+                "pupils",
+                ellipse(ex, ey, 0.028 * size, 0.028 * size),
+                self.rgb(0.95, 1.0, 1.0),
+                None,
+                outline=False,
+                heat=1.0,
+            )
             return
         if self.being == "zombie":
             sockets = ellipse(ex, ey - 0.015, 0.150 * size, 0.120 * size)
-            self.add_to_face("sockets", sockets, self.rgb(0.20, 0.24, 0.17), self.face_shade, outline=False, opacity=0.85, soft=2.5, heat=0.25)
+            self.add_to_face(
+                "sockets",
+                sockets,
+                self.rgb(0.20, 0.24, 0.17),
+                self.face_shade,
+                outline=False,
+                opacity=0.85,
+                soft=2.5,
+                heat=0.25,
+            )
         if self.being == "clown":
             u = ex.abs() / 0.075 + (ey + 0.01).abs() / 0.25
             self.add_to_face("eye paint", (u - 1) * 0.07, self.rgb(0.16, 0.36, 0.85), self.face_shade, heat=0.7)
@@ -323,10 +372,19 @@ class _Builder:
         sclera = self.rgb(0.93, 0.86, 0.52) if self.being == "zombie" else self.rgb(0.97, 0.97, 0.98)
         self.add_to_face("eyes", white, sclera, 0.72 + 0.28 * smooth(ey, -0.06, 0.0), heat=0.93)
         if self.being == "zombie":
-            self.add_to_face("irises", ellipse(ex, ey, 0.032 * size, 0.032 * size), self.rgb(0.75, 0.10, 0.08), None, heat=0.3, blank=True)
+            self.add_to_face(
+                "irises",
+                ellipse(ex, ey, 0.032 * size, 0.032 * size),
+                self.rgb(0.75, 0.10, 0.08),
+                None,
+                heat=0.3,
+                blank=True,
+            )
             return
         iris = torch.maximum(ellipse(ex, ey - 0.004, 0.062 * size, 0.062 * size), white)
-        self.add_to_face("irises", iris, _palette(self.v["eye_colour"], EYES), None, outline=False, heat=0.9, blank=True)
+        self.add_to_face(
+            "irises", iris, _palette(self.v["eye_colour"], EYES), None, outline=False, heat=0.9, blank=True
+        )
         pupil = torch.maximum(ellipse(ex, ey - 0.004, 0.026 * size, 0.026 * size), white)
         self.add_to_face("pupils", pupil, self.rgb(0.04, 0.03, 0.04), None, outline=False, heat=0.9, blank=True)
         shine = ellipse(self.fx.sign() * ex + 0.022, ey + 0.026, 0.017, 0.017)
@@ -340,17 +398,28 @@ class _Builder:
         u, w = self.ex, self.ey + 0.158 + lift
         slope = -s["brow_tilt"] * u + (-0.30 * u if self.being == "elf" else 0.0)
         w = w - slope + 0.9 * u * u
-        thickness = 0.021 * (s["brow_thickness"] if self.being not in ("robot", "clown") else torch.ones_like(s["brow_thickness"]))
+        thickness = 0.021 * (
+            s["brow_thickness"] if self.being not in ("robot", "clown") else torch.ones_like(s["brow_thickness"])
+        )
         if self.being == "child":
             thickness = thickness * 0.8
         d = box(u, w, 0.112, thickness, 0.012)
-        colour = {"robot": self.rgb(0.24, 0.27, 0.32), "clown": self.rgb(0.1, 0.1, 0.12)}.get(self.being, self.hair_colour * 0.62)
+        colour = {"robot": self.rgb(0.24, 0.27, 0.32), "clown": self.rgb(0.1, 0.1, 0.12)}.get(
+            self.being, self.hair_colour * 0.62
+        )
         self.add_to_face("brows", d, colour, None, outline=False, heat=0.55)
 
     def nose(self) -> None:
         s, x, y = self.s, self.fx - 0.10 * self.s["yaw"].sin(), self.hy
         if self.being == "alien":
-            self.add_to_face("nostrils", ellipse(x.abs() - 0.03, y - 0.17, 0.012, 0.02), self.skin * 0.4, None, outline=False, heat=0.5)
+            self.add_to_face(
+                "nostrils",
+                ellipse(x.abs() - 0.03, y - 0.17, 0.012, 0.02),
+                self.skin * 0.4,
+                None,
+                outline=False,
+                heat=0.5,
+            )
             return
         if self.being == "robot":
             d = torch.maximum((x.abs() * 1.6 + (y - 0.14) * -0.7) - 0.07, (y - 0.14).abs() - 0.07)
@@ -358,15 +427,34 @@ class _Builder:
             return
         if self.being == "clown":
             d = ellipse(x, y - 0.14, 0.105, 0.105)
-            self.add_to_face("nose", d, self.rgb(0.92, 0.10, 0.12), self.lambert(x / 0.12, (y - 0.14) / 0.12, 0.5, 0.7), heat=0.95)
-            self.add_to_face("nose shine", ellipse(x + 0.03, y - 0.105, 0.025, 0.02), self.rgb(1, 0.8, 0.8), None, outline=False, blank=True, heat=0.95)
+            self.add_to_face(
+                "nose", d, self.rgb(0.92, 0.10, 0.12), self.lambert(x / 0.12, (y - 0.14) / 0.12, 0.5, 0.7), heat=0.95
+            )
+            self.add_to_face(
+                "nose shine",
+                ellipse(x + 0.03, y - 0.105, 0.025, 0.02),
+                self.rgb(1, 0.8, 0.8),
+                None,
+                outline=False,
+                blank=True,
+                heat=0.95,
+            )
             return
         w = s["nose_width"] * {"child": 0.78, "elf": 0.9}.get(self.being, 1.0)
         tip_y = 0.165 if self.being != "child" else 0.15
         tip = ellipse(x, y - tip_y, 0.078 * w, 0.050)
         bridge = capsule(x, y, 0.0, 0.0, 0.0, tip_y - 0.02, 0.032)
         shade = self.lambert(x / (0.085 * w), (y - tip_y + 0.02) / 0.11, 0.52, 0.62)
-        self.add_to_face("bridge", bridge, self.skin, self.lambert(x / 0.05, torch.zeros_like(x), 0.55, 0.58), outline=False, opacity=0.55, soft=2.0, heat=self.heat * 0.8)
+        self.add_to_face(
+            "bridge",
+            bridge,
+            self.skin,
+            self.lambert(x / 0.05, torch.zeros_like(x), 0.55, 0.58),
+            outline=False,
+            opacity=0.55,
+            soft=2.0,
+            heat=self.heat * 0.8,
+        )
         self.add_to_face("nose", tip, self.skin * 0.97, shade, heat=self.heat * 0.62)
         nostrils = ellipse(x.abs() - 0.040 * w, y - tip_y - 0.030, 0.021 * w, 0.015)
         self.add_to_face("nostrils", nostrils, self.skin * 0.30, None, outline=False, opacity=0.85, heat=0.5)
@@ -390,7 +478,7 @@ class _Builder:
         centre = {"child": 0.285, "alien": 0.345}.get(self.being, 0.315)
         half = {"child": 0.120, "alien": 0.075, "zombie": 0.165}.get(self.being, 0.150)
         u = x / half
-        profile = (1 - u * u)
+        profile = 1 - u * u
         line = y - centre - 0.055 * s["mouth_curve"] * (profile - 0.45)
         opening = 0.062 * s["mouth_opening"]
         if self.being == "robot":
@@ -413,7 +501,9 @@ class _Builder:
         self.add_to_face("mouth", gap, self.rgb(0.22, 0.05, 0.06), None, outline=False, heat=1.0)
         teeth = torch.maximum(gap + 0.008, line + 0.012)
         bone = self.rgb(0.80, 0.76, 0.48) if self.being == "zombie" else self.rgb(0.96, 0.95, 0.93)
-        self.add_to_face("teeth", teeth, bone, None, outline=False, opacity=smooth(s["mouth_opening"], 0.15, 0.5), heat=0.9)
+        self.add_to_face(
+            "teeth", teeth, bone, None, outline=False, opacity=smooth(s["mouth_opening"], 0.15, 0.5), heat=0.9
+        )
         if self.being == "zombie":
             drip = capsule(x, y, 0.07, centre + 0.03, 0.075, centre + 0.14, 0.018)
             self.add_to_face("blood", drip, self.rgb(0.55, 0.05, 0.05), None, outline=False, heat=0.35)
@@ -439,13 +529,17 @@ class _Builder:
             scar = capsule(x, y, -0.29, 0.02, -0.15, 0.26, 0.013)
             self.add_to_face("scar", scar, self.rgb(0.42, 0.12, 0.12), None, heat=0.3)
             t = (x + 0.22) * 0.5 + (y - 0.14) * 0.87
-            stitches = torch.maximum((t * 44).sin().abs() * 0.03 - 0.012, (((x + 0.22) * 0.87 - (y - 0.14) * 0.5)).abs() - 0.045)
+            stitches = torch.maximum(
+                (t * 44).sin().abs() * 0.03 - 0.012, ((x + 0.22) * 0.87 - (y - 0.14) * 0.5).abs() - 0.045
+            )
             stitches = torch.maximum(stitches, t.abs() - 0.15)
             self.add_to_face("stitches", stitches, self.rgb(0.20, 0.08, 0.08), None, outline=False, heat=0.3)
         elif self.being == "child":
             u, w = self.mx - 0.20, y - 0.135
             freckles = torch.minimum(ellipse(u, w, 0.015, 0.015), ellipse(u.abs() - 0.06, w + 0.04, 0.015, 0.015))
-            self.add_to_face("freckles", freckles, self.skin * self.rgb(0.62, 0.46, 0.40), None, outline=False, heat=0.8, blank=True)
+            self.add_to_face(
+                "freckles", freckles, self.skin * self.rgb(0.62, 0.46, 0.40), None, outline=False, heat=0.8, blank=True
+            )
         elif self.being == "elf":
             band = torch.maximum((y + 0.255 * self.b / 0.5 - 0.10 * (1 - x * x * 4)).abs() - 0.020, self.head_d - 0.01)
             self.add_to_face("circlet", band, self.rgb(0.95, 0.80, 0.30), self.head_shade * 1.1, heat=0.3)
@@ -459,10 +553,22 @@ class _Builder:
         round_d = ellipse(u, w, 0.138, 0.138)
         square_d = box(u, w, 0.148, 0.112, 0.02)
         d = mix(round_d, square_d, square)
-        frame = torch.minimum(d.abs() - 0.019, torch.maximum((w + 0.02).abs() - 0.017, torch.maximum(-d, self.mx - 0.1)))
+        frame = torch.minimum(
+            d.abs() - 0.019, torch.maximum((w + 0.02).abs() - 0.017, torch.maximum(-d, self.mx - 0.1))
+        )
         temple = torch.maximum((w + 0.03).abs() - 0.015, torch.maximum(0.16 - u.abs(), self.head_d - 0.02))
         frame = torch.minimum(frame, torch.maximum(temple, -self.mx + 0.2))
-        self.add_to_face("lenses", d, self.rgb(0.80, 0.90, 1.0), None, over=0.03, outline=False, opacity=0.16 * shown, heat=0.30, blank=True)
+        self.add_to_face(
+            "lenses",
+            d,
+            self.rgb(0.80, 0.90, 1.0),
+            None,
+            over=0.03,
+            outline=False,
+            opacity=0.16 * shown,
+            heat=0.30,
+            blank=True,
+        )
         self.add_to_face("glasses", frame, self.rgb(0.10, 0.09, 0.10), None, over=0.03, opacity=shown, heat=0.12)
 
     def earrings(self) -> None:
@@ -470,7 +576,14 @@ class _Builder:
             return
         x, y = (self.hx + 0.05 * self.s["yaw"]).abs() - self.a - 0.03, self.hy - 0.21
         gold = self.lambert(x / 0.08, y / 0.08, 0.6, 0.6)
-        self.add("earrings", ellipse(x, y, 0.056, 0.062), self.rgb(0.98, 0.78, 0.16), gold, opacity=self.weight("earrings", 1), heat=0.12)
+        self.add(
+            "earrings",
+            ellipse(x, y, 0.056, 0.062),
+            self.rgb(0.98, 0.78, 0.16),
+            gold,
+            opacity=self.weight("earrings", 1),
+            heat=0.12,
+        )
 
     def hat(self) -> None:
         x, y, a, b = self.hx, self.hy, self.a, self.b

@@ -36,7 +36,17 @@ MEDIA: dict[str, tuple[str, ...]] = {
 BEINGS: dict[str, tuple[str, ...]] = {
     "person": (),
     "zombie": ("skin_tone", "eye_colour"),
-    "alien": ("skin_tone", *_HAIR, "eye_colour", "beard", "earrings", "brow_tilt", "brow_thickness", "nose_width", "jaw"),
+    "alien": (
+        "skin_tone",
+        *_HAIR,
+        "eye_colour",
+        "beard",
+        "earrings",
+        "brow_tilt",
+        "brow_thickness",
+        "nose_width",
+        "jaw",
+    ),
     "elf": ("earrings",),
     "robot": ("skin_tone", *_HAIR, "eye_colour", "beard", "earrings", "brow_thickness", "nose_width", "jaw"),
     "child": ("beard", "jaw"),

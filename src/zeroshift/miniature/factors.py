@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["BORDER", "FACTORS", "FACTOR_INDEX", "Factor", "NUM_FACTORS", "class_indices", "class_weights", "positions", "values"]
+__all__ = [
+    "BORDER",
+    "FACTORS",
+    "FACTOR_INDEX",
+    "NUM_FACTORS",
+    "Factor",
+    "class_indices",
+    "class_weights",
+    "positions",
+    "values",
+]
 
 BORDER = 0.012  # half width in u of the mixed zone at a class border
 
@@ -44,20 +54,20 @@ FACTORS: tuple[Factor, ...] = (
     Factor("scale", 0.90, 1.12),
     Factor("yaw", -0.55, 0.55),
     Factor("tilt", -0.12, 0.12),
-    Factor("face_width", 0.86, 1.14),
-    Factor("face_height", 0.90, 1.12),
+    Factor("face_width", 0.84, 1.16),
+    Factor("face_height", 0.88, 1.14),
     Factor("jaw", 0.0, 1.0),  # 0 pointed, 1 square
     Factor("skin_tone", 0.0, 1.0),  # 0 fair, 1 dark
     _named("hair_colour", black=20, brown=20, ginger=15, blond=20, white=13, blue=12),
     _named("hair_length", cropped=35, medium=30, long=35),
     _named("hair_style", straight=40, wavy=30, curly=30),
     _named("fringe", none=40, full=30, side=30),
-    Factor("eye_size", 0.80, 1.25),
+    Factor("eye_size", 0.75, 1.30),
     _named("eye_colour", brown=40, blue=30, green=30),
-    Factor("eye_spacing", 0.86, 1.14),
-    Factor("brow_tilt", -0.45, 0.45),  # positive: inner ends low (stern)
-    Factor("brow_thickness", 0.6, 1.6),
-    Factor("nose_width", 0.7, 1.4),
+    Factor("eye_spacing", 0.82, 1.18),
+    Factor("brow_tilt", -0.6, 0.6),  # positive: inner ends low (stern)
+    Factor("brow_thickness", 0.5, 1.9),
+    Factor("nose_width", 0.6, 1.7),
     Factor("mouth_curve", -1.0, 1.0),  # 1 smiling, -1 frowning
     Factor("mouth_opening", 0.0, 1.0),
     _named("glasses", none=56, round=22, square=22),
@@ -66,7 +76,7 @@ FACTORS: tuple[Factor, ...] = (
     _named("earrings", none=65, gold=35),
     _named("clothing_colour", red=18, yellow=16, green=17, blue=18, purple=15, white=16),
     _named("clothing_pattern", plain=60, striped=40),
-    Factor("shoulder_width", 0.85, 1.15),
+    Factor("shoulder_width", 0.78, 1.2),
     _named("background_colour", grey=18, teal=17, sand=17, rose=16, sky=16, olive=16),
     Factor("background_lightness", 0.0, 1.0),
     Factor("light_x", -1.0, 1.0),  # -1 light from the left of the picture
@@ -83,7 +93,7 @@ def positions(latents: torch.Tensor) -> torch.Tensor:
 
 
 def class_weights(factor: Factor, u: torch.Tensor) -> torch.Tensor:
-    """Mixture weights [N, classes] of a class factor at positions u [N]; one-hot but for a narrow zone at the borders."""
+    """Mixture weights [N, classes] of a class factor at positions u [N]; one-hot but for narrow border zones."""
     cuts = torch.tensor(factor.shares, dtype=u.dtype, device=u.device).cumsum(0)[:-1]
     passed = ((u[:, None] - cuts) / (2 * BORDER) + 0.5).clamp(0, 1)
     passed = passed * passed * (3 - 2 * passed)  # smoothstep
@@ -95,7 +105,9 @@ def values(latents: torch.Tensor) -> dict[str, torch.Tensor]:
     """Factor values by name: [N] for scalars, [N, classes] mixture weights for classes."""
     u = positions(latents)
     return {
-        factor.name: class_weights(factor, u[:, i]) if factor.is_class else factor.low + (factor.high - factor.low) * u[:, i]
+        factor.name: class_weights(factor, u[:, i])
+        if factor.is_class
+        else factor.low + (factor.high - factor.low) * u[:, i]
         for i, factor in enumerate(FACTORS)
     }
 

@@ -51,7 +51,9 @@ def _paint(scene: Scene, shade: Callable[[Layer], Tensor | None], skip_blank: bo
             continue
         light = shade(layer)
         colour = layer.colour if light is None else layer.colour * light[:, None]
-        image = colour.expand(-1, 3, SIZE, SIZE) if image is None else image + (colour - image) * layer.coverage()[:, None]
+        image = (
+            colour.expand(-1, 3, SIZE, SIZE) if image is None else image + (colour - image) * layer.coverage()[:, None]
+        )
     assert image is not None
     return image.clamp(0, 1)
 
@@ -174,7 +176,7 @@ def watercolor(scene: Scene, noise: Noise) -> Tensor:
 
 
 def _cells(noise: Noise, cell: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Voronoi cells of a jittered grid: index of the owner [n, 64, 64], and distances in pixels to the two nearest seeds."""
+    """Voronoi cells of a jittered grid: owner [n, 64, 64], and pixels to the two nearest seeds."""
     count = SIZE // cell
     jitter = 0.30 * noise(2, count, count).clamp(-1.4, 1.4)
     n = jitter.shape[0]
@@ -282,7 +284,14 @@ def blueprint(scene: Scene, noise: Noise) -> Tensor:
     return mix(paper + shade, _rgb(line, 0.92, 0.96, 1.0), line[:, None] * 0.92).clamp(0, 1)
 
 
-_HEAT = ((0.02, 0.01, 0.12), (0.28, 0.03, 0.50), (0.75, 0.12, 0.42), (0.98, 0.48, 0.10), (1.0, 0.86, 0.25), (1.0, 1.0, 0.88))
+_HEAT = (
+    (0.02, 0.01, 0.12),
+    (0.28, 0.03, 0.50),
+    (0.75, 0.12, 0.42),
+    (0.98, 0.48, 0.10),
+    (1.0, 0.86, 0.25),
+    (1.0, 1.0, 0.88),
+)
 
 
 def thermal_image(scene: Scene, noise: Noise) -> Tensor:

@@ -22,7 +22,9 @@ def sample_latents(seed: int, samples: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def render(latents: Tensor, domain: Domain = SOURCE, noise_seed: int = 0, samples: Sequence[int] | None = None) -> Tensor:
+def render(
+    latents: Tensor, domain: Domain = SOURCE, noise_seed: int = 0, samples: Sequence[int] | None = None
+) -> Tensor:
     """What the people of these latents look like in a domain.
 
     Args:

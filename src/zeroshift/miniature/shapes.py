@@ -21,7 +21,13 @@ def box(x: Tensor, y: Tensor, a: Tensor | float, b: Tensor | float, radius: Tens
 
 
 def capsule(
-    x: Tensor, y: Tensor, x0: Tensor | float, y0: Tensor | float, x1: Tensor | float, y1: Tensor | float, r: Tensor | float
+    x: Tensor,
+    y: Tensor,
+    x0: Tensor | float,
+    y0: Tensor | float,
+    x1: Tensor | float,
+    y1: Tensor | float,
+    r: Tensor | float,
 ) -> Tensor:
     """Distance to the segment (x0, y0)-(x1, y1) thickened by r."""
     dx, dy = x1 - x0, y1 - y0
