@@ -102,6 +102,7 @@ class RunFolder:
         self.path = Path(path)
         self.config = config
         self._writers: dict[str, SummaryWriter] = {}
+        self._made_folder = False
 
     @classmethod
     def open(cls, path: str | Path, config: "AdaptConfig") -> "RunFolder":
@@ -120,14 +121,15 @@ class RunFolder:
             _check_empty(path)
         run = cls(path, config)
         with disk_errors(path):
+            run._made_folder = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             for leftover in path.rglob(f"{_TEMPORARY}*"):  # of a killed process
                 leftover.unlink(missing_ok=True)
         text = config.to_json()
-        if not run._config_path.exists() or run._config_path.read_text() != text:
+        if not run._config_path.exists() or run._config_path.read_text(encoding="utf-8") != text:
             run.generator_path.unlink(missing_ok=True)  # an extended run is not finished any more
             with atomic_write(run._config_path) as temporary:
-                temporary.write_text(text)
+                temporary.write_text(text, encoding="utf-8")
         return run
 
     @classmethod
@@ -145,7 +147,7 @@ class RunFolder:
                 f"{path} is not a run folder: it has no config.json. `zeroshift adapt --out FOLDER` makes one."
             )
         try:
-            return cls(path, AdaptConfig.from_json(file.read_text()))
+            return cls(path, AdaptConfig.from_json(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError, KeyError, ZeroshiftError) as error:
             raise ZeroshiftError(f"{file} cannot be read as the settings of a run ({error}).") from error
 
@@ -177,6 +179,13 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the adapted generator has been delivered."""
         return self.generator_path.exists()
+
+    def discard_if_unused(self) -> None:
+        """Takes back a run that has come to nothing (its checkpoint was not found, say): no shell of it stays."""
+        if [entry.name for entry in self.path.iterdir()] == ["config.json"]:
+            self._config_path.unlink()
+            if self._made_folder:
+                self.path.rmdir()
 
     def log(self, stage: str, step: int, **values: Any) -> None:
         """Appends {"stage", "step", **values} to metrics.jsonl; numbers among the values go to TensorBoard as well."""

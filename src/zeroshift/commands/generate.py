@@ -1,0 +1,71 @@
+"""`zeroshift generate`: samples of a run, source beside target."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..runs import RunFolder
+from . import call, default_output, load_source_and_target, require_positive
+
+__all__ = ["generate", "main"]
+
+
+def generate(
+    run: Annotated[Path, tyro.conf.Positional],
+    num: int = 16,
+    seed: int = 0,
+    truncation: float | None = None,
+    batch_size: int = 8,
+    columns: int = 4,
+    out: Path | None = None,
+) -> None:
+    """Draw samples of a finished run: the same people by the source and by the adapted generator.
+
+    Writes grid.png (pairs, source at the left), source/0000.png ... and target/0000.png ...
+    A sample depends on the seed and on its number alone.
+
+    Examples:
+      zeroshift generate runs/disney --num 64 --seed 0 --truncation 0.7
+      zeroshift generate runs/disney --num 1000 --seed 1 --out samples
+
+    Args:
+        run: A run folder that `zeroshift adapt` made.
+        num: How many samples.
+        seed: Which samples.
+        truncation: 1 shows all the variety there is, less stays nearer to the mean; as in the run if None.
+        batch_size: Samples at a time; changes no picture.
+        columns: Pairs in a row of the grid.
+        out: Folder to write to; RUN/samples-seed-SEED if None.
+    """
+    import torch
+    from rich.progress import track
+
+    from .. import sampling
+    from ..images import make_grid, save_png, to_uint8
+
+    require_positive(num=num, batch_size=batch_size, columns=columns)
+    folder = RunFolder.read(run)
+    config = folder.config
+    out = default_output(folder, f"samples-seed-{seed}", out)
+    batches = sampling.generate(
+        load_source_and_target(folder),
+        num,
+        seed=seed,
+        truncation=config.truncation if truncation is None else truncation,
+        class_index=config.class_index,
+        batch_size=batch_size,
+    )
+    tiles = []
+    for source, target in track(batches, "Drawing", total=-(-num // batch_size), transient=True):
+        for side, images in (("source", source), ("target", target)):
+            for i, pixels in enumerate(to_uint8(images), start=len(tiles)):
+                save_png(out / side / f"{i:04d}.png", pixels)
+        tiles += torch.cat([source, target], dim=3).unbind()  # [3, R, 2R] each
+    save_png(out / "grid.png", make_grid(torch.stack(tiles), columns=min(columns, num)))
+    print(f"{num} pairs: {out / 'grid.png'}, {out / 'source'}, {out / 'target'}")
+
+
+def main(arguments: Sequence[str]) -> None:
+    call(generate, "generate", arguments)
