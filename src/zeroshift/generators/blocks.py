@@ -8,7 +8,12 @@ from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
 
-__all__ = ["EqualLinear", "Mapping", "blur", "normalize_second_moment", "upsample"]
+__all__ = ["EqualLinear", "Mapping", "at_least_float32", "blur", "normalize_second_moment", "upsample"]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float32 for a tensor of lower precision; any other one as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def normalize_second_moment(x: Tensor) -> Tensor:
@@ -17,7 +22,7 @@ def normalize_second_moment(x: Tensor) -> Tensor:
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate (Karras et al., 2018, section 4.1), always computed in float32.
+    """Linear layer with equalised learning rate (Karras et al., 2018, section 4.1), never computed in less than float32.
 
     Stored weights have unit scale / lr_mul and are multiplied by lr_mul / sqrt(fan-in) at run time, the bias by lr_mul.
     With `activate`, leaky ReLU 0.2 times sqrt(2) follows.
@@ -38,10 +43,12 @@ class EqualLinear(nn.Module):
         self.weight_gain, self.bias_gain, self.activate = lr_mul / math.sqrt(in_features), lr_mul, activate
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in_features] -> float32 [N, out_features]."""
+        """[N, in_features] -> [N, out_features]."""
         with torch.autocast(x.device.type, enabled=False):
-            bias = self.bias if self.bias_gain == 1 else self.bias * self.bias_gain
-            x = torch.addmm(bias, x.float(), self.weight.t(), alpha=self.weight_gain)
+            x, weight, bias = (at_least_float32(tensor) for tensor in (x, self.weight, self.bias))
+            x = torch.addmm(
+                bias if self.bias_gain == 1 else bias * self.bias_gain, x, weight.t(), alpha=self.weight_gain
+            )
             return F.leaky_relu(x, 0.2) * math.sqrt(2) if self.activate else x
 
 
@@ -77,7 +84,7 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """z [N, z_dim], labels (class indices [N] or rows [N, num_classes]) -> w [N, w_dim]."""
-        x = normalize_second_moment(z.float())
+        x = normalize_second_moment(at_least_float32(z))
         if self.num_classes:
             x = torch.cat([x, normalize_second_moment(self.embed(self._rows(labels, len(z)).to(z.device)))], dim=1)
         elif labels is not None and labels.numel():
@@ -97,7 +104,7 @@ class Mapping(nn.Module):
             raise ZeroshiftError(
                 f"Labels of shape {tuple(labels.shape)} do not fit {count} latents and {self.num_classes} classes."
             )
-        return labels.float()
+        return labels.to(self.embed.weight.dtype)
 
 
 def _kernel(x: Tensor) -> Tensor:
@@ -108,7 +115,8 @@ def _kernel(x: Tensor) -> Tensor:
 
 def upsample(x: Tensor) -> Tensor:
     """Doubles an image with the [1, 3, 3, 1] filter and zeros outside: [N, C, H, W] -> [N, C, 2H, 2W]."""
-    return F.conv_transpose2d(x, _kernel(x), stride=2, padding=1, groups=x.shape[1])
+    with torch.autocast(x.device.type, enabled=False):  # the image is summed up in the precision it has
+        return F.conv_transpose2d(x, _kernel(x), stride=2, padding=1, groups=x.shape[1])
 
 
 def blur(x: Tensor) -> Tensor:

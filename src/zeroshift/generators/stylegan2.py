@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import NOISE_MODES, Codes, Generator, Latents, truncate
-from zeroshift.generators.blocks import EqualLinear, Mapping, blur, upsample
+from zeroshift.generators.blocks import EqualLinear, Mapping, at_least_float32, blur, upsample
 from zeroshift.randomness import normal
 
 __all__ = ["StyleGAN2"]
@@ -73,7 +73,7 @@ class StyledConv(nn.Module):
     def _demodulation(self, style: Tensor) -> Tensor:
         """Equation 3, one coefficient a sample and output channel, in float32: [N, out_channels]."""
         with torch.autocast(style.device.type, enabled=False):
-            energy = self.weight.float().square().sum(dim=(2, 3))  # [out_channels, in_channels]
+            energy = at_least_float32(self.weight).square().sum(dim=(2, 3))  # [out_channels, in_channels]
             return (style.square() @ energy.t() + 1e-8).rsqrt()
 
 
@@ -90,7 +90,8 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, in_channels, R, R], w [N, w_dim] -> float32 [N, 3, R, R]."""
         style = self.affine(w) / math.sqrt(x.shape[1])
-        x = F.conv2d(x * style[:, :, None, None].to(x.dtype), self.weight).float() + self.bias[:, None, None]
+        x = F.conv2d(x * style[:, :, None, None].to(x.dtype), self.weight)
+        x = at_least_float32(x) + self.bias[:, None, None]
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
@@ -122,10 +123,9 @@ class Synthesis(nn.Module):
 
     def forward(self, ws: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
         """`noises`: one a styled convolution, as `StyledConv.forward` takes them."""
-        rows, noise = ws.float().unbind(dim=1), iter(noises)
+        rows, noise = ws.unbind(dim=1), iter(noises)
         x = self.input(len(ws))
-        image = x.new_zeros(len(ws), 3, 2, 2)
-        row = 0
+        image, row = at_least_float32(x.new_zeros(len(ws), 3, 2, 2)), 0
         for size in self.sizes:
             block: Block = getattr(self, f"b{size}")
             if block.conv0 is not None:

@@ -1,0 +1,152 @@
+"""Generators from and to files. What a file is, is told by its content, not by its name."""
+
+import contextlib
+import importlib.resources
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import Generator
+from zeroshift.generators.rosinality import read_rosinality, write_rosinality
+from zeroshift.generators.stylegan2 import StyleGAN2
+from zeroshift.runs import atomic_write
+
+__all__ = ["FORMATS", "export_generator", "generator_metadata", "load_generator", "save_generator"]
+
+FORMATS = ("safetensors", "rosinality-pt")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
+_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of a torch.save file before version 1.6
+
+
+def load_generator(name_or_path: str | Path, device: str | torch.device = "cpu") -> Generator:
+    """A generator in evaluation mode, from a file, a known name, or "miniature" (the embedded one).
+
+    Files: our safetensors, .pt of rosinality's layout, .pkl of stylegan2-ada-pytorch and stylegan3. No code in a file
+    is ever executed. Known names (`zeroshift models` lists them) are downloaded once.
+
+    Raises:
+        ZeroshiftError: a missing, damaged or foreign file, an unknown name.
+    """
+    if str(name_or_path) == "miniature":
+        packaged = importlib.resources.files("zeroshift") / "miniature" / "weights" / "generator.safetensors"
+        with importlib.resources.as_file(packaged) as path:
+            return _read(path).to(device).eval()
+    path = Path(name_or_path)
+    if not path.exists() and path.name == str(name_or_path) and path.suffix not in _SUFFIXES:
+        from zeroshift.generators import hub
+
+        path = hub.resolve(str(name_or_path))
+    return _read(path).to(device).eval()
+
+
+def generator_metadata(path: str | Path) -> dict[str, Any]:
+    """What `save_generator` wrote beside the weights: "architecture", "config", and the metadata it was given.
+
+    Raises:
+        ZeroshiftError: a missing or damaged file, or one that zeroshift did not write.
+    """
+    with _safetensors(Path(path)) as file:
+        return _described(Path(path), file.metadata())
+
+
+def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file whose metadata rebuilds the module, atomically.
+
+    `metadata` is kept with it (say, what the generator was adapted to); "architecture" and "config" are reserved.
+    """
+    described = {**(metadata or {}), "architecture": generator.architecture, "config": generator.config}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={"zeroshift": json.dumps(described)})
+
+
+def export_generator(generator: Generator, path: str | Path, format: str = "safetensors") -> None:
+    """Writes a generator as "safetensors" (ours) or "rosinality-pt" (what the published GAN programs open).
+
+    Raises:
+        ZeroshiftError: an unknown format, or a generator that the format cannot hold.
+    """
+    if format not in FORMATS:
+        raise ZeroshiftError(f"Unknown format {format!r}: choose one of {', '.join(FORMATS)}.")
+    if format == "safetensors":
+        save_generator(generator, path)
+    elif isinstance(generator, StyleGAN2):
+        write_rosinality(generator, path)
+    else:
+        raise ZeroshiftError(f"The format rosinality-pt holds StyleGAN2 generators only, not {generator.architecture}.")
+
+
+def _read(path: Path) -> Generator:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(_TORCH_LEGACY))
+    except FileNotFoundError as error:
+        raise ZeroshiftError(f"There is no generator file {path}.") from error
+    except IsADirectoryError as error:
+        raise ZeroshiftError(f"{path} is a folder: give the generator file itself.") from error
+    except OSError as error:
+        raise ZeroshiftError(f"{path} cannot be read: {error.strerror}.") from error
+    if not head:
+        raise ZeroshiftError(f"{path} is empty.")
+    if head.startswith(b"PK\x03\x04") or head == _TORCH_LEGACY:
+        return read_rosinality(path)
+    if head.startswith(b"\x80"):
+        from zeroshift.generators import nvidia
+
+        return nvidia.load_pkl(path)
+    if head[8:9] == b"{":
+        return _read_safetensors(path)
+    raise ZeroshiftError(
+        f"{path} is no generator file: expected safetensors, a .pt of rosinality's StyleGAN2 or an NVIDIA .pkl."
+    )
+
+
+def _read_safetensors(path: Path) -> Generator:
+    with _safetensors(path) as file:
+        described = _described(path, file.metadata())
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    architectures = _architectures()
+    if described["architecture"] not in architectures:
+        raise ZeroshiftError(f"{path} holds a generator of unknown architecture {described['architecture']!r}.")
+    try:
+        generator = architectures[described["architecture"]](**described["config"])
+        generator.load_state_dict(tensors)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ZeroshiftError(f"{path} is damaged: its weights do not fit its description.") from error
+    return generator
+
+
+def _architectures() -> dict[str, Callable[..., Generator]]:
+    from zeroshift.generators.stylegan3 import StyleGAN3
+
+    return {StyleGAN2.architecture: StyleGAN2, StyleGAN3.architecture: StyleGAN3}
+
+
+@contextlib.contextmanager
+def _safetensors(path: Path):
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except ZeroshiftError:
+        raise
+    except FileNotFoundError as error:
+        raise ZeroshiftError(f"There is no generator file {path}.") from error
+    except Exception as error:  # safetensors' own exceptions, of several types
+        raise ZeroshiftError(f"{path} is damaged: it is no complete safetensors file.") from error
+
+
+def _described(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    try:
+        described = json.loads((metadata or {})["zeroshift"])
+        if isinstance(described["architecture"], str) and isinstance(described["config"], dict):
+            return described
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ZeroshiftError(f"{path} was not written by zeroshift: its metadata does not say what generator it holds.")
