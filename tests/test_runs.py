@@ -1,8 +1,10 @@
 import errno
+import io
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -180,6 +182,22 @@ def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path: Path) -> None:
     assert len(run.records()) == 1
     run.rewind("adapt", 1)
     assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [0]
+    run.close()
+
+
+def test_a_line_that_the_disk_takes_in_part_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    run.log("adapt", 0, loss=1.0)
+    whole = run.metrics_path.read_bytes()
+
+    class Full(io.FileIO):
+        def write(self, data: Any, /) -> int:
+            return super().write(data[:7])
+
+    monkeypatch.setattr("zeroshift.runs.open", lambda path, *_, **__: Full(path, "ab"), raising=False)
+    with pytest.raises(ZeroshiftError, match="disk is full"):
+        run.log("adapt", 1, loss=0.5)
+    assert run.metrics_path.read_bytes() == whole
     run.close()
 
 

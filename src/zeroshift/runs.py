@@ -189,15 +189,12 @@ class RunFolder:
 
     def log(self, stage: str, step: int, **values: Any) -> None:
         """Appends {"stage", "step", **values} to metrics.jsonl; numbers among the values go to TensorBoard as well."""
-        line = json.dumps({"stage": _known(stage), "step": step, **values}) + "\n"
-        with disk_errors(self.metrics_path), open(self.metrics_path, "a", encoding="utf-8") as file:
+        line = (json.dumps({"stage": _known(stage), "step": step, **values}) + "\n").encode()
+        with disk_errors(self.metrics_path), open(self.metrics_path, "ab", buffering=0) as file:
             end = file.tell()
-            try:
-                file.write(line)
-                file.flush()
-            except OSError:
+            if file.write(line) != len(line):
                 file.truncate(end)  # half a line would spoil the file
-                raise
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._add_scalars(stage, step, values)
 
     def records(self) -> list[dict[str, Any]]:
