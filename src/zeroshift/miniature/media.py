@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .anatomy import PIXEL, SIZE, Layer, Scene
+from .scene import PIXEL, SIZE, Layer, Scene
 from .shapes import mix, smooth
 
 __all__ = ["DEPICT", "Noise"]

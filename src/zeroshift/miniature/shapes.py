@@ -47,5 +47,6 @@ def smooth(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
-def mix(a: Tensor | float, b: Tensor | float, t: Tensor | float) -> Tensor | float:
-    return a + (b - a) * t
+def mix(a: Tensor | float, b: Tensor | float, t: Tensor | float) -> Tensor:
+    """Linear mixture of a (t = 0) and b (t = 1)."""
+    return torch.as_tensor(a + (b - a) * t)
