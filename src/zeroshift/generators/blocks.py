@@ -22,7 +22,7 @@ def normalize_second_moment(x: Tensor) -> Tensor:
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate (Karras et al., 2018, section 4.1), never computed in less than float32.
+    """Linear layer with equalised learning rate (Karras et al., 2018, section 4.1), computed in at least float32.
 
     Stored weights have unit scale / lr_mul and are multiplied by lr_mul / sqrt(fan-in) at run time, the bias by lr_mul.
     With `activate`, leaky ReLU 0.2 times sqrt(2) follows.
