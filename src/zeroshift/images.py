@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import ZeroshiftError
@@ -40,7 +41,9 @@ def make_grid(images: torch.Tensor, columns: int, gap: int | None = None) -> np.
 
 def labelled_rows(rows: dict[str, torch.Tensor], scale: int = 1) -> np.ndarray:
     """One row of images [N, C, H, W] per label, the label written at its left; `scale` enlarges small images."""
-    strips = [make_grid(images, columns=len(images)).repeat(scale, 0).repeat(scale, 1) for images in rows.values()]
+    sizes = {label: [scale * side for side in images.shape[-2:]] for label, images in rows.items()}
+    larger = {label: F.interpolate(images, sizes[label], mode="bicubic") for label, images in rows.items()}
+    strips = [make_grid(images, columns=len(images)) for images in larger.values()]
     font = ImageFont.load_default(size=max(12, strips[0].shape[0] // 8))
     margin = max(12, strips[0].shape[0] // 10)
     left = margin + int(max(font.getlength(label) for label in rows)) + margin

@@ -8,13 +8,17 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from jinja2 import Environment, PackageLoader, select_autoescape
 from torch import Tensor
 
-from .images import data_uri, make_grid
+from .config import AdaptConfig
+from .errors import ZeroshiftError
+from .images import data_uri, labelled_rows, make_grid, save_png
 from .runs import STAGES, RunFolder, atomic_write
+from .sampling import load_source_and_target, render_batches
 
-__all__ = ["Curve", "Figure", "curve", "layer_shares", "write_report"]
+__all__ = ["Curve", "Figure", "curve", "draw_figures", "layer_shares", "write_report"]
 
 STAGE_TITLES = {"prompts": "Learning a prompt for each image", "adapt": "Adapting the generator"}
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 52, 26, 12  # of a chart, in its own units
@@ -101,12 +105,12 @@ def _charts(records: Sequence[dict[str, Any]]) -> list[Curve]:
         return []
     names = [name for name, value in records[-1].items() if isinstance(value, int | float) and name not in _NO_CURVE]
     steps = [record["step"] for record in records]
-    charts = []
+    drawn: dict[str, list[float]] = {}
     for name in sorted(names, key=lambda name: (name != "loss", name)):
-        values = [record.get(name) for record in records]
-        if all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-            charts.append(curve(name, steps, values))
-    return charts
+        values = [record.get(name, math.nan) for record in records]
+        if all(map(math.isfinite, values)) and values not in drawn.values():  # a single term is the loss itself
+            drawn[name] = values
+    return [curve(name, steps, values) for name, values in drawn.items()]
 
 
 _NO_CURVE = ("step", "seconds")
@@ -123,14 +127,47 @@ def _settings(run: RunFolder) -> list[tuple[str, list[tuple[str, str]]]]:
     return list(groups.items())
 
 
-def write_report(run: RunFolder, figures: Sequence[Figure], command: str) -> None:
-    """Writes RUN/report.html.
+def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
+    """The same samples of the run's seed by source and target; in the miniature world also what is true of them.
+
+    Raises:
+        ZeroshiftError: if the run is not finished, or a file of it cannot be read.
+    """
+    config = run.config
+    source, target = load_source_and_target(run)
+    latents = source.sample_latents(config.seed, range(num))
+    batches = render_batches([source, target], latents, truncation=config.truncation, class_index=config.class_index)
+    before, after = (torch.cat(images) for images in zip(*batches, strict=True))
+    figures = [Figure(config.source, "source generator", before), Figure(config.target, "adapted generator", after)]
+    truth = _truth(config, latents.cpu())
+    return figures if truth is None else [*figures, Figure("truth", "the renderer's own picture", truth)]
+
+
+def _truth(config: AdaptConfig, latents: Tensor) -> Tensor | None:
+    """What the samples look like in the target domain, if the generator is the embedded one and knows the domain."""
+    if config.generator != "miniature":
+        return None
+    from .miniature.domains import parse_domain
+    from .miniature.renderer import render
+
+    try:
+        return render(latents, parse_domain(config.target))
+    except ZeroshiftError:  # a label that the world has no picture of
+        return None
+
+
+def write_report(run: RunFolder, command: str | None = None) -> None:
+    """Draws the samples of a finished run into RUN/pairs.png and writes RUN/report.html.
 
     Args:
         run: a finished run.
-        figures: rows of pictures of the same latents: source, target, and the truth where it is known.
-        command: what repeats the run.
+        command: what repeats the run, to be shown.
+    Raises:
+        ZeroshiftError: if the run is not finished, or a file cannot be read or written.
     """
+    figures = draw_figures(run)
+    scale = max(1, 128 // figures[0].images.shape[-1])
+    save_png(run.pairs_path, labelled_rows({figure.label: figure.images for figure in figures}, scale))
     records = run.records()
     stages = []
     for stage in STAGES:

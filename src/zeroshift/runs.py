@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .config import AdaptConfig
 
-__all__ = ["STAGES", "RunFolder", "atomic_write", "disk_errors"]
+__all__ = ["STAGES", "RunFolder", "atomic_write", "disk_errors", "flat"]
 
 STAGES = ("prompts", "adapt")  # in the order in which they run
 _TEMPORARY = ".zeroshift-"
@@ -180,6 +180,13 @@ class RunFolder:
         """Whether the adapted generator has been delivered."""
         return self.generator_path.exists()
 
+    def require_finished(self) -> None:
+        """Raises ZeroshiftError unless the adapted generator has been delivered."""
+        if not self.finished:
+            raise ZeroshiftError(
+                f"The run in {self.path} is not finished: repeat its `zeroshift adapt` command to resume it."
+            )
+
     def discard_if_unused(self) -> None:
         """Takes back a run that has come to nothing (its checkpoint was not found, say): no shell of it stays."""
         if [entry.name for entry in self.path.iterdir()] == ["config.json"]:
@@ -282,15 +289,18 @@ def _check_empty(path: Path) -> None:
         )
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def flat(config: "AdaptConfig") -> dict[str, Any]:
+    """The settings by dotted name ("adapt.lr"), as they stand in JSON."""
+    settings: dict[str, Any] = {}
+    for name, value in json.loads(config.to_json()).items():
+        settings |= (
+            {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+        )
+    return settings
 
 
 def _check_same(path: Path, there: "AdaptConfig", now: "AdaptConfig") -> None:
-    old, new = _flat(json.loads(there.to_json())), _flat(json.loads(now.to_json()))
+    old, new = flat(there), flat(now)
     differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
     if differing == ["adapt.steps"] and new["adapt.steps"] > old["adapt.steps"]:
         return

@@ -13,12 +13,34 @@ import torch
 from torch import Tensor
 
 from .errors import ZeroshiftError
-from .generators.base import Generator
+from .generators import Generator, load_generator
 from .images import make_grid
+from .runs import RunFolder
+from .team import Team
 
-__all__ = ["Person", "blend_weights", "generate", "latent_loop", "render_batches", "strength_loop", "walk"]
+__all__ = [
+    "Person",
+    "blend_weights",
+    "generate",
+    "latent_loop",
+    "load_source_and_target",
+    "render_batches",
+    "strength_loop",
+    "walk",
+]
 
 Person = tuple[int, int]  # (seed, sample): what determines a latent
+
+
+def load_source_and_target(run: RunFolder) -> tuple[Generator, Generator]:
+    """The generator that a finished run started from and the one that it delivered, on the best device there is.
+
+    Raises:
+        ZeroshiftError: if the run is not finished, or a file of it cannot be read.
+    """
+    run.require_finished()
+    device = Team(run.config.device).device
+    return load_generator(run.config.generator, device=device), load_generator(run.generator_path, device=device)
 
 
 def class_labels(generator: Generator, class_index: int | None, num: int) -> Tensor | None:

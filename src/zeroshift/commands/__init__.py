@@ -3,15 +3,12 @@
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ZeroshiftError
 from ..runs import RunFolder
 
-if TYPE_CHECKING:
-    from ..generators.base import Generator
-
-__all__ = ["call", "load_source_and_target", "parse_numbers"]
+__all__ = ["call", "default_output", "parse_numbers", "require_positive"]
 
 
 def call(function: Callable[..., Any], name: str, arguments: Sequence[str], **options: Any) -> Any:
@@ -20,25 +17,6 @@ def call(function: Callable[..., Any], name: str, arguments: Sequence[str], **op
 
     description = inspect.cleandoc(function.__doc__ or "").split("\nArgs:")[0].strip()
     return tyro.cli(function, prog=f"zeroshift {name}", description=description, args=list(arguments), **options)
-
-
-def load_source_and_target(run: RunFolder) -> "tuple[Generator, Generator]":
-    """The generator that a finished run started from and the one that it delivered, on the best device there is.
-
-    Raises:
-        ZeroshiftError: if the run is not finished, or a file of it cannot be read.
-    """
-    from accelerate import PartialState
-
-    from ..generators import load_generator
-
-    if not run.finished:
-        raise ZeroshiftError(
-            f"The run in {run.path} is not finished: repeat its `zeroshift adapt` command to resume it."
-        )
-    device = PartialState().device
-    source, target = (load_generator(name, device=device) for name in (run.config.generator, str(run.generator_path)))
-    return source.eval(), target.eval()
 
 
 def parse_numbers(text: str, what: str) -> list[float]:

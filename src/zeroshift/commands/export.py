@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ..errors import ZeroshiftError
 from ..runs import RunFolder
 from . import call
 
@@ -36,8 +35,7 @@ def export(
     from ..generators import export_generator, load_generator
 
     folder = RunFolder.read(run)
-    if not folder.finished:
-        raise ZeroshiftError(f"The run in {run} is not finished: repeat its `zeroshift adapt` command to resume it.")
+    folder.require_finished()
     out = folder.path / f"export{SUFFIXES[format]}" if out is None else out
     export_generator(load_generator(str(folder.generator_path)), out, format=format)
     print(out)

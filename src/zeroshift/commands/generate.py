@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from ..runs import RunFolder
-from . import call, default_output, load_source_and_target, require_positive
+from . import call, default_output, require_positive
 
 __all__ = ["generate", "main"]
 
@@ -50,7 +50,7 @@ def generate(
     config = folder.config
     out = default_output(folder, f"samples-seed-{seed}", out)
     batches = sampling.generate(
-        load_source_and_target(folder),
+        sampling.load_source_and_target(folder),
         num,
         seed=seed,
         truncation=config.truncation if truncation is None else truncation,

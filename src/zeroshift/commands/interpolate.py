@@ -8,7 +8,7 @@ import tyro
 
 from ..errors import ZeroshiftError
 from ..runs import RunFolder
-from . import call, default_output, load_source_and_target, parse_numbers, require_positive
+from . import call, default_output, parse_numbers, require_positive
 
 if TYPE_CHECKING:
     from ..sampling import Person
@@ -60,7 +60,7 @@ def interpolate(
         raise ZeroshiftError(
             "These runs started from different generators; only targets of one source can be shown together."
         )
-    loaded = [load_source_and_target(folder) for folder in folders]
+    loaded = [sampling.load_source_and_target(folder) for folder in folders]
     out = default_output(folders[0], "walk.mp4", out)
     frames = max(1, round(seconds * fps))
     film = sampling.walk(
