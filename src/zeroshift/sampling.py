@@ -49,10 +49,14 @@ def class_labels(generator: Generator, class_index: int | None, num: int) -> Ten
     Raises:
         ZeroshiftError: if the generator needs a class and none is given, or the reverse, or it has no such class.
     """
-    if not generator.num_classes and class_index is None:
+    if not generator.num_classes:
+        if class_index is not None:
+            raise ZeroshiftError("This generator has no classes, so none can be chosen. Leave --class-index out.")
         return None
     if class_index is None:
-        raise ZeroshiftError(f"This generator has {generator.num_classes} classes. Choose one (--class-index 0).")
+        raise ZeroshiftError(
+            f"This generator has {generator.num_classes} classes. Choose one, such as --class-index 0."
+        )
     if not 0 <= class_index < generator.num_classes:
         raise ZeroshiftError(f"There is no class {class_index}: this generator has {generator.num_classes} classes.")
     return torch.full((num,), class_index, dtype=torch.long, device=generator.device)
@@ -119,8 +123,8 @@ def blend_weights(
 def latent_loop(points: Tensor, frames: int) -> Tensor:
     """A smooth closed path through latents [K, ...], `frames` steps from one to the next: [K * frames, ...].
 
-    Periodic Catmull-Rom spline, with the length of each latent interpolated linearly: Gaussian latents lie near a
-    sphere, and a plain spline would cut through its inside. Frame k * frames shows points[k] exactly.
+    Periodic Catmull-Rom spline, with the length interpolated on its own: Gaussian latents lie near a sphere, and a
+    plain spline would cut through its inside. Frame k * frames shows points[k] exactly.
     """
     k, shape = len(points), points.shape[1:]
     flat = points.reshape(k, -1)
@@ -133,7 +137,7 @@ def latent_loop(points: Tensor, frames: int) -> Tensor:
             (there - before)
             + t * ((2 * before - 5 * here + 4 * there - after) + t * (3 * (here - there) + after - before))
         )
-        length = torch.lerp(lengths[i], lengths[(i + 1) % k], t)
+        length = torch.lerp(lengths[i], lengths[(i + 1) % k], t * t * (3 - 2 * t))  # smoothstep: no corner in time
         path.append(spline * (length / spline.norm(dim=1, keepdim=True).clamp(min=1e-8)))
     return torch.cat(path).reshape(k * frames, *shape)
 
