@@ -7,6 +7,7 @@ from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
@@ -170,16 +171,17 @@ def stylegan3_from_nvidia(state_dict: MappingType[str, Tensor], init_kwargs: Map
         generator = StyleGAN3(**config)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ZeroshiftError(f"The settings of this generator are not those of a StyleGAN3: {error}.") from error
+    weights = {name: torch.as_tensor(value) for name, value in state_dict.items()}
     own = {**generator.state_dict(), **dict(generator.named_buffers())}
-    missing = [name for name in own if name not in state_dict and not name.endswith(_MAY_BE_MISSING)]
-    unfit = [name for name, value in state_dict.items() if name not in own or own[name].shape != value.shape]
+    missing = [name for name in own if name not in weights and not name.endswith(_MAY_BE_MISSING)]
+    unfit = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
     if missing or unfit:
         raise ZeroshiftError(
             f"These weights do not fit a StyleGAN3 of these settings: {len(missing)} are missing, {len(unfit)} unknown "
             f"or of another size ({(missing + unfit)[0]}, for one). Is it another kind of generator?"
         )
     for name in own:
-        if name.endswith(_FILTERS) and name in state_dict and (state_dict[name] - own[name]).abs().max() > 1e-5:
+        if name.endswith(_FILTERS) and name in weights and (weights[name] - own[name]).abs().max() > 1e-5:
             raise ZeroshiftError(f"This StyleGAN3 was trained with other filters ({name}); that is not supported.")
-    generator.load_state_dict({name: state_dict.get(name, value) for name, value in generator.state_dict().items()})
+    generator.load_state_dict({name: weights.get(name, value) for name, value in generator.state_dict().items()})
     return generator.eval()
