@@ -1,0 +1,105 @@
+"""Measures of an adapted generator against the known truth: what the same people should look like in the target domain."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..encoder import Encoder
+from .domains import DOMAINS, SOURCE, Domain
+from .encoders import Probe
+from .factors import BORDER, FACTOR_INDEX, FACTORS, positions
+from .measure import in_chunks, label_features
+from .renderer import render
+
+__all__ = ["TruthExam", "diversity", "factor_agreement", "paired_distance"]
+
+
+def diversity(features: Tensor) -> float:
+    """Mean cosine distance between the features [N, E] of different images."""
+    unit = F.normalize(features, dim=-1)
+    n = len(unit)
+    # the sum over all pairs of unit vectors is the squared length of their sum
+    return float(1 - (unit.sum(dim=0).square().sum() - n) / (n * (n - 1)))
+
+
+def paired_distance(features: Tensor, truth: Tensor) -> float:
+    """Mean cosine distance between each image and the true target image of the same person, both [N, E]."""
+    return float((1 - F.cosine_similarity(features, truth, dim=-1)).mean())
+
+
+@torch.no_grad()
+def factor_agreement(probe: Probe, images: Tensor, latents: Tensor, domain: Domain) -> dict[str, float]:
+    """What the probe reads from images [N, 3, 64, 64] against the latents [N, 32], over the domain's visible factors.
+
+    Returns:
+        "classes": mean accuracy of class factors, away from their borders; "scalars": mean Pearson correlation of
+        scalar factors (a correlation forgives the offset that a half-finished adaptation brings).
+    """
+    u = positions(latents)
+    outputs = [probe(part) for part in images.split(128)]
+    classes, scalars = [], []
+    for name in domain.visible:
+        factor, true = FACTORS[FACTOR_INDEX[name]], u[:, FACTOR_INDEX[name]]
+        read = torch.cat([output[name] for output in outputs])
+        if factor.is_class:
+            cuts = torch.tensor(factor.shares).cumsum(0)[:-1]
+            clear = ((true[:, None] - cuts).abs() > BORDER).all(dim=1)
+            classes.append((read.argmax(dim=1) == torch.bucketize(true, cuts))[clear].float().mean())
+        else:
+            both = torch.corrcoef(torch.stack([read, true]))[0, 1]
+            scalars.append(torch.nan_to_num(both))
+    return {"classes": float(torch.stack(classes).mean()), "scalars": float(torch.stack(scalars).mean())}
+
+
+@dataclass(frozen=True)
+class TruthExam:
+    """People, their true target images, and the two models that judge; neither ever guided an adaptation.
+
+    Attributes:
+        domain: the target.
+        latents: [N, 32].
+        truth: [N, 3, 64, 64], the renderer's images of the people in the target domain.
+        judge, probe: see `encoders`.
+        labels: [84, E] the judge's label features of DOMAINS.
+    """
+
+    domain: Domain
+    latents: Tensor
+    truth: Tensor
+    judge: Encoder
+    probe: Probe
+    labels: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def make(cls, domain: Domain, latents: Tensor, judge: Encoder, probe: Probe, noise_seed: int = 0) -> "TruthExam":
+        """Renders the truth of these people."""
+        labels = label_features(judge.encode_text, judge.templates, [each.label for each in DOMAINS])
+        return cls(domain, latents, render(latents, domain, noise_seed), judge, probe, labels)
+
+    @torch.no_grad()
+    def measure(self, images: Tensor) -> dict[str, float]:
+        """All measures of images [N, 3, 64, 64], row i showing the person of latent i.
+
+        Returns:
+            accuracy: share that the judge takes for the target among all 84 domains; medium, being: the same for the
+            two halves of the label; diversity: relative to that of the true images; distance: to the true image of
+            the same person in the judge's embedding; distance_ratio: the same over the distance that the unadapted
+            renders of the people have (1 = nothing gained, 0 = truth); classes, scalars: see `factor_agreement`.
+        """
+        features = in_chunks(self.judge.encode_image, images)
+        truth = in_chunks(self.judge.encode_image, self.truth)
+        source = in_chunks(self.judge.encode_image, render(self.latents, SOURCE))
+        said = [DOMAINS[index] for index in (F.normalize(features, dim=-1) @ self.labels.T).argmax(dim=1).tolist()]
+        distance = paired_distance(features, truth)
+        return {
+            "accuracy": sum(domain == self.domain for domain in said) / len(said),
+            "medium": sum(domain.medium == self.domain.medium for domain in said) / len(said),
+            "being": sum(domain.being == self.domain.being for domain in said) / len(said),
+            "diversity": diversity(features) / diversity(truth),
+            "distance": distance,
+            "distance_ratio": distance / paired_distance(source, truth),
+            **factor_agreement(self.probe, images, self.latents, self.domain),
+        }
