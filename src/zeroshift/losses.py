@@ -1,0 +1,64 @@
+"""The losses of CLIP-guided adaptation, as pure functions of features.
+
+Features are [N, embed_dim]; where a formula speaks of unit vectors, the functions here make them so.
+"IPL" is Guo et al., "Zero-shot generative model adaptation via image-specific prompt learning", CVPR 2023;
+"NADA" is Gal et al., "StyleGAN-NADA: CLIP-guided domain adaptation of image generators", 2022.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["contrastive", "directional", "domain_regularisation", "global_similarity", "offset", "unit"]
+
+# An image pair closer than this in the embedding counts as equal. At the first step with constant noise G_t = G_s and
+# the direction would be 0/0; so it is 0, and its gradient, (text direction) / SMALLEST, is no larger than what Adam's
+# second moment forgets within the run. Farther pairs are not touched.
+SMALLEST = 1e-2
+
+
+def unit(x: Tensor, smallest: float = 1e-12) -> Tensor:
+    """Rows of x divided by their norm, or by `smallest` where the norm is below it."""
+    return F.normalize(x, dim=-1, eps=smallest)
+
+
+def offset(source: Tensor, target: Tensor) -> Tensor:
+    """unit(unit(target) - unit(source)): the direction from source to target features, both [N, E] -> [N, E].
+
+    NADA, equation 2 (ΔI, ΔT); IPL, equation 6. Zero rather than undefined where the two coincide (see SMALLEST).
+    """
+    return unit(unit(target) - unit(source), SMALLEST)
+
+
+def directional(source: Tensor, target: Tensor, text_direction: Tensor) -> Tensor:
+    """mean(1 - cos(image direction, text direction)): NADA, equation 2; with a direction an image, IPL, equation 6.
+
+    Args:
+        source, target: image features of G_s(w), G_t(w), [N, E].
+        text_direction: unit vectors, [N, E] or [1, E].
+    """
+    return (1 - (offset(source, target) * text_direction).sum(dim=-1)).mean()
+
+
+def contrastive(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
+    """Each prompt must describe its own image and no other of the batch, both [N, E]: IPL, equation 3.
+
+    The paper writes a sum of cosines; its program, followed here, takes CLIP's symmetric cross-entropy with CLIP's
+    own logit scale (Radford et al., 2021, figure 3).
+    """
+    logits = logit_scale * unit(images) @ unit(texts).T  # [images, texts]
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def domain_regularisation(prompts: Tensor, label: Tensor) -> Tensor:
+    """mean(1 - cos): learned prompts [N, E] must stay prompts of the label's domain [E]: IPL, equation 4."""
+    return (1 - unit(prompts) @ unit(label)).mean()
+
+
+def global_similarity(images: Tensor, label: Tensor, logit_scale: float) -> Tensor:
+    """mean(1 - logit / 100), images [N, E] against one label feature [E]: NADA, equation 1.
+
+    Only ranks layers here (NADA, section 4.2), never trains weights.
+    """
+    return (1 - logit_scale * unit(images) @ unit(label) / 100).mean()

@@ -1,0 +1,127 @@
+"""What a method is to the trainer."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..config import AdaptConfig
+from ..encoder import Encoder
+from ..errors import ZeroshiftError
+from ..generators.base import Generator
+from ..randomness import normal, stream
+from ..team import Team
+
+__all__ = ["Method", "Pairs", "Setting", "Stage", "check_finite"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run is made of, for methods to take what they need from."""
+
+    config: AdaptConfig
+    source: Generator  # frozen
+    encoders: Sequence[Encoder]
+    team: Team
+
+    def latents(self, purpose: str, step: int, samples: Sequence[int]) -> Tensor:
+        """Latents [len(samples), *latent_shape]; each depends on the seed, the purpose, the step and its sample."""
+        drawn = normal(self.source.latent_shape, self.config.seed, purpose, step, samples=samples)
+        return drawn.to(self.team.device)
+
+    def noise_seed(self, purpose: str, step: int) -> int:
+        """For `Generator.synthesize`; a number that no other purpose and step have."""
+        return stream(self.config.seed, "noise", purpose, step).initial_seed()
+
+    def labels(self, count: int) -> Tensor | None:
+        """The class of each of `count` samples, [count], for a class-conditional generator."""
+        index = self.config.class_index
+        return None if index is None else torch.full((count,), index, device=self.team.device)
+
+    def autocast(self) -> torch.autocast:
+        """Arithmetic of the networks in the precision asked for."""
+        return torch.autocast(self.team.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """This process's part of a batch of image pairs."""
+
+    step: int
+    samples: Sequence[int]  # their numbers in the whole batch
+    context: Tensor  # [n, context_dim]
+    source_images: Tensor  # [n, 3, H, W], G_s(w)
+    target_images: Tensor  # [n, 3, H, W], G_t(w), with graph
+    source_features: list[Tensor]  # one an encoder: [n, E], or [views * n, E], all first views first
+    target_features: list[Tensor]  # the same, with graph
+
+
+class Stage(Protocol):
+    """A part of a run that trains something: so many steps, and a state to resume from."""
+
+    name: str
+    steps: int
+
+    def step(self, step: int) -> dict[str, float]:
+        """Trains step `step` (from 0) and returns its losses over the whole batch; "loss" is their sum."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the steps so far have changed: tensors, numbers, strings, lists and dicts."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+
+
+class Method:
+    """Says which text direction an image pair gets, and what else counts. Subclasses override what differs."""
+
+    def __init__(self, setting: Setting):
+        self.setting = setting
+        self._targets = self.target_features()
+
+    def stages(self) -> list[Stage]:
+        """What trains before the generator does."""
+        return []
+
+    def begin_step(self, step: int, target: Generator) -> None:
+        """Called before every step of adaptation, with G_t as it stands."""
+
+    def text_directions(self, context: Tensor, step: int) -> list[Tensor]:
+        """For samples with context [n, context_dim] at a step: unit directions [n, E] or [1, E], one an encoder."""
+        raise NotImplementedError
+
+    def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """Further losses by name, each the mean over `pairs`; they are added to the directional one."""
+        return {}
+
+    def target_features(self) -> list[Tensor]:
+        """[E], one an encoder: where the target domain lies, for the choice of layers.
+
+        The label as it stands, without template, as in the published programs.
+        """
+        return [encoder.encode_text([self.setting.config.target])[0] for encoder in self.setting.encoders]
+
+    @property
+    def targets(self) -> list[Tensor]:
+        """`target_features`, computed once."""
+        return self._targets
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a method that learns during the adaptation needs to resume."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+
+
+def check_finite(losses: Mapping[str, float], stage: str, step: int) -> None:
+    """Raises ZeroshiftError if a loss is not a finite number, before it can spoil the weights."""
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            raise ZeroshiftError(
+                f"The {name} loss became {value} at step {step + 1} of stage '{stage}'. The step changed nothing; "
+                "start again with a lower learning rate, or with precision float32."
+            )

@@ -1,0 +1,142 @@
+"""IPL: a direction of its own for each image, from prompts learned for it (Guo et al., CVPR 2023)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..losses import contrastive, domain_regularisation, unit
+from ..prompts import LatentMapper, PromptPair, base_texts
+from ..randomness import stream
+from .base import Method, Setting, Stage, check_finite
+
+__all__ = ["IPL", "METHOD", "PromptLearning", "PromptUpdate"]
+
+
+@dataclass(frozen=True)
+class PromptUpdate:
+    """What a step of stage 1 saw, one entry an encoder, for this process's samples."""
+
+    losses: dict[str, float]
+    source_features: list[Tensor]  # learned prompts, without base text, not normalised, [n, E]
+    target_features: list[Tensor]
+
+
+class PromptLearning:
+    """Stage 1: trains the latent mapper F, one for each encoder, on images of the source generator."""
+
+    name = "prompts"
+
+    def __init__(self, setting: Setting, mappers: Sequence[LatentMapper], pairs: Sequence[PromptPair]):
+        self._setting, self.pairs = setting, pairs
+        settings = setting.config.prompts
+        self.steps, self._batch = settings.steps, settings.batch
+        self._domain_weight, self._source_weight = settings.domain_weight, settings.source_weight
+        self.mappers = nn.ModuleList(mappers)
+        self._optimizer = torch.optim.Adam(self.mappers.parameters(), lr=settings.lr)
+        labels = (setting.config.source, setting.config.target)
+        self._labels = [[encoder.label_feature(label) for label in labels] for encoder in setting.encoders]
+
+    def step(self, step: int) -> dict[str, float]:
+        """Draws the latents of a step and trains on them."""
+        samples = self._setting.team.share(range(self._batch))
+        return self.update(self._setting.latents("prompts", step, samples), step, samples).losses
+
+    def update(self, latents: Tensor, step: int, samples: Sequence[int]) -> PromptUpdate:
+        """One optimiser step on this process's latents [n, *latent_shape], numbered `samples` in the whole batch.
+
+        IPL, equations 3 to 5: loss = contrastive + domain_weight (target domain + source_weight source domain).
+        """
+        setting = self._setting
+        with torch.no_grad(), setting.autocast():
+            labels = setting.labels(len(latents))
+            context, codes = setting.source.context(latents, labels), setting.source.codes(latents, labels)
+            images = setting.source.synthesize(
+                codes, noise=setting.config.adapt.noise, noise_seed=setting.noise_seed(self.name, step), samples=samples
+            ).float()
+            image_features = [encoder.encode_image(images) for encoder in setting.encoders]
+        terms, learned = [], []
+        for mapper, pair, images_seen, labels_seen, weight in zip(
+            self.mappers, self.pairs, image_features, self._labels, setting.config.weights, strict=True
+        ):
+            with setting.autocast():
+                learned.append(pair.learned(mapper(context)))
+            source, target = pair.with_base(*learned[-1])
+            everyone = contrastive(
+                setting.team.gather(images_seen), setting.team.gather(source), pair.encoder.logit_scale
+            )
+            # The contrastive term is of the whole batch already; of the other two each process holds a summand.
+            share = len(latents) / self._batch
+            target_term = domain_regularisation(target, labels_seen[1]) * share
+            source_term = domain_regularisation(source, labels_seen[0]) * share
+            own = self._domain_weight * (target_term + self._source_weight * source_term)
+            terms.append(weight * torch.stack([everyone, target_term, source_term, own]))
+        total = torch.stack(terms).sum(dim=0)  # [4]
+        self._optimizer.zero_grad(set_to_none=True)
+        (total[0] + total[3]).backward()
+        setting.team.sum_gradients(self.mappers.parameters())
+        summed = setting.team.sum(total[1:])
+        values = [float(total[0].detach()), *summed.tolist()]
+        losses = {"loss": values[0] + values[3], "contrastive": values[0], "domain": values[1], "source": values[2]}
+        check_finite(losses, self.name, step)
+        self._optimizer.step()
+        sources, targets = zip(*([one.detach() for one in pair] for pair in learned), strict=True)
+        return PromptUpdate(losses, list(sources), list(targets))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Mappers and optimiser."""
+        return {"mappers": self.mappers.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self.mappers.load_state_dict(state["mappers"])
+        self._optimizer.load_state_dict(dict(state["optimizer"]))
+
+
+class IPL(Method):
+    """Image-specific prompt learning."""
+
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
+        config, prompts = setting.config, setting.config.prompts
+        source, target = (
+            base_texts(prompts.base_text, prompts.context_init, label) for label in (config.source, config.target)
+        )
+        mappers = []
+        for index, encoder in enumerate(setting.encoders):
+            seed = stream(config.seed, "mapper", index).initial_seed()
+            mapper = LatentMapper(setting.source.context_dim, prompts.num_context, encoder.width, seed)
+            mappers.append(mapper.to(setting.team.device))
+        learning, self.pairs = (
+            [PromptPair(encoder, config.source, config.target, *texts) for encoder in setting.encoders]
+            for texts in zip(source, target, strict=True)
+        )
+        self._learning = PromptLearning(setting, mappers, learning)
+
+    @property
+    def mappers(self) -> nn.ModuleList:
+        """The latent mappers F, one an encoder."""
+        return self._learning.mappers
+
+    def stages(self) -> list[Stage]:
+        """Stage 1."""
+        return [self._learning]
+
+    @torch.no_grad()
+    def text_directions(self, context: Tensor, step: int) -> list[Tensor]:
+        """[n, E], one an encoder: unit(unit(E_T(M_t(w))) - unit(E_T(M_s(w)))), IPL, equation 6."""
+        directions = []
+        for mapper, pair in zip(self.mappers, self.pairs, strict=True):
+            source, target = pair.with_base(*self.learned(mapper, pair, context))
+            directions.append(unit(unit(target) - unit(source)))
+        return directions
+
+    def learned(self, mapper: nn.Module, pair: PromptPair, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the learned prompts without base text, 2 x [n, E]."""
+        with self.setting.autocast():
+            return pair.learned(mapper(context))
+
+
+METHOD = IPL

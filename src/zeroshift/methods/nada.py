@@ -1,0 +1,78 @@
+"""NADA: one fixed direction for all images, from the labels or from example images (Gal et al., 2022)."""
+
+from functools import cached_property
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from ..encoder import Encoder
+from ..errors import ZeroshiftError
+from ..losses import unit
+from .base import Method
+
+__all__ = ["METHOD", "NADA"]
+
+_SOURCE_SAMPLES = 64  # images of G_s whose mean feature stands for the source domain beside example images
+_AT_ONCE = 8
+
+
+class NADA(Method):
+    """StyleGAN-NADA."""
+
+    def text_directions(self, context: Tensor, step: int) -> list[Tensor]:
+        """The same [1, E] at every step: NADA, equation 2 (ΔT), or section 4.1 ("few-shot") for example images."""
+        return self._directions
+
+    def target_features(self) -> list[Tensor]:
+        """The label's feature, or the mean unit feature of the example images."""
+        if not self.setting.config.target_images:
+            return super().target_features()
+        return [unit(features).mean(dim=0) for features in self._example_features]
+
+    @cached_property
+    def _directions(self) -> list[Tensor]:
+        encoders, config = self.setting.encoders, self.setting.config
+        with torch.no_grad():
+            if config.target_images:
+                ends = list(zip(self._source_means(), self.targets, strict=True))
+            else:
+                ends = [
+                    (encoder.label_feature(config.source), encoder.label_feature(config.target)) for encoder in encoders
+                ]
+            return [unit(target - source)[None] for source, target in ends]
+
+    @cached_property
+    def _example_features(self) -> list[Tensor]:
+        images = [_read_image(path).to(self.setting.team.device) for path in self.setting.config.target_images]
+
+        def features(encoder: Encoder) -> Tensor:
+            return torch.cat([encoder.encode_image(image[None]) for image in images])
+
+        with torch.no_grad():
+            return [features(encoder) for encoder in self.setting.encoders]
+
+    def _source_means(self) -> list[Tensor]:
+        source, setting = self.setting.source, self.setting
+        sums: list[Tensor | float] = [0.0 for _ in setting.encoders]
+        for first in range(0, _SOURCE_SAMPLES, _AT_ONCE):
+            samples = range(first, first + _AT_ONCE)
+            codes = source.codes(setting.latents("source images", 0, samples), setting.labels(_AT_ONCE))
+            images = source.synthesize(codes)
+            for index, encoder in enumerate(setting.encoders):
+                sums[index] = sums[index] + unit(encoder.encode_image(images)).sum(dim=0)
+        return [torch.as_tensor(total) / _SOURCE_SAMPLES for total in sums]
+
+
+METHOD = NADA
+
+
+def _read_image(path: str) -> Tensor:
+    """[3, H, W] in [-1, 1]. Raises ZeroshiftError if the file is no image."""
+    try:
+        with Image.open(path) as image:
+            pixels = pil_to_tensor(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ZeroshiftError(f"The target image {path} cannot be read ({error}). Give PNG or JPEG files.") from error
+    return pixels / 127.5 - 1
