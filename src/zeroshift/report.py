@@ -18,7 +18,7 @@ from .images import data_uri, labelled_rows, make_grid, save_png
 from .runs import STAGES, RunFolder, atomic_write
 from .sampling import load_source_and_target, render_batches
 
-__all__ = ["Curve", "Figure", "curve", "draw_figures", "layer_shares", "write_report"]
+__all__ = ["Curve", "Figure", "curve", "draw_figures", "layer_shares", "true_images", "write_report"]
 
 STAGE_TITLES = {"prompts": "Learning a prompt for each image", "adapt": "Adapting the generator"}
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 52, 26, 12  # of a chart, in its own units
@@ -139,11 +139,11 @@ def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
     batches = render_batches([source, target], latents, truncation=config.truncation, class_index=config.class_index)
     before, after = (torch.cat(images) for images in zip(*batches, strict=True))
     figures = [Figure(config.source, "source generator", before), Figure(config.target, "adapted generator", after)]
-    truth = _truth(config, latents.cpu())
+    truth = true_images(config, latents.cpu())
     return figures if truth is None else [*figures, Figure("truth", "the renderer's own picture", truth)]
 
 
-def _truth(config: AdaptConfig, latents: Tensor) -> Tensor | None:
+def true_images(config: AdaptConfig, latents: Tensor) -> Tensor | None:
     """What the samples look like in the target domain, if the generator is the embedded one and knows the domain."""
     if config.generator != "miniature":
         return None
