@@ -1,14 +1,16 @@
 """One module a command, each with `main(arguments)`. Heavy imports stay inside the functions."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ZeroshiftError
 from ..runs import RunFolder
 
-__all__ = ["call", "default_output", "parse_numbers", "require_positive"]
+__all__ = ["call", "default_output", "parse_numbers", "require_positive", "tracked"]
+
+T = TypeVar("T")
 
 
 def call(function: Callable[..., Any], name: str, arguments: Sequence[str], **options: Any) -> Any:
@@ -17,6 +19,14 @@ def call(function: Callable[..., Any], name: str, arguments: Sequence[str], **op
 
     description = inspect.cleandoc(function.__doc__ or "").split("\nArgs:")[0].strip()
     return tyro.cli(function, prog=f"zeroshift {name}", description=description, args=list(arguments), **options)
+
+
+def tracked(items: Iterable[T], total: int, what: str) -> Iterable[T]:
+    """`items` with a progress bar on stderr, which disappears when it is full."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, what, total=total, transient=True, console=Console(stderr=True))
 
 
 def parse_numbers(text: str, what: str) -> list[float]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from ..runs import RunFolder
-from . import call, default_output, require_positive
+from . import call, default_output, require_positive, tracked
 
 __all__ = ["generate", "main"]
 
@@ -40,7 +40,6 @@ def generate(
         out: Folder to write to; RUN/samples-seed-SEED if None.
     """
     import torch
-    from rich.progress import track
 
     from .. import sampling
     from ..images import make_grid, save_png, to_uint8
@@ -58,7 +57,7 @@ def generate(
         batch_size=batch_size,
     )
     tiles = []
-    for source, target in track(batches, "Drawing", total=-(-num // batch_size), transient=True):
+    for source, target in tracked(batches, -(-num // batch_size), "Drawing"):
         for side, images in (("source", source), ("target", target)):
             for i, pixels in enumerate(to_uint8(images), start=len(tiles)):
                 save_png(out / side / f"{i:04d}.png", pixels)

@@ -8,7 +8,7 @@ import tyro
 
 from ..errors import ZeroshiftError
 from ..runs import RunFolder
-from . import call, default_output, parse_numbers, require_positive
+from . import call, default_output, parse_numbers, require_positive, tracked
 
 if TYPE_CHECKING:
     from ..sampling import Person
@@ -46,8 +46,6 @@ def interpolate(
         truncation: As in the run if None.
         batch_size: Frames at a time; changes no picture.
     """
-    from rich.progress import track
-
     from .. import sampling
     from ..images import save_film
 
@@ -74,7 +72,7 @@ def interpolate(
         class_index=config.class_index,
         batch_size=batch_size,
     )
-    save_film(out, track(film, "Filming", total=frames * len(people), transient=True), fps)
+    save_film(out, tracked(film, frames * len(people), "Filming"), fps)
     print(f"{frames * len(people)} frames: {out}")
 
 

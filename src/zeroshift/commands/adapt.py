@@ -1,0 +1,133 @@
+"""`zeroshift adapt`: the main job."""
+
+import argparse
+import re
+import shlex
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..config import PRESETS, AdaptConfig, preset
+from ..runs import RunFolder, flat
+from . import call
+
+__all__ = ["command_line", "default_config", "default_folder", "main", "run_adaptation"]
+
+# Short names for what is set most often.
+SHORT = {
+    "--encoder": "--encoders",
+    "--steps": "--adapt.steps",
+    "--lr": "--adapt.lr",
+    "--batch": "--adapt.batch",
+    "--layers": "--adapt.layers",
+}
+ENCODER = "ViT-B-32-quickgelu/openai"  # of the published programs; guides every generator but the embedded one
+
+
+def default_config(generator: str, preset_name: str | None = None) -> AdaptConfig:
+    """The settings for a generator, with an empty target: the embedded one has a preset and an encoder of its own.
+
+    Raises:
+        ZeroshiftError: if there is no such preset.
+    """
+    own = generator == "miniature"
+    name = preset_name or ("miniature" if own else "published")
+    return preset(name, target="", generator=generator, encoders=("miniature",) if own else (ENCODER,))
+
+
+def default_folder(config: AdaptConfig) -> Path:
+    """runs/GENERATOR-TARGET-METHOD, in letters that every file system takes."""
+    parts = (Path(config.generator).stem, config.target, config.method)
+    return Path("runs") / "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.").lower()[:40] for part in parts)
+
+
+def command_line(config: AdaptConfig, out: Path) -> str:
+    """The command that repeats a run: what differs from the defaults of its generator, and the folder."""
+    settings = flat(config)
+    defaults = {**flat(default_config(config.generator)), "generator": "miniature"}
+    long = {name: short for short, name in SHORT.items()}
+    words = ["zeroshift", "adapt"]
+    for name, value in settings.items():
+        if value == defaults[name]:
+            continue
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+        else:
+            values = value if isinstance(value, list) else [value]
+            words += [long.get(option, option), *(str(one) for one in values)]
+    return shlex.join([*words, "--out", str(out)])
+
+
+def run_adaptation(config: AdaptConfig, out: Path) -> None:
+    """Runs, resumes or extends the run in `out` to its end, and says where to look.
+
+    Raises:
+        ZeroshiftError: whatever is wrong with settings, files or folder.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, with the run ready to be resumed.
+    """
+    config.validate()
+    run = RunFolder.open(out, config)
+    if run.finished:
+        print(f"The run in {out} is finished already; more --steps would extend it.")
+    else:
+        from ..trainer import adapt
+        from .progress import Display
+
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to press Ctrl-C
+        try:
+            with Display() as display:
+                adapt(config, run, progress=display)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            run.discard_if_unused()
+        run.report_path.unlink(missing_ok=True)
+    if not run.report_path.exists() or not run.pairs_path.exists():
+        from ..report import write_report
+
+        write_report(run, command_line(config, out))
+    print(f"Pictures: {run.pairs_path}")
+    print(f"Report:   {run.report_path}")
+    print(f"Next:     zeroshift generate {shlex.quote(str(out))} --num 64")
+    print(f"          zeroshift interpolate {shlex.quote(str(out))} --seeds 1,2,3 --strength 0,1")
+
+
+def main(arguments: Sequence[str]) -> None:
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--generator", default="miniature")
+    peek.add_argument("--preset", choices=tuple(PRESETS))
+    seen, _ = peek.parse_known_args(list(arguments))
+    defaults = replace(default_config(seen.generator, seen.preset), target=tyro.MISSING)
+
+    def adapt(
+        config: Annotated[AdaptConfig, tyro.conf.arg(name="")] = defaults,
+        out: Path | None = None,
+        preset: Literal["miniature", "published"] | None = None,
+    ) -> None:
+        """Move a generator to the domain that --target names, guided by CLIP.
+
+        Examples:
+          zeroshift adapt --target zombie
+          zeroshift adapt --target "pencil sketch" --method nada --seed 1 --out runs/sketch
+          zeroshift adapt --generator stylegan2-ffhq.pkl --encoder ViT-B-32-quickgelu/openai \\
+              --source photo --target disney --out runs/disney
+
+        The same command on the same folder resumes; with more --steps it goes on.
+        Short names: --encoder for --encoders; --steps, --lr, --batch, --layers for --adapt.steps and so on.
+
+        Args:
+            out: The run folder; runs/GENERATOR-TARGET-METHOD if None.
+            preset: Where the defaults below come from; "miniature" for the embedded generator, else "published".
+        """
+        run_adaptation(config, default_folder(config) if out is None else out)
+
+    call(adapt, "adapt", [_lengthen(argument) for argument in arguments])
+
+
+def _lengthen(argument: str) -> str:
+    option, equals, value = argument.partition("=")
+    return SHORT.get(option, option) + equals + value
