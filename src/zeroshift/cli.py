@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
-from rich.table import Table
 
 from .errors import ZeroshiftError
 from .runs import disk_errors
@@ -17,16 +16,16 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "adapt": "Move a generator to a new domain that a text names.",
-    "generate": "Draw samples of a run: source beside target, single pictures and a grid.",
-    "interpolate": "Make a film: a walk through latents, from source to target, of one or several targets.",
-    "export": "Write the adapted generator in another program's format.",
-    "models": "List the known checkpoints: name, resolution, licence, size, address.",
-    "miniature": "The embedded world: its pictures, its figures, the recipes of its models.",
+    "generate": "Draw samples of a run, source beside target.",
+    "interpolate": "Make a film: from person to person, from source to target.",
+    "export": "Write the adapted generator for other programs.",
+    "models": "List the known checkpoints: licence, size, address.",
+    "miniature": "The embedded world: pictures, figures, recipes of its models.",
 }
 EXAMPLES = (
-    ("zeroshift adapt --target zombie", "the embedded miniature world, no download"),
-    ("zeroshift generate runs/miniature-zombie-ipl --num 16", "more pictures of that run"),
-    ("zeroshift adapt --generator ffhq --source photo --target sketch", "a published checkpoint, by its name"),
+    ("the embedded miniature world, no download", "zeroshift adapt --target zombie"),
+    ("more pictures of that run", "zeroshift generate runs/miniature-zombie-ipl --num 64"),
+    ("a published checkpoint", "zeroshift adapt --generator stylegan2-ffhq.pkl --target sketch"),
 )
 
 
@@ -66,6 +65,9 @@ def _guarded(command: Callable[[], None], console: Console) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        console.print("[bold red]Error:[/]", f"{error.strerror or error}: {error.filename or 'a file'}", soft_wrap=True)
+        return 1
     except SystemExit as stop:  # tyro, after --help or wrong usage
         return stop.code if isinstance(stop.code, int) else 0
     return 0
@@ -79,17 +81,13 @@ def _show_warning(message: Warning | str, category: type[Warning], console: Cons
 
 def _print_help() -> None:
     console = Console(highlight=False)
-    console.print("[bold]zeroshift[/] moves a pretrained image generator to a new visual domain from text alone.\n")
-    console.print("Usage: zeroshift COMMAND [OPTIONS]        zeroshift COMMAND --help\n")
-    for title, rows in (("Commands", tuple(COMMANDS.items())), ("Examples", EXAMPLES)):
-        table = Table(box=None, show_header=False, padding=(0, 2))
-        table.add_column(style="cyan", no_wrap=True)
-        table.add_column()
-        for row in rows:
-            table.add_row(*row)
-        console.print(f"[bold]{title}[/]")
-        console.print(table)
-        console.print()
+    console.print("[bold]zeroshift[/] moves a pretrained image generator to a new domain from text alone.\n")
+    console.print("Usage: zeroshift COMMAND [OPTIONS], zeroshift COMMAND --help\n\n[bold]Commands[/]")
+    for name, what in COMMANDS.items():
+        console.print(f"  [cyan]{name:<13}[/] {what}")
+    console.print("\n[bold]Examples[/]")
+    for what, command in EXAMPLES:
+        console.print(f"  [dim]# {what}[/]\n  [cyan]{command}[/]")
 
 
 if __name__ == "__main__":

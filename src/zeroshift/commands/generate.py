@@ -56,7 +56,7 @@ def generate(
         class_index=config.class_index,
         batch_size=batch_size,
     )
-    tiles = []
+    tiles: list[torch.Tensor] = []
     for source, target in tracked(batches, -(-num // batch_size), "Drawing"):
         for side, images in (("source", source), ("target", target)):
             for i, pixels in enumerate(to_uint8(images), start=len(tiles)):

@@ -1,0 +1,307 @@
+"""`zeroshift adapt` from the command line to the report, with tiny random models."""
+
+import json
+import os
+import pickle
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from zeroshift.cli import main
+from zeroshift.generators import load_generator
+from zeroshift.runs import RunFolder
+
+SMALL = shlex.split(
+    "--source photo --target zombie --device cpu --prompts.steps 4 --prompts.batch 4 --steps 6 --batch 2 "
+    "--adapt.layer-batch 2 --preview-every 3 --preview-samples 2 --checkpoint-every 2"
+)
+
+
+@pytest.fixture(scope="module")
+def models(tiny_generator: Path, tiny_encoder: Path) -> list[str]:
+    return ["--generator", str(tiny_generator), "--encoder", str(tiny_encoder)]
+
+
+def adapt(models: list[str], out: Path, *arguments: str) -> int:
+    return main(["adapt", *models, *SMALL, "--out", str(out), *arguments])
+
+
+@pytest.fixture(scope="module")
+def whole(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    torch.set_num_threads(1)
+    assert adapt(models, out) == 0
+    return out
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "generator.safetensors")
+
+
+def assert_same_end(run: Path, whole: Path) -> None:
+    """The same weights bit for bit, and the same history."""
+    expected, found = weights(whole), weights(run)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    histories = [
+        [{key: value for key, value in record.items() if key != "seconds"} for record in RunFolder.read(one).records()]
+        for one in (whole, run)
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_a_run_leaves_what_it_promises(whole: Path, tiny_generator: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
+    assert names == {
+        "config.json", "metrics.jsonl", "events", "previews", "checkpoints", "generator.safetensors", "pairs.png",
+        "report.html",
+    }  # fmt: skip
+    run = RunFolder.read(whole)
+    assert run.config.adapt.steps == 6
+    steps = [(record["stage"], record["step"]) for record in run.records()]
+    assert steps == [("prompts", step) for step in range(4)] + [("adapt", step) for step in range(6)]
+    assert all(record["loss"] == record["loss"] and record["seconds"] > 0 for record in run.records())
+    assert all(len(record["layers"]) > 0 for record in run.records() if record["stage"] == "adapt")
+    previews = sorted((whole / "previews").iterdir())
+    assert len(previews) >= 2
+    with Image.open(previews[0]) as first, Image.open(previews[-1]) as last:
+        assert first.size == last.size == (33, 33), "two samples; source above target"
+    assert {path.name for path in (whole / "events").iterdir()} == {"prompts", "adapt"}
+    moved = [
+        name for name, weight in weights(whole).items() if not torch.equal(weight, load_file(tiny_generator)[name])
+    ]
+    assert moved
+    assert all(name.startswith("synthesis.") for name in moved)
+    with torch.no_grad():
+        generator = load_generator(whole / "generator.safetensors")
+        assert generator(generator.sample_latents(0, range(2))).isfinite().all()
+    assert "zeroshift adapt" in (whole / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_finished_run_does_nothing_again(models: list[str], whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    assert adapt(models, whole) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+    report = (whole / "report.html").read_text(encoding="utf-8")
+    (whole / "report.html").unlink()
+    assert adapt(models, whole) == 0
+    assert (whole / "report.html").read_text(encoding="utf-8") == report
+
+
+def test_nada_skips_the_first_stage(models: list[str], tmp_path: Path) -> None:
+    assert adapt(models, tmp_path / "run", "--method", "nada") == 0
+    assert {record["stage"] for record in RunFolder.read(tmp_path / "run").records()} == {"adapt"}
+
+
+@pytest.mark.parametrize("stop", [("prompts", 2), ("adapt", 0), ("adapt", 3)])
+def test_ctrl_c_and_resume(
+    models: list[str],
+    whole: Path,
+    tmp_path: Path,
+    stop: tuple[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = RunFolder.log
+
+    def interrupted(self: RunFolder, stage: str, step: int, **values: object) -> None:
+        if (stage, step) == stop:
+            raise KeyboardInterrupt
+        log(self, stage, step, **values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "log", interrupted)
+        assert adapt(models, tmp_path / "run", "--checkpoint-every", "0") == 130
+    assert "Run the same command again to resume" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run" / "generator.safetensors").exists()
+    assert adapt(models, tmp_path / "run", "--checkpoint-every", "0") == 0
+    assert_same_end(tmp_path / "run", whole)
+
+
+def start(models: list[str], out: Path) -> subprocess.Popen[str]:
+    """The command in a process of its own, once it has trained some steps and written a checkpoint."""
+    command = [sys.executable, "-m", "zeroshift.cli", "adapt", *models, *SMALL, "--steps", "500", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not any(record["stage"] == "adapt" and record["step"] > 5 for record in RunFolder(out, None).records()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def finish(models: list[str], run: Path, steps: int) -> None:
+    """Resumes a run of 500 steps for which nobody wants to wait: its settings are brought down to `steps`."""
+    settings = json.loads((run / "config.json").read_text())
+    settings["adapt"]["steps"] = steps
+    (run / "config.json").write_text(json.dumps(settings))
+    assert adapt(models, run, "--steps", str(steps)) == 0
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_stopped_process_resumes(models: list[str], tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    process = start(models, tmp_path / "run")
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    if code == 130:
+        assert "Run the same command again to resume" in " ".join(err.split())
+    done = RunFolder.read(tmp_path / "run").records()[-1]["step"]
+    finish(models, tmp_path / "run", done + 4)
+    assert adapt(models, tmp_path / "whole", "--steps", str(done + 4)) == 0
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
+
+
+def test_more_steps_go_on_where_the_run_ended(models: list[str], whole: Path, tmp_path: Path) -> None:
+    assert adapt(models, tmp_path / "run", "--steps", "3") == 0
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert adapt(models, tmp_path / "run") == 0
+    assert_same_end(tmp_path / "run", whole)
+    assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8") != report
+
+
+def test_unknown_words_are_named(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt(models, tmp_path / "run", "--target", "elv", "--method", "nada") == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "Warning: The encoder has never seen 'elv'" in err
+    assert "elf" in err
+    assert ".py:" not in err
+
+
+# Bad input: a sentence, exit code 1, nothing left behind
+
+
+class _Touch:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def bad(tmp_path: Path, tiny_generator: Path, tiny_encoder: Path) -> Path:
+    """A folder of files that are not what they should be."""
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "empty.pt").write_bytes(b"")
+    (folder / "text.pkl").write_text("hello")
+    (folder / "short.safetensors").write_bytes(tiny_generator.read_bytes()[:-100])
+    (folder / "short-encoder.safetensors").write_bytes(tiny_encoder.read_bytes()[:-100])
+    (folder / "evil.pkl").write_bytes(pickle.dumps(_Touch(tmp_path / "touched")))
+    torch.save(_Touch(tmp_path / "touched"), folder / "evil.pt")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("--generator {bad}/nothing.pt", "There is no generator file"),
+        ("--generator {bad}", "is a folder"),
+        ("--generator {bad}/empty.pt", "is empty"),
+        ("--generator {bad}/text.pkl", "is no generator file"),
+        ("--generator {bad}/short.safetensors", "damaged"),
+        ("--generator {bad}/evil.pkl", "evil.pkl"),
+        ("--generator {bad}/evil.pt", "no code is executed"),
+        ("--generator {encoder}", "was not written by zeroshift"),
+        ("--encoder {bad}/nothing.safetensors", "There is no encoder file"),
+        ("--encoder {bad}/short-encoder.safetensors", "not a complete safetensors file"),
+        ("--encoder {generator}", "does not say which model it holds"),
+        ("--encoder ViT-B-33/openai", "Did you mean"),
+        ("--encoder ViT-B-32/nobody", "There are no weights 'nobody'"),
+        ("--target=", "The target label is empty"),
+        ("--target PHOTO", "no direction to go"),
+        ("--target {long}", "longer than the encoder's 24 tokens"),
+        ("--method magic", "There is no method 'magic'"),
+        ("--adapt.layers synthesis.b99.conv0", "The generator has no layer"),
+        ("--adapt.num-layers 99", "adapt.num_layers is 99"),
+        ("--steps 0", "adapt.steps is 0"),
+        ("--class-index 1", "class"),
+        ("--lr 1e38", "prompt"),
+        ("--method nada --target-images {bad}/text.pkl", "text.pkl"),
+    ],
+)
+def test_bad_input(
+    models: list[str],
+    bad: Path,
+    tmp_path: Path,
+    tiny_generator: Path,
+    tiny_encoder: Path,
+    arguments: str,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = "_".join(["zombie"] * 40)
+    words = arguments.format(bad=bad, long=long, generator=tiny_generator, encoder=tiny_encoder).split()
+    assert adapt(models, tmp_path / "run", *words) == 1
+    captured = capsys.readouterr()
+    err = " ".join(captured.err.split())
+    assert "Error: " in err
+    assert sentence in err
+    assert "Traceback" not in err
+    assert captured.out == ""
+    assert not (tmp_path / "touched").exists(), "nothing in a file is executed"
+    assert not (tmp_path / "run").exists(), "nothing half-made stays"
+
+
+def test_folders_that_cannot_be_written(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    for out, sentence in (
+        (tmp_path / "letter.txt", "is a file"),
+        (tmp_path / "letter.txt" / "run", "a file stands where a folder is needed"),
+        (tmp_path, "is not a run folder but holds files (letter.txt)"),
+        (Path("/proc/zeroshift"), "/proc/zeroshift"),
+    ):
+        assert adapt(models, out) == 1
+        err = " ".join(capsys.readouterr().err.split())
+        assert sentence in err
+        assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_other_settings_name_what_differs(models: list[str], whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert adapt(models, whole, "--lr", "0.5", "--seed", "9") == 1
+    err = " ".join(capsys.readouterr().err.split())
+    assert "adapt.lr" in err
+    assert "seed (0 there, 9 now)" in err
+
+
+def test_full_disk_leaves_a_run_that_resumes(
+    models: list[str], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sync, calls = os.fsync, 0
+
+    def full_after_a_while(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 5:
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_after_a_while)
+        assert adapt(models, tmp_path / "run") == 1
+    assert "The disk is full" in " ".join(capsys.readouterr().err.split())
+    assert not list((tmp_path / "run").rglob(".zeroshift-*"))
+    assert adapt(models, tmp_path / "run") == 0
+    assert_same_end(tmp_path / "run", whole)
+
+
+def test_losses_that_are_no_numbers_stop_the_run(
+    models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adapt(models, tmp_path / "run", "--lr", "1e30") == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert not (tmp_path / "run" / "generator.safetensors").exists()
