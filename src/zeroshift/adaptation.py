@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .generators.base import Codes, Generator
-from .layers import chosen_count, named_layers, rank_layers, train_only
+from .layers import choose_layers, chosen_count, named_layers, train_only
 from .losses import directional, global_similarity
 from .methods.base import Method, Pairs, Setting, check_finite
 from .views import augment
@@ -93,7 +93,7 @@ class Adaptation:
         return AdaptUpdate(reported, layers, torch.cat(sources), torch.cat(targets), texts)
 
     def choose_layers(self, latents: Tensor, step: int) -> list[str]:
-        """The layers that matter most for the target domain, best first (see `layers.rank_layers`)."""
+        """The layers that matter most for the target domain, best first (see `layers.choose_layers`)."""
         setting, settings = self._setting, self._setting.config.adapt
         self.target.requires_grad_(False)
         with torch.no_grad():
@@ -112,8 +112,9 @@ class Adaptation:
             ]
             return torch.stack(terms).sum() * len(codes) / settings.layer_batch
 
-        ranked = rank_layers(loss, codes, self._candidates, settings.layer_lr, settings.layer_steps, setting.team)
-        return ranked[: self._count]
+        return choose_layers(
+            loss, codes, self._candidates, self._count, settings.layer_lr, settings.layer_steps, setting.team
+        )
 
     def _losses(
         self, latents: Tensor, samples: Sequence[int], step: int
@@ -154,7 +155,8 @@ class Adaptation:
     def _average(self, decay: float) -> None:
         average: list[Tensor] = list(self.target_ema.parameters())
         now: list[Tensor] = list(self.target.parameters())
-        torch._foreach_lerp_(average, now, 1 - decay)
+        torch._foreach_mul_(average, decay)
+        torch._foreach_add_(average, torch._foreach_mul(now, 1 - decay))  # rounds as the published program does
 
     def state_dict(self) -> dict[str, Any]:
         """Target, its average, optimiser, and what the method learnt on the way."""

@@ -10,7 +10,7 @@ from .errors import ZeroshiftError
 from .generators.base import Codes, Generator
 from .team import Team
 
-__all__ = ["chosen_count", "named_layers", "rank_layers", "train_only"]
+__all__ = ["choose_layers", "chosen_count", "named_layers", "train_only"]
 
 
 def named_layers(generator: Generator, layers: Sequence[str]) -> list[str] | None:
@@ -48,10 +48,16 @@ def chosen_count(candidates: int, wanted: int | None) -> int:
     return max(1, 2 * candidates // 3) if wanted is None else wanted
 
 
-def rank_layers(
-    loss: Callable[[Codes], Tensor], codes: Codes, candidates: Sequence[str], lr: float, steps: int, team: Team
+def choose_layers(
+    loss: Callable[[Codes], Tensor],
+    codes: Codes,
+    candidates: Sequence[str],
+    count: int,
+    lr: float,
+    steps: int,
+    team: Team,
 ) -> list[str]:
-    """Candidates from the most to the least useful for the target domain: NADA, section 4.2.
+    """The `count` candidates that matter most for the target domain, best first: NADA, section 4.2.
 
     The codes of each layer go `steps` steps of SGD down the loss; a layer counts by how far, in the mean over samples
     and entries, its codes went. Needs gradients with respect to the codes alone, so freeze the weights before.
@@ -67,8 +73,7 @@ def rank_layers(
         (gradient,) = torch.autograd.grad(loss(moved), moved)
         moved = moved.detach() - lr * gradient
     change = (moved - codes).abs().flatten(start_dim=2).mean(dim=2).sum(dim=0)  # [candidates]
-    order = team.sum(change).argsort(descending=True, stable=True)
-    return [candidates[index] for index in order.tolist()]
+    return [candidates[index] for index in team.sum(change).topk(count).indices.tolist()]
 
 
 def train_only(generator: Generator, layers: Sequence[str]) -> None:
