@@ -46,14 +46,15 @@ class Adaptation:
         self._trainable = [parameter for layer in self.target.layers().values() for parameter in layer.parameters()]
         self._optimizer = torch.optim.Adam(self._trainable, lr=settings.lr, betas=settings.betas)
 
-    def step(self, step: int) -> dict[str, float]:
+    def step(self, step: int) -> dict[str, Any]:
         """Draws the latents of a step and trains on them."""
         setting, settings = self._setting, self._setting.config.adapt
         samples = setting.team.share(range(self._batch))
         latents = setting.latents("adapt", step, samples)
         layer_samples = setting.team.share(range(settings.layer_batch))
         layer_latents = None if self._layers is not None else setting.latents("layers", step, layer_samples)
-        return self.update(latents, layer_latents, step, samples).losses
+        update = self.update(latents, layer_latents, step, samples)
+        return {**update.losses, "layers": update.layers}
 
     def update(self, latents: Tensor, layer_latents: Tensor | None, step: int, samples: Sequence[int]) -> AdaptUpdate:
         """One optimiser step.

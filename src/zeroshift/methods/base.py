@@ -1,8 +1,9 @@
 """What a method is to the trainer."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +27,13 @@ class Setting:
     source: Generator  # frozen
     encoders: Sequence[Encoder]
     team: Team
+
+    def compiled(self) -> "Setting":
+        """The same with compiled networks. The target is left out: its graph changes with the layers that train."""
+        source, encoders = copy.copy(self.source), [copy.copy(encoder) for encoder in self.encoders]
+        for module, name in ((source, "synthesize"), *((encoder, "encode_image") for encoder in encoders)):
+            object.__setattr__(module, name, torch.compile(getattr(module, name)))
+        return replace(self, source=source, encoders=encoders)
 
     def latents(self, purpose: str, step: int, samples: Sequence[int]) -> Tensor:
         """Latents [len(samples), *latent_shape]; each depends on the seed, the purpose, the step and its sample."""
@@ -65,8 +73,8 @@ class Stage(Protocol):
     name: str
     steps: int
 
-    def step(self, step: int) -> dict[str, float]:
-        """Trains step `step` (from 0) and returns its losses over the whole batch; "loss" is their sum."""
+    def step(self, step: int) -> dict[str, Any]:
+        """Trains step `step` (from 0) and returns what to log: "loss", over the whole batch, its parts, and more."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the steps so far have changed: tensors, numbers, strings, lists and dicts."""

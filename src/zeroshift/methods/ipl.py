@@ -39,7 +39,7 @@ class PromptLearning:
         labels = (setting.config.source, setting.config.target)
         self._labels = [[encoder.label_feature(label) for label in labels] for encoder in setting.encoders]
 
-    def step(self, step: int) -> dict[str, float]:
+    def step(self, step: int) -> dict[str, Any]:
         """Draws the latents of a step and trains on them."""
         samples = self._setting.team.share(range(self._batch))
         return self.update(self._setting.latents("prompts", step, samples), step, samples).losses
@@ -114,6 +114,8 @@ class IPL(Method):
             for texts in zip(source, target, strict=True)
         )
         self._learning = PromptLearning(setting, mappers, learning)
+        nothing = torch.zeros(1, setting.source.context_dim, device=setting.team.device)
+        self.text_directions(nothing, 0)  # a label that is too long is told here, before anything is written
 
     @property
     def mappers(self) -> nn.ModuleList:
