@@ -161,7 +161,7 @@ class FilteredConv(nn.Module):
         # The gain sqrt(2) goes through the leaky ReLU, so that it costs no pass of its own over the image.
         scale, offset = (demodulation * math.sqrt(2))[:, :, None, None], (self.bias * math.sqrt(2))[:, None, None]
         x = torch.addcmul(offset.to(x.dtype), x, scale.to(x.dtype))
-        x = F.leaky_relu(upsample(x, self.up_filter, self.up, self.crop, self.raised_size), 0.2)
+        x = F.leaky_relu(upsample(x, self.up_filter, self.up, self.crop, self.raised_size), 0.2, inplace=True)
         if self.clamp is not None:
             x = x.clamp(-self.clamp, self.clamp)
         return downsample(x, self.down_filter, self.down)  # [N, out_channels, size, size]
