@@ -76,9 +76,8 @@ def test_a_run_leaves_what_it_promises(whole: Path, tiny_generator: Path) -> Non
     with Image.open(previews[0]) as first, Image.open(previews[-1]) as last:
         assert first.size == last.size == (33, 33), "two samples; source above target"
     assert {path.name for path in (whole / "events").iterdir()} == {"prompts", "adapt"}
-    moved = [
-        name for name, weight in weights(whole).items() if not torch.equal(weight, load_file(tiny_generator)[name])
-    ]
+    before = load_file(tiny_generator)
+    moved = [name for name, weight in weights(whole).items() if not torch.allclose(weight, before[name], atol=1e-6)]
     assert moved
     assert all(name.startswith("synthesis.") for name in moved)
     with torch.no_grad():
@@ -229,7 +228,6 @@ def bad(tmp_path: Path, tiny_generator: Path, tiny_encoder: Path) -> Path:
         ("--adapt.num-layers 99", "adapt.num_layers is 99"),
         ("--steps 0", "adapt.steps is 0"),
         ("--class-index 1", "class"),
-        ("--lr 1e38", "prompt"),
         ("--method nada --target-images {bad}/text.pkl", "text.pkl"),
     ],
 )
@@ -243,7 +241,7 @@ def test_bad_input(
     sentence: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    long = "_".join(["zombie"] * 40)
+    long = "zombie-" * 40
     words = arguments.format(bad=bad, long=long, generator=tiny_generator, encoder=tiny_encoder).split()
     assert adapt(models, tmp_path / "run", *words) == 1
     captured = capsys.readouterr()

@@ -54,6 +54,7 @@ def _guarded(command: Callable[[], None], console: Console) -> int:
     """Runs a command; what the user can mend or has asked for becomes a sentence and an exit code, not a traceback."""
     try:
         with warnings.catch_warnings(), disk_errors("a file"):
+            warnings.filterwarnings("default", category=UserWarning)
             warnings.showwarning = lambda message, category, *_: _show_warning(message, category, console)
             command()
     except ZeroshiftError as error:
