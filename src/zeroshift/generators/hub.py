@@ -1,0 +1,202 @@
+"""Known checkpoints: what they are, where their authors keep them, and a download cache."""
+
+import contextlib
+import difflib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from importlib import resources
+from pathlib import Path
+
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.runs import disk_errors
+
+__all__ = ["Checkpoint", "cache_folder", "download", "known_checkpoints", "resolve"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published generator. `size_mb` is None where nobody says it before the download, `address` when embedded."""
+
+    name: str
+    architecture: str
+    resolution: int
+    licence: str
+    size_mb: float | None
+    address: str | None
+
+
+_ADA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/"
+_SOURCES = f"{_ADA}transfer-learning-source-nets/"
+_NGC = "https://api.ngc.nvidia.com/v2/models/nvidia/research/"
+_LICENCE = "NVIDIA Source Code License (non-commercial)"
+
+# Names and resolutions as the README and train.py of stylegan2-ada-pytorch have them ...
+_STYLEGAN2_ADA = {
+    "ffhq": (1024, f"{_ADA}ffhq.pkl"),
+    "metfaces": (1024, f"{_ADA}metfaces.pkl"),
+    "afhqcat": (512, f"{_ADA}afhqcat.pkl"),
+    "afhqdog": (512, f"{_ADA}afhqdog.pkl"),
+    "afhqwild": (512, f"{_ADA}afhqwild.pkl"),
+    "brecahad": (512, f"{_ADA}brecahad.pkl"),
+    "cifar10": (32, f"{_ADA}cifar10.pkl"),
+    "ffhq256": (256, f"{_SOURCES}ffhq-res256-mirror-paper256-noaug.pkl"),
+    "ffhq512": (512, f"{_SOURCES}ffhq-res512-mirror-stylegan2-noaug.pkl"),
+    "ffhq1024": (1024, f"{_SOURCES}ffhq-res1024-mirror-stylegan2-noaug.pkl"),
+    "celebahq256": (256, f"{_SOURCES}celebahq-res256-mirror-paper256-kimg100000-ada-target0.5.pkl"),
+    "lsundog256": (256, f"{_SOURCES}lsundog-res256-paper256-kimg100000-noaug.pkl"),
+}
+# ... and as the README of stylegan3 lists them: DATA-RESOLUTIONxRESOLUTION, with the configurations there are.
+_STYLEGAN3 = {
+    "ffhq-1024": "tr",
+    "ffhqu-1024": "tr",
+    "ffhqu-256": "tr",
+    "metfaces-1024": "tr",
+    "metfacesu-1024": "tr",
+    "afhqv2-512": "tr",
+}
+_STYLEGAN2 = (
+    *("ffhq-1024", "ffhq-512", "ffhq-256", "ffhqu-1024", "ffhqu-256", "metfaces-1024", "metfacesu-1024"),
+    *("afhqv2-512", "afhqcat-512", "afhqdog-512", "afhqwild-512", "brecahad-512", "cifar10-32"),
+    *("celebahq-256", "lsundog-256"),
+)
+
+_ATTEMPTS = 5
+_CHUNK = 1 << 20
+_TIMEOUT = 30  # seconds without a byte
+
+
+def known_checkpoints() -> list[Checkpoint]:
+    """The generators that have a name, the embedded one first."""
+    embedded = _embedded()
+    size = round(embedded.stat().st_size / 1e6, 1) if embedded.exists() else None
+    known = [Checkpoint("miniature", "stylegan2", 64, "MIT", size, None)]
+    for name, (resolution, address) in _STYLEGAN2_ADA.items():
+        known.append(Checkpoint(name, "stylegan2", resolution, _LICENCE, None, address))
+    stylegan3 = [(f"stylegan3-{letter}", data) for data, letters in _STYLEGAN3.items() for letter in letters]
+    for model, data in [*(("stylegan2", data) for data in _STYLEGAN2), *stylegan3]:
+        family, pixels = model.split("-")[0], data.split("-")[1]
+        name = f"{model}-{data}x{pixels}"
+        address = f"{_NGC}{family}/versions/1/files/{name}.pkl"
+        known.append(Checkpoint(name, family, int(pixels), _LICENCE, None, address))
+    return known
+
+
+def resolve(name: str) -> Path:
+    """The file of a known generator, downloaded if the cache does not have it.
+
+    Raises:
+        ZeroshiftError: an unknown name, no network, a failed download, no room or right to write.
+    """
+    known = {checkpoint.name: checkpoint for checkpoint in known_checkpoints()}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise ZeroshiftError(
+            f"There is no known generator {name!r}. {hint}`zeroshift models` lists the names; or give a file's path."
+        )
+    address = known[name].address
+    return download(address, cache_folder() / "generators" / f"{name}.pkl") if address else _embedded()
+
+
+def cache_folder() -> Path:
+    """$ZEROSHIFT_CACHE, or zeroshift in $XDG_CACHE_HOME, or in ~/.cache."""
+    if os.environ.get("ZEROSHIFT_CACHE"):
+        return Path(os.environ["ZEROSHIFT_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "zeroshift"
+
+
+def download(address: str, target: Path) -> Path:
+    """Fetches `address` to `target`, unless it is there; processes that want the same file take turns.
+
+    What has arrived lies in target + ".part" until it is whole, and a later call goes on from there.
+
+    Raises:
+        ZeroshiftError: no network, an address that does not answer with a file, an interrupted or unwritable file.
+    """
+    part = target.with_name(f"{target.name}.part")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f"{target.name}.lock")):
+            if not target.exists():
+                _fetch_whole(address, part)
+                os.replace(part, target)
+    return target
+
+
+def _embedded() -> Path:
+    return Path(str(resources.files("zeroshift") / "miniature" / "weights" / "generator.safetensors"))
+
+
+def _fetch_whole(address: str, part: Path) -> None:
+    """Asks again for what is missing when a connection breaks, up to `_ATTEMPTS` times."""
+    with _progress_bar(part.stem) as show:
+        for _ in range(_ATTEMPTS):
+            if _fetch_rest(address, part, show):
+                return
+    raise ZeroshiftError(
+        f"The download of {address} broke off after {part.stat().st_size / 1e6:.1f} MB. "
+        "The same command goes on from there."
+    )
+
+
+def _fetch_rest(address: str, part: Path, show: Callable[[int, int | None], None]) -> bool:
+    """Appends to `part` what the server still has, as far as the connection holds; True once `part` is whole."""
+    start = part.stat().st_size if part.exists() else 0
+    try:
+        response = _open(address, start)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # there is nothing from `start` on
+            if error.headers.get("Content-Range") == f"bytes */{start}":
+                return True
+            part.unlink()  # of another file
+            return False
+        raise ZeroshiftError(f"{address} cannot be had: the server says {error.code} {error.reason}.") from error
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ZeroshiftError(
+            f"{address} cannot be reached ({reason}). Check the network, or fetch the file elsewhere and give its path."
+        ) from error
+    with response:
+        if response.headers.get_content_type() == "text/html":
+            raise ZeroshiftError(
+                f"{address} answers with a web page, not with the file: open it in a browser to see why."
+            )
+        resumes = response.status == 206
+        if resumes and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            raise ZeroshiftError(f"{address} cannot be had: the server sent another part of it than was asked for.")
+        length = response.headers.get("Content-Length")
+        with open(part, "ab" if resumes else "wb") as file:
+            total = None if length is None else file.tell() + int(length)
+            try:
+                while chunk := response.read(_CHUNK):
+                    file.write(chunk)
+                    show(file.tell(), total)
+            except (HTTPException, ConnectionError, TimeoutError):
+                return False
+            file.flush()
+            os.fsync(file.fileno())
+            return total is None or file.tell() == total
+
+
+def _open(address: str, start: int) -> HTTPResponse:
+    headers = {"User-Agent": "zeroshift", **({"Range": f"bytes={start}-"} if start else {})}
+    return urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=_TIMEOUT)
+
+
+@contextlib.contextmanager
+def _progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Gives a function of (bytes that are there, bytes there will be) that moves a bar on the terminal."""
+    left = (TextColumn("{task.description}"), BarColumn())
+    with Progress(
+        *left, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+    ) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda there, total: progress.update(task, completed=there, total=total)
