@@ -46,6 +46,11 @@ class Adaptation:
         self._trainable = [parameter for layer in self.target.layers().values() for parameter in layer.parameters()]
         self._optimizer = torch.optim.Adam(self._trainable, lr=settings.lr, betas=settings.betas)
 
+    @property
+    def fixed_layers(self) -> bool:
+        """Whether the same layers train at every step."""
+        return self._layers is not None
+
     def step(self, step: int) -> dict[str, Any]:
         """Draws the latents of a step and trains on them."""
         setting, settings = self._setting, self._setting.config.adapt

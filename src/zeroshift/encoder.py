@@ -91,6 +91,11 @@ class Encoder(nn.Module):
         """Of the token embeddings, and so of context vectors."""
         return self._embedding.weight.shape[1]
 
+    @property
+    def image_tower(self) -> nn.Module:
+        """The module that images go through."""
+        return self.model.visual
+
     def train(self, mode: bool = True) -> "Encoder":
         """Stays in eval mode whatever is asked: a frozen model has no other."""
         return super().train(False)

@@ -11,23 +11,25 @@ from torch import Tensor
 
 __all__ = ["contrastive", "directional", "domain_regularisation", "global_similarity", "offset", "unit"]
 
-# An image pair closer than this in the embedding counts as equal. At the first step with constant noise G_t = G_s and
-# the direction would be 0/0; so it is 0, and its gradient, (text direction) / SMALLEST, is no larger than what Adam's
-# second moment forgets within the run. Farther pairs are not touched.
-SMALLEST = 1e-2
+SAME = 1e-4  # unit features no farther apart than this are of the same image
+FIRST = 0.1  # the distance that such a pair is taken to have
 
 
-def unit(x: Tensor, smallest: float = 1e-12) -> Tensor:
-    """Rows of x divided by their norm, or by `smallest` where the norm is below it."""
-    return F.normalize(x, dim=-1, eps=smallest)
+def unit(x: Tensor) -> Tensor:
+    """Rows of x divided by their norm."""
+    return F.normalize(x, dim=-1)
 
 
 def offset(source: Tensor, target: Tensor) -> Tensor:
     """unit(unit(target) - unit(source)): the direction from source to target features, both [N, E] -> [N, E].
 
-    NADA, equation 2 (ΔI, ΔT); IPL, equation 6. Zero rather than undefined where the two coincide (see SMALLEST).
+    NADA, equation 2 (ΔI); IPL, equation 6. Where G_t = G_s, as at the first step without random noise, it would be 0/0;
+    NADA's program shifts the image a little there. Here the direction of such a pair is zero, and its gradient that of
+    a pair at distance FIRST: enough to start by, not so much that Adam's second moment remembers it for long.
     """
-    return unit(unit(target) - unit(source), SMALLEST)
+    difference = unit(target) - unit(source)
+    distance = difference.norm(dim=-1, keepdim=True)
+    return difference / torch.where(distance < SAME, FIRST, distance)
 
 
 def directional(source: Tensor, target: Tensor, text_direction: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Team:
     """
 
     def __init__(self, device: str = "auto"):
-        state = PartialState(cpu=device == "cpu")
+        state = self._state = PartialState(cpu=device == "cpu")
         self.device = torch.device("cpu") if device == "cpu" else state.device
         self.rank, self.size, self.leads = state.process_index, state.num_processes, state.is_main_process
 
@@ -67,4 +67,8 @@ class Team:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        return bool(self.sum(torch.tensor(int(flag), device=self.device)))
+        return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag), device=self.device)))
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self._state.wait_for_everyone()

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .adaptation import Adaptation
 from .config import AdaptConfig
@@ -18,7 +18,7 @@ from .encoder import Encoder, load_encoder
 from .errors import ZeroshiftError
 from .generators import Generator, load_generator, save_generator
 from .methods import method_class
-from .methods.base import Setting, Stage
+from .methods.base import Method, Setting, Stage
 from .runs import RunFolder
 from .sampling import class_labels, generate
 from .team import Team
@@ -43,8 +43,8 @@ class AdaptResult:
     """The adapted generator: the moving average."""
     source: Generator
     """The one it was made from."""
-    mappers: nn.ModuleList | None
-    """IPL's latent mappers, one an encoder."""
+    method: Method
+    """The method with what it learnt, such as IPL's `mappers`."""
     history: list[Record]
     """A record a step: "stage", "step", "loss", further losses, "seconds"; from the beginning if there is a folder."""
 
@@ -84,11 +84,15 @@ def adapt(
             encoder.warn_unknown(label)
     source.eval().requires_grad_(False)
     setting = Setting(config, source, [encoder.to(team.device) for encoder in loaded], team)
-    if config.compile:
-        setting = setting.compiled()
     method = method_class(config.method)(setting)
     adaptation = Adaptation(setting, method)
     stages = [*method.stages(), adaptation]
+    if config.compile:
+        for module in (*source.children(), *(encoder.image_tower for encoder in setting.encoders)):
+            module.compile()
+        if adaptation.fixed_layers:  # otherwise its graph changes with the layers that train
+            for module in adaptation.target.children():
+                module.compile()
 
     training = _Training(setting, stages, run if team.leads else None, progress)
     training.resume(run)
@@ -98,8 +102,8 @@ def adapt(
         described = {"source": config.source, "target": config.target, "method": config.method}
         save_generator(adaptation.target_ema, run.generator_path, described)
         run.close()
-    history = training.history if run is None else run.records()
-    return AdaptResult(adaptation.target_ema, source, getattr(method, "mappers", None), history)
+    team.wait()
+    return AdaptResult(adaptation.target_ema, source, method, training.history if run is None else run.records())
 
 
 @dataclass

@@ -1,9 +1,8 @@
 """What a method is to the trainer."""
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -27,13 +26,6 @@ class Setting:
     source: Generator  # frozen
     encoders: Sequence[Encoder]
     team: Team
-
-    def compiled(self) -> "Setting":
-        """The same with compiled networks. The target is left out: its graph changes with the layers that train."""
-        source, encoders = copy.copy(self.source), [copy.copy(encoder) for encoder in self.encoders]
-        for module, name in ((source, "synthesize"), *((encoder, "encode_image") for encoder in encoders)):
-            object.__setattr__(module, name, torch.compile(getattr(module, name)))
-        return replace(self, source=source, encoders=encoders)
 
     def latents(self, purpose: str, step: int, samples: Sequence[int]) -> Tensor:
         """Latents [len(samples), *latent_shape]; each depends on the seed, the purpose, the step and its sample."""
