@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators import hub
+from zeroshift.generators import hub, load_generator
 
 CONTENT = bytes(range(256)) * 2000
 
@@ -213,6 +213,15 @@ def test_cache_folder(monkeypatch, variables, folder):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert hub.cache_folder() == Path(folder)
+
+
+def test_load_generator_knows_the_names(tiny_generator, monkeypatch, tmp_path):
+    monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path))
+    (tmp_path / "generators").mkdir()
+    (tmp_path / "generators" / "afhqdog.pkl").write_bytes(tiny_generator.read_bytes())
+    assert load_generator("afhqdog").resolution == 16
+    with pytest.raises(ZeroshiftError, match="Did you mean afhqdog"):
+        load_generator("afhqdogs")
 
 
 def test_unknown_names():

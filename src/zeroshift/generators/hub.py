@@ -53,15 +53,8 @@ _STYLEGAN2_ADA = {
     "celebahq256": (256, f"{_SOURCES}celebahq-res256-mirror-paper256-kimg100000-ada-target0.5.pkl"),
     "lsundog256": (256, f"{_SOURCES}lsundog-res256-paper256-kimg100000-noaug.pkl"),
 }
-# ... and as the README of stylegan3 lists them: DATA-RESOLUTIONxRESOLUTION, with the configurations there are.
-_STYLEGAN3 = {
-    "ffhq-1024": "tr",
-    "ffhqu-1024": "tr",
-    "ffhqu-256": "tr",
-    "metfaces-1024": "tr",
-    "metfacesu-1024": "tr",
-    "afhqv2-512": "tr",
-}
+# ... and as the README of stylegan3 lists them, DATA-RESOLUTIONxRESOLUTION; StyleGAN3 in configurations T and R.
+_STYLEGAN3 = ("ffhq-1024", "ffhqu-1024", "ffhqu-256", "metfaces-1024", "metfacesu-1024", "afhqv2-512")
 _STYLEGAN2 = (
     *("ffhq-1024", "ffhq-512", "ffhq-256", "ffhqu-1024", "ffhqu-256", "metfaces-1024", "metfacesu-1024"),
     *("afhqv2-512", "afhqcat-512", "afhqdog-512", "afhqwild-512", "brecahad-512", "cifar10-32"),
@@ -80,8 +73,8 @@ def known_checkpoints() -> list[Checkpoint]:
     known = [Checkpoint("miniature", "stylegan2", 64, "MIT", size, None)]
     for name, (resolution, address) in _STYLEGAN2_ADA.items():
         known.append(Checkpoint(name, "stylegan2", resolution, _LICENCE, None, address))
-    stylegan3 = [(f"stylegan3-{letter}", data) for data, letters in _STYLEGAN3.items() for letter in letters]
-    for model, data in [*(("stylegan2", data) for data in _STYLEGAN2), *stylegan3]:
+    lists = {"stylegan2": _STYLEGAN2, "stylegan3-t": _STYLEGAN3, "stylegan3-r": _STYLEGAN3}
+    for model, data in [(model, data) for model, names in lists.items() for data in names]:
         family, pixels = model.split("-")[0], data.split("-")[1]
         name = f"{model}-{data}x{pixels}"
         address = f"{_NGC}{family}/versions/1/files/{name}.pkl"
@@ -153,7 +146,7 @@ def _fetch_rest(address: str, part: Path, show: Callable[[int, int | None], None
     try:
         response = _open(address, start)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # there is nothing from `start` on
+        if error.code == 416 and start:  # there is nothing from `start` on
             if error.headers.get("Content-Range") == f"bytes */{start}":
                 return True
             part.unlink()  # of another file
