@@ -1,0 +1,165 @@
+"""The contrastive recipe that guide and judge share; `train_guide` and `train_judge` give it their settings."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from torch import nn
+
+from ..randomness import stream
+from .augment import Augmentation, augment
+from .captions import TEMPLATES, being_text, captions, labels, medium_text
+from .data import Blocks
+from .domains import BEINGS, MEDIA, SEEN, SOURCE
+from .encoders import NUM_READINGS, Judge, encode_tokens, save_encoder, tokenize
+from .measure import DomainExam, domain_report, retrieval_report
+from .reading import factor_loss, visibility
+from .training import average, cosine_rate, run_training, set_rate, step_stream
+
+__all__ = ["ContrastiveSettings", "contrastive_loss", "train_contrastive"]
+
+_MEDIUM = torch.tensor([list(MEDIA).index(domain.medium) for domain in SEEN])
+_BEING = torch.tensor([list(BEINGS).index(domain.being) for domain in SEEN])
+
+
+@dataclass(frozen=True)
+class ContrastiveSettings:
+    """The numbers of one contrastive training; a resumed one must have the same."""
+
+    augmentation: Augmentation
+    seed: int
+    steps: int
+    rate: float = 1e-3
+    weight_decay: float = 0.05
+    groups: int = 2  # blocks a batch: see `data`
+    people: int = 10
+    details: tuple[int, int] = (2, 8)  # factors named by a caption
+    adversarial: int = 16  # rows of a batch that are attacked by one step along the sign of the gradient
+    adversarial_size: float = 20 / 255  # largest change, in units of [-1, 1]
+    average_decay: float = 0.998
+    domain_weight: float = 0.5
+    word_weight: float = 0.25  # of the medium-only and being-only texts
+    factor_weight: float = 0.5
+
+
+def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """CLIP's symmetric cross-entropy (Radford et al., 2021) of unit features [N, E]; row i belongs to row i."""
+    logits = scale * image_features @ text_features.T
+    target = torch.arange(len(logits))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _label_texts(rng: random.Random) -> list[str]:
+    """One text for each domain in SEEN, each in a random template, then one for each medium and each being alone."""
+    texts = [rng.choice(TEMPLATES).format(rng.choice(labels(domain))) for domain in SEEN]
+    return [*texts, *map(medium_text, MEDIA), *map(being_text, BEINGS)]
+
+
+def _parameter_groups(parts: Sequence[nn.Module], weight_decay: float) -> list[dict]:
+    """Weight decay for matrices and kernels of layers; none for biases, norms, embeddings and the scale."""
+    named = [(name, p) for part in parts for name, p in part.named_parameters()]
+    decayed = [p for name, p in named if p.dim() >= 2 and "embedding" not in name]
+    others = [p for name, p in named if p.dim() < 2 or "embedding" in name]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def train_contrastive(
+    model: CLIP | Judge,
+    out: str | Path,
+    blocks: Blocks,
+    settings: ContrastiveSettings,
+    *,
+    weights: str | Path,
+    minutes: float | None = None,
+) -> int:
+    """Trains `model`, or goes on where the training in folder `out` stopped, and writes its average to `weights`.
+
+    Four terms: captions against images; images against the label texts of all seen domains; against the words of
+    media and beings alone, so that unseen pairs are understood by their parts; and a linear reading of all visible
+    factors from the image feature, which teaches a small tower on few images what there is to see.
+
+    Returns:
+        The step reached; `settings.steps` once training is complete.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        factor_head = nn.Linear(model.text_projection.shape[1] if isinstance(model, CLIP) else 128, NUM_READINGS)
+    trained = [model, factor_head]
+    parameters = [p for part in trained for p in part.parameters()]
+    optimiser = torch.optim.AdamW(_parameter_groups(trained, settings.weight_decay), betas=(0.9, 0.98), fused=True)
+    ema = average(model, settings.average_decay)
+    exam = DomainExam.make(seed=settings.seed + 1000, per_domain=6)
+
+    def label_losses(image_features: torch.Tensor, texts: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        logits = model.logit_scale.exp() * image_features @ texts.T
+        domain, medium, being = logits.split([len(SEEN), len(MEDIA), len(BEINGS)], dim=1)
+        words = F.cross_entropy(medium, _MEDIUM[rows]) + F.cross_entropy(being, _BEING[rows])
+        return settings.domain_weight * F.cross_entropy(domain, rows) + settings.word_weight * words
+
+    def attack(images: torch.Tensor, texts: torch.Tensor, rows: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+        """One step up the label losses within ± size: the fast gradient sign method (Goodfellow et al., 2015)."""
+        images = images.detach().requires_grad_(True)
+        features = F.normalize(model.encode_image(images), dim=-1)
+        (gradient,) = torch.autograd.grad(label_losses(features, texts.detach(), rows), images)
+        return (images + size * gradient.sign()).detach().clamp(-1, 1)
+
+    def update(step: int) -> dict[str, torch.Tensor]:
+        generator = step_stream(settings.seed, "batch", step)
+        torch.manual_seed(step_stream(settings.seed, "dropout", step).initial_seed())  # patch dropout draws globally
+        key = f"{settings.seed}/{step}"
+        batch = blocks.batch(generator, blocks.available(step), settings.groups, settings.people)
+        images = augment(batch.images, settings.augmentation, generator)
+        low, high = settings.details
+        texts = captions(batch.latents, batch.domains, seed=key, num_details=lambda rng: rng.randint(low, high))
+        label_features = F.normalize(encode_tokens(model, tokenize(_label_texts(random.Random(key)))), dim=-1)
+        if settings.adversarial:
+            chosen = torch.randperm(len(images), generator=generator)[: settings.adversarial]
+            size = settings.adversarial_size * torch.rand(len(chosen), 1, 1, 1, generator=generator)
+            images[chosen] = attack(images[chosen], label_features, batch.indices[chosen], size)
+        raw = model.encode_image(images)
+        image_features = F.normalize(raw, dim=-1)
+        text_features = F.normalize(encode_tokens(model, tokenize(texts)), dim=-1)
+        caption = contrastive_loss(image_features, text_features, model.logit_scale.exp())
+        label = label_losses(image_features, label_features, batch.indices)
+        # features of unit second moment, so that the head can be as sharp as it likes
+        factor = factor_loss(
+            factor_head(image_features * raw.shape[1] ** 0.5), batch.positions, visibility(batch.domains)
+        )
+        loss = caption + label + settings.factor_weight * factor
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        set_rate(optimiser, cosine_rate(step, settings.steps, settings.rate))
+        optimiser.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, 4.6052)  # exp at most 100, as in CLIP
+        ema.update_parameters(model)
+        return {"loss": loss, "caption": caption, "label": label, "factor": factor, "scale": model.logit_scale.exp()}
+
+    def evaluate(step: int) -> dict[str, float]:
+        averaged = ema.module.eval()
+        save_encoder(averaged, weights)
+        with torch.no_grad():
+            towers = averaged.encode_image, lambda texts: encode_tokens(averaged, tokenize(texts))
+            found = retrieval_report(*towers, seed=settings.seed + 1000, domains=[SOURCE])
+            return {**domain_report(exam, *towers, TEMPLATES), "retrieval": found[SOURCE.full_label]}
+
+    model.train()
+    reached = run_training(
+        out, {"model": model, "factor_head": factor_head, "optimiser": optimiser, "average": ema}, update,
+        steps=settings.steps, settings={**asdict(settings), "blocks": blocks.count}, minutes=minutes,
+        save_every=250, evaluate=evaluate, evaluate_every=250,
+    )  # fmt: skip
+    save_encoder(ema.module.eval(), weights)
+    return reached
+
+
+def seeded(build, seed: int):
+    """What `build()` gives when its fresh weights are drawn from `seed`; the global random state is left as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(stream(seed, "weights").initial_seed() % 2**31)
+        return build()

@@ -1,0 +1,61 @@
+"""Trains the guide: `python -m zeroshift.miniature.train_guide --out training/guide`."""
+
+from pathlib import Path
+
+import torch
+import tyro
+
+from .augment import Augmentation
+from .contrastive import ContrastiveSettings, seeded, train_contrastive
+from .data import Blocks
+from .encoders import build_guide, weights_path
+
+__all__ = ["train_guide"]
+
+AUGMENTATION = Augmentation(
+    zoom=0.06,
+    shift=0.03,
+    contrast=0.25,
+    brightness=0.15,
+    blur=0.25,
+    low_pass=0.1,
+    cutout=0.25,
+    noise=0.5,
+    noise_level=0.3,
+)
+
+
+def train_guide(
+    out: Path = Path("training/guide"),
+    *,
+    images: Path = Path("training/blocks"),
+    blocks: int = 400,
+    steps: int = 2400,
+    seed: int = 1,
+    minutes: float | None = None,
+    threads: int = 1,
+    weights: Path | None = None,
+) -> int:
+    """Trains the guide, or goes on where it stopped, and writes its weights.
+
+    Args:
+        out: folder of checkpoint and log.
+        images: folder of the rendered training images, shared with the judge and the probe; filled where it is empty.
+        blocks: how many blocks of 384 images to train on.
+        steps: of 120 images and captions.
+        minutes: stop after so many minutes; the same command goes on later.
+        threads: processor cores to use.
+        weights: where the result goes; the place of the shipped file if not given.
+
+    Returns:
+        The step reached.
+    """
+    torch.set_num_threads(threads)
+    settings = ContrastiveSettings(AUGMENTATION, seed=seed, steps=steps)
+    model = seeded(build_guide, seed)
+    target = weights or weights_path("guide")
+    return train_contrastive(model, out, Blocks(images, blocks, seed=1), settings, weights=target, minutes=minutes)
+
+
+if __name__ == "__main__":
+    tyro.cli(train_guide)

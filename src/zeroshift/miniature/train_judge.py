@@ -1,0 +1,54 @@
+"""Trains the judge: `python -m zeroshift.miniature.train_judge --out training/judge`."""
+
+from pathlib import Path
+
+import torch
+import tyro
+
+from .augment import Augmentation
+from .contrastive import ContrastiveSettings, seeded, train_contrastive
+from .data import Blocks
+from .encoders import JUDGE_CONFIG, Judge, weights_path
+
+__all__ = ["train_judge"]
+
+# Other changes than the guide's: nothing is moved, more is blurred and covered, the noise is weaker.
+AUGMENTATION = Augmentation(
+    contrast=0.4, brightness=0.25, blur=0.4, low_pass=0.25, cutout=0.4, noise=0.4, noise_level=0.2
+)
+
+
+def train_judge(
+    out: Path = Path("training/judge"),
+    *,
+    images: Path = Path("training/blocks"),
+    blocks: int = 400,
+    steps: int = 1600,
+    seed: int = 2,
+    minutes: float | None = None,
+    threads: int = 1,
+    weights: Path | None = None,
+) -> int:
+    """Trains the judge, or goes on where it stopped, and writes its weights.
+
+    Args:
+        out: folder of checkpoint and log.
+        images: folder of the rendered training images, shared with the guide and the probe; filled where it is empty.
+        blocks: how many blocks of 384 images to train on.
+        steps: of 120 images and captions.
+        minutes: stop after so many minutes; the same command goes on later.
+        threads: processor cores to use.
+        weights: where the result goes; the place of the shipped file if not given.
+
+    Returns:
+        The step reached.
+    """
+    torch.set_num_threads(threads)
+    settings = ContrastiveSettings(AUGMENTATION, seed=seed, steps=steps)
+    model = seeded(lambda: Judge(**JUDGE_CONFIG), seed)
+    target = weights or weights_path("judge")
+    return train_contrastive(model, out, Blocks(images, blocks, seed=1), settings, weights=target, minutes=minutes)
+
+
+if __name__ == "__main__":
+    tyro.cli(train_judge)
