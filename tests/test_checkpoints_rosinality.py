@@ -20,6 +20,7 @@ from zeroshift.generators import (
     stylegan2_from_rosinality,
     stylegan2_to_rosinality,
 )
+from zeroshift.generators.stylegan3 import StyleGAN3
 
 META, _ = fill.load(Path(fill.__file__).parent / "stylegan2_rosinality_16.npz")
 
@@ -228,6 +229,19 @@ def test_bad_files(tiny, published, tmp_path):
     ]:
         save_file({"x": torch.zeros(1)}, tmp_path / "odd.safetensors", {"zeroshift": json.dumps(described)})
         refuses((tmp_path / "odd.safetensors").read_bytes(), words)
+
+
+def test_other_architectures_keep_their_own(tmp_path):
+    generator = StyleGAN3(resolution=16, z_dim=8, w_dim=8, channel_base=256, channel_max=16, num_layers=4)
+    save_generator(generator, tmp_path / "g.safetensors")
+    assert_same_weights(load_generator(tmp_path / "g.safetensors"), generator)
+    with pytest.raises(ZeroshiftError, match="StyleGAN2 generators only, not stylegan3"):
+        export_generator(generator, tmp_path / "g.pt", "rosinality-pt")
+
+
+def test_unknown_names():
+    with pytest.raises(ZeroshiftError, match="no known generator 'nobody'"):
+        load_generator("nobody")
 
 
 def test_missing_files_and_folders(tmp_path):

@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
 
-__all__ = ["EqualLinear", "Mapping", "at_least_float32", "blur", "normalize_second_moment", "upsample"]
+__all__ = [
+    "EqualLinear",
+    "Mapping",
+    "at_least_float32",
+    "blur",
+    "normalize_second_moment",
+    "resampling_filter",
+    "upsample",
+]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -107,18 +115,20 @@ class Mapping(nn.Module):
         return labels.to(self.embed.weight.dtype)
 
 
-def _kernel(x: Tensor) -> Tensor:
-    """[1, 3, 3, 1] x [1, 3, 3, 1] for doubling the size (sums to 4), one copy a channel of x: [C, 1, 4, 4]."""
-    taps = torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=x.dtype, device=x.device)
-    return torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
+def resampling_filter() -> Tensor:
+    """[1, 3, 3, 1] x [1, 3, 3, 1], of sum 4, which keeps brightness when the size doubles: [4, 4]."""
+    taps = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    return torch.outer(taps, taps)
 
 
-def upsample(x: Tensor) -> Tensor:
-    """Doubles an image with the [1, 3, 3, 1] filter and zeros outside: [N, C, H, W] -> [N, C, 2H, 2W]."""
+def upsample(x: Tensor, kernel: Tensor) -> Tensor:
+    """Doubles an image with a [4, 4] filter and zeros outside: [N, C, H, W] -> [N, C, 2H, 2W]."""
+    channels = x.shape[1]
     with torch.autocast(x.device.type, enabled=False):  # the image is summed up in the precision it has
-        return F.conv_transpose2d(x, _kernel(x), stride=2, padding=1, groups=x.shape[1])
+        return F.conv_transpose2d(x, kernel.to(x.dtype).expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
 
 
-def blur(x: Tensor) -> Tensor:
-    """The same filter over the result of a stride-2 transposed convolution: [N, C, 2H+1, 2W+1] -> [N, C, 2H, 2W]."""
-    return F.conv2d(x, _kernel(x), padding=1, groups=x.shape[1])
+def blur(x: Tensor, kernel: Tensor) -> Tensor:
+    """Filters what a stride-2 transposed convolution gave: [N, C, 2H+1, 2W+1] -> [N, C, 2H, 2W]."""
+    channels = x.shape[1]
+    return F.conv2d(x, kernel.to(x.dtype).expand(channels, 1, 4, 4), padding=1, groups=channels)

@@ -37,7 +37,8 @@ def stylegan2_from_nvidia(state_dict: StateDict, init_kwargs: Mapping[str, Any] 
     """
     weights = _tensors(state_dict)
     mapping_kwargs = dict((init_kwargs or {}).get("mapping_kwargs") or {})
-    synthesis_kwargs = dict((init_kwargs or {}).get("synthesis_kwargs") or {})
+    # stylegan2-ada-pytorch groups the settings of the synthesis network, the StyleGAN2 of stylegan3 does not.
+    synthesis_kwargs = {**(init_kwargs or {}), **((init_kwargs or {}).get("synthesis_kwargs") or {})}
     for key, value in [*mapping_kwargs.items(), *synthesis_kwargs.items()]:
         if key in _SETTINGS and (value if isinstance(value, str) else list(value)) != _SETTINGS[key]:
             raise ZeroshiftError(f"This StyleGAN2 has {key} = {value!r}; only {_SETTINGS[key]!r} can be loaded.")
@@ -191,7 +192,9 @@ def _check_fits_rosinality(generator: StyleGAN2) -> None:
 
 def _tensors(state_dict: StateDict) -> dict[str, Tensor]:
     try:
-        return {str(name): torch.as_tensor(value) for name, value in state_dict.items()}
+        return {
+            str(name): value if isinstance(value, Tensor) else torch.tensor(value) for name, value in state_dict.items()
+        }
     except (TypeError, ValueError, RuntimeError) as error:
         raise ZeroshiftError("These weights hold something else than arrays of numbers.") from error
 

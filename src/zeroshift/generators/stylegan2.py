@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import NOISE_MODES, Codes, Generator, Latents, truncate
-from zeroshift.generators.blocks import EqualLinear, Mapping, at_least_float32, blur, upsample
+from zeroshift.generators.blocks import EqualLinear, Mapping, at_least_float32, blur, resampling_filter, upsample
 from zeroshift.randomness import normal
 
 __all__ = ["StyleGAN2"]
@@ -40,27 +40,29 @@ class StyledConv(nn.Module):
     """
 
     noise_const: Tensor
+    filter: Tensor | None
 
     def __init__(
         self, in_channels: int, out_channels: int, w_dim: int, resolution: int, *, up: bool, clamp: float | None
     ):
         super().__init__()
-        self.up, self.clamp = up, clamp
+        self.clamp = clamp
         self.affine = EqualLinear(w_dim, in_channels, bias_init=1)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("filter", resampling_filter() if up else None, persistent=False)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """x [N, in_channels, H, W], w [N, w_dim], noise [R, R], [N, 1, R, R] or None -> [N, out_channels, R, R]."""
         style = self.affine(w)  # [N, in_channels]
         demodulation = self._demodulation(style)
         x = x * style[:, :, None, None].to(x.dtype)
-        if self.up:
-            x = blur(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2))
-        else:
+        if self.filter is None:
             x = F.conv2d(x, self.weight, padding=1)
+        else:
+            x = blur(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), self.filter)
         # The gain sqrt(2) goes through the leaky ReLU, so that it costs no pass of its own over the image.
         gain = math.sqrt(2)
         offset = (self.bias * gain)[:, None, None]  # [out_channels, 1, 1]
@@ -113,10 +115,13 @@ class Block(nn.Module):
 class Synthesis(nn.Module):
     """ws [N, num_ws, w_dim] -> image. Each resolution adds its colours to the doubled image of the one before."""
 
+    filter: Tensor
+
     def __init__(self, resolution: int, w_dim: int, channels: dict[int, int], clamp: float | None):
         super().__init__()
         self.sizes = tuple(channels)
         self.input = Constant(channels[4])
+        self.register_buffer("filter", resampling_filter(), persistent=False)
         for size in self.sizes:
             self.add_module(f"b{size}", Block(channels[max(size // 2, 4)], channels[size], w_dim, size, clamp))
 
@@ -136,7 +141,7 @@ class Synthesis(nn.Module):
                 row += 1
             x = block.conv1(x, rows[row], next(noise))
             row += 1  # the row of a torgb is also that of the next block's conv0
-            image = upsample(image) + block.torgb(x, rows[row])
+            image = upsample(image, self.filter) + block.torgb(x, rows[row])
         return image
 
 
