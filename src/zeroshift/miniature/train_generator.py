@@ -23,26 +23,28 @@ import tyro
 from torch import Tensor
 
 from ..generators import StyleGAN2, save_generator
-from ..generators.base import truncate
-from ..generators.blocks import Mapping, normalize_second_moment
+from ..generators.blocks import EqualLinear, Mapping, normalize_second_moment
 from ..randomness import normal, stream
 from ..runs import atomic_write
+from .anatomy import build_scene
 from .domains import SOURCE
 from .encoders import weights_path
 from .factors import BORDER, FACTORS, NUM_FACTORS, class_weights, positions, values
 from .media import DEPICT
 from .muon import Muon
-from .anatomy import build_scene
+from .renderer import render, sample_latents
 from .training import average, run_training, set_rate, step_stream
 
 __all__ = [
-    "CHANNELS", "Portraits", "factor_features", "lower", "portrait", "portrait_loss", "solve_mapping", "train_generator",
+    "CHANNELS", "Portraits", "factor_features", "lower", "portrait", "portrait_loss", "psnr", "solve_mapping",
+    "train_generator",
 ]  # fmt: skip
 
-CHANNELS = {4: 256, 8: 192, 16: 96, 32: 48, 64: 32}
+CHANNELS: dict[int | str, int] = {4: 256, 8: 192, 16: 96, 32: 48, 64: 32}
 W_DIM, MAPPING_FEATURES = 128, 256
-STAGES = ((16, 900), (32, 2400))  # resolution, and the step at which it ends; then the full one
+STAGES = ((16, 900), (32, 1600))  # resolution, and the step at which it ends; then the full one
 KERNEL_RATE, OTHER_RATE = 0.02, 3e-3
+EXAM_SEED = 80001
 DECAY = 0.35  # share of the steps, at the end, over which the rates fall
 
 
@@ -50,7 +52,7 @@ DECAY = 0.35  # share of the steps, at the end, over which the rates fall
 
 
 def factor_features(latents: Tensor) -> Tensor:
-    """All factors, standardised (mean 0, variance 1): a column for a scalar, one a class for a class factor, [N, 63]."""
+    """All factors, standardised to mean 0 and variance 1; one column a scalar, one column a class: [N, 63]."""
     u = positions(latents)
     columns = []
     for index, factor in enumerate(FACTORS):
@@ -73,7 +75,7 @@ def solve_mapping(mapping: Mapping, seed: int) -> None:
     random = stream(seed, "mapping")
     z = torch.randn(16384, NUM_FACTORS, generator=random)
     knots = [(index, knot) for index in range(NUM_FACTORS) for knot in _knots(index)]
-    first, last = mapping.get_submodule("fc0"), mapping.get_submodule("fc1")
+    first, last = (layer for layer in mapping.children() if isinstance(layer, EqualLinear))
     directions = torch.zeros(len(first.bias), NUM_FACTORS)
     offsets = torch.zeros(len(first.bias))
     for unit, (index, knot) in enumerate(knots):
@@ -194,7 +196,8 @@ def _rate(step: int, steps: int) -> float:
 
 def _split(parameters: Iterable[tuple[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     """Kernels of the styled convolutions, and all other parameters that are trained."""
-    kernels, others = [], []
+    kernels: list[Tensor] = []
+    others: list[Tensor] = []
     for name, parameter in parameters:
         if name.endswith("noise_strength"):  # the truth has no noise, so the strengths stay zero
             continue
@@ -255,12 +258,25 @@ def train_generator(
         with torch.no_grad():
             return {"loss": loss, "psnr": psnr(images, truth)}
 
+    def save(step: int) -> None:
+        recipe = {"recipe": "zeroshift.miniature.train_generator", "seed": str(seed), "step": str(step)}
+        delivered = copy.deepcopy(generator)
+        delivered.load_state_dict(mean.module.state_dict())
+        save_generator(delivered, weights or weights_path("generator"), recipe)
+
+    def evaluate(step: int) -> dict[str, float]:
+        if step > STAGES[-1][1]:  # before, its full-size pictures are not yet worth having
+            save(step)
+        with torch.no_grad():
+            people = sample_latents(EXAM_SEED, range(128))
+            return {"exam": psnr(torch.cat([mean.module(part) for part in people.split(64)]), render(people)).item()}
+
     reached = run_training(
         out, {"generator": generator, "mean": mean, "muon": by_muon, "adam": by_adam}, update,
-        steps=steps, settings={"seed": seed, "batch": batch}, minutes=minutes, save_every=300,
+        steps=steps, settings={"seed": seed, "batch": batch}, minutes=minutes,
+        save_every=300, evaluate=evaluate, evaluate_every=300,
     )  # fmt: skip
-    recipe = {"recipe": "zeroshift.miniature.train_generator", "seed": str(seed), "step": str(reached)}
-    save_generator(copy.deepcopy(mean.module).eval(), weights or weights_path("generator"), recipe)
+    save(reached)
     return reached
 
 

@@ -1,0 +1,67 @@
+"""The commands of `zeroshift miniature`, as plain functions: sheet, factors, report, and one `train_` a model."""
+
+from pathlib import Path
+
+from ..errors import ZeroshiftError
+from ..images import save_png
+from .domains import BEINGS, MEDIA, SOURCE, Domain, parse_domain
+from .train_generator import train_generator
+from .train_guide import train_guide
+from .train_judge import train_judge
+from .train_probe import train_probe
+
+__all__ = ["factors", "report", "sheet", "train_generator", "train_guide", "train_judge", "train_probe"]
+
+
+def sheet(
+    out: Path = Path("miniature-sheet.png"),
+    *,
+    domains: tuple[str, ...] = (),
+    num: int = 10,
+    seed: int = 0,
+    scale: int = 1,
+) -> None:
+    """Draw the same people in several domains, a row a domain.
+
+    Args:
+        out: the picture to write.
+        domains: labels such as zombie "pencil sketch" "mosaic of an elf"; if none, every medium and every being.
+        num: how many people.
+        seed: which people.
+        scale: enlarges the pictures.
+    """
+    from .sheet import domain_sheet
+
+    if num < 1 or scale < 1:
+        raise ZeroshiftError("A sheet needs at least one person (--num) and a scale of at least 1 (--scale).")
+    beings = (Domain(SOURCE.medium, being) for being in BEINGS if being != SOURCE.being)
+    every = (*(Domain(medium, SOURCE.being) for medium in MEDIA), *beings)
+    chosen = tuple(parse_domain(label) for label in domains) or every
+    print(save_png(out, domain_sheet(chosen, num, seed, scale)))
+
+
+def factors(out: Path = Path("miniature-factors.png"), *, domain: str = "photo", scale: int = 1) -> None:
+    """Draw one person with one factor varied a row, for all factors that the domain shows.
+
+    Args:
+        out: the picture to write.
+        domain: its label.
+        scale: enlarges the pictures.
+    """
+    from .sheet import factor_sheet
+
+    if scale < 1:
+        raise ZeroshiftError("A sheet needs a scale of at least 1 (--scale).")
+    print(save_png(out, factor_sheet(parse_domain(domain), scale=scale)))
+
+
+def report(out: Path = Path("docs/miniature-report"), *, seed: int = 90001) -> None:
+    """Measure the shipped models against what must hold, and write the table and pictures.
+
+    Args:
+        out: folder for report.md and its pictures.
+        seed: which people the models are examined on; those of small seeds were trained on.
+    """
+    from .report import report as measure
+
+    measure(out, seed=seed)
