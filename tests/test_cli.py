@@ -15,6 +15,7 @@ from zeroshift.commands.interpolate import parse_people
 from zeroshift.config import AdaptConfig, preset
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators import StyleGAN2, load_generator, save_generator
+from zeroshift.generators.hub import known_checkpoints
 from zeroshift.runs import RunFolder
 
 
@@ -122,7 +123,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, command: str) -> tuple[AdaptConfig, 
 
 def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
     config, out = parsed(monkeypatch, "zeroshift adapt --target zombie")
-    assert config == preset("miniature", "zombie")
+    assert config == preset("miniature", "zombie", truncation=1.0)
     assert out == Path("runs/miniature-zombie-ipl")
     config, out = parsed(
         monkeypatch,
@@ -233,6 +234,21 @@ def test_export_that_the_format_cannot_hold(capsys: pytest.CaptureFixture[str], 
     assert (code, out) == (1, "")
     assert "Export as safetensors" in err
     assert not (finished / "export.pt").exists()
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run_cli(capsys, "models")
+    lines = [line.split() for line in out.splitlines()]
+    known = known_checkpoints()
+    assert code == 0
+    assert [line[0] for line in lines[1:]] == [checkpoint.name for checkpoint in known]
+    for line, checkpoint in zip(lines[1:], known, strict=True):
+        assert {str(checkpoint.resolution), checkpoint.architecture} <= set(line)
+        assert line[-1] == (checkpoint.address or "embedded")
+    assert {line.split()[0] for line in run_cli(capsys, "models", "afhqd")[1].splitlines()[1:]} == {"afhqdog"}
+    code, out, err = run_cli(capsys, "models", "surprise")
+    assert (code, out) == (1, "")
+    assert "No known checkpoint begins with 'surprise'" in err
 
 
 # Bad input

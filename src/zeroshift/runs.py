@@ -113,23 +113,21 @@ class RunFolder:
         Raises:
             ZeroshiftError: if the folder holds something else or a run with other settings, or cannot be written.
         """
-        path = Path(path)
-        if (path / "config.json").exists():
-            there = cls.read(path).config
-            _check_same(path, there, config)
-        elif path.exists():
-            _check_empty(path)
         run = cls(path, config)
-        with disk_errors(path):
-            run._made_folder = not path.exists()
-            path.mkdir(parents=True, exist_ok=True)
-            for leftover in path.rglob(f"{_TEMPORARY}*"):  # of a killed process
+        there = cls.read(path).config if run._config_path.exists() else None
+        if there is not None:
+            _check_same(run.path, there, config)
+        elif run.path.exists():
+            _check_empty(run.path)
+        with disk_errors(run.path):
+            run._made_folder = not run.path.exists()
+            run.path.mkdir(parents=True, exist_ok=True)
+            for leftover in run.path.rglob(f"{_TEMPORARY}*"):  # of a killed process
                 leftover.unlink(missing_ok=True)
-        text = config.to_json()
-        if not run._config_path.exists() or run._config_path.read_text(encoding="utf-8") != text:
+        if there != config:
             run.generator_path.unlink(missing_ok=True)  # an extended run is not finished any more
             with atomic_write(run._config_path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+                temporary.write_text(config.to_json(), encoding="utf-8")
         return run
 
     @classmethod
@@ -177,8 +175,8 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the adapted generator has been delivered."""
-        return self.generator_path.exists()
+        """Whether the adapted generator has been delivered under just these settings."""
+        return self.generator_path.exists() and self.read(self.path).config == self.config
 
     def require_finished(self) -> None:
         """Raises ZeroshiftError unless the adapted generator has been delivered."""

@@ -1,6 +1,7 @@
 """`zeroshift adapt`: the main job."""
 
 import argparse
+import os
 import re
 import shlex
 import signal
@@ -29,14 +30,15 @@ ENCODER = "ViT-B-32-quickgelu/openai"  # of the published programs; guides every
 
 
 def default_config(generator: str, preset_name: str | None = None) -> AdaptConfig:
-    """The settings for a generator, with an empty target: the embedded one has a preset and an encoder of its own.
+    """The settings for a generator, with an empty target. The embedded one has a preset and an encoder of its own, and
+    is shown without truncation, because the truth beside it belongs to the whole latent.
 
     Raises:
         ZeroshiftError: if there is no such preset.
     """
-    own = generator == "miniature"
-    name = preset_name or ("miniature" if own else "published")
-    return preset(name, target="", generator=generator, encoders=("miniature",) if own else (ENCODER,))
+    if generator == "miniature":
+        return preset(preset_name or "miniature", target="", truncation=1.0)
+    return preset(preset_name or "published", target="", generator=generator, encoders=(ENCODER,))
 
 
 def default_folder(config: AdaptConfig) -> Path:
@@ -71,7 +73,9 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
         KeyboardInterrupt: on Ctrl-C or SIGTERM, with the run ready to be resumed.
     """
     config.validate()
-    run = RunFolder.open(out, config)
+    # Of the processes that `accelerate launch` starts, one writes.
+    leads = os.environ.get("RANK", "0") == "0"
+    run = RunFolder.open(out, config) if leads else RunFolder(out, config)
     if run.finished:
         print(f"The run in {out} is finished already; more --steps would extend it.")
     else:
@@ -84,7 +88,10 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
                 adapt(config, run, progress=display)
         finally:
             signal.signal(signal.SIGTERM, before)
-            run.discard_if_unused()
+            if leads:
+                run.discard_if_unused()
+        if not leads:
+            return
         run.report_path.unlink(missing_ok=True)
     if not run.report_path.exists() or not run.pairs_path.exists():
         from ..report import write_report

@@ -32,8 +32,7 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Display":
-        self._bars.start()
-        return self
+        return self  # the bars start with the first step: models that load before may show bars of their own
 
     def __exit__(self, *_: Any) -> None:
         self._bars.stop()
@@ -46,6 +45,7 @@ class Display:
             if step % max(1, steps // LINES) == 0 or step == steps:
                 self._console.print(f"{title} {step}/{steps} {loss}", soft_wrap=True)
             return
+        self._bars.start()
         if stage not in self._tasks:
             # a resumed stage starts where it stands, so that the time left is that of the steps still to come
             self._tasks[stage] = self._bars.add_task(title, total=steps, completed=step - 1, loss="")
