@@ -1,0 +1,276 @@
+"""A naive twin of zeroshift's IPL: the published program's way of working, with the same results.
+
+What the published program does (Picsart-AI-Research/IPL-Zero-Shot-Generative-Model-Adaptation) and zeroshift does not:
+
+- learned prompts go through the text tower at full length, one image and one label at a time;
+- the plain texts and the 79 templates of both labels are encoded anew at every step;
+- CLIP is not frozen: graphs run through both its towers and gradients of its weights are computed;
+- the choice of layers computes gradients of all weights of the target generator;
+- modulated convolutions build one kernel a sample and run as one grouped convolution; doubling inserts zeros and
+  filters them; and the moving average goes tensor by tensor.
+
+Random numbers, losses, optimisers and the steps that are the same in both (mapping network, latent mapper, preparing
+images for CLIP) are zeroshift's own. One encoder, an unconditional StyleGAN2, no views.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zeroshift.adaptation import AdaptUpdate
+from zeroshift.encoder import Encoder
+from zeroshift.generators.base import Codes
+from zeroshift.generators.stylegan2 import StyledConv, StyleGAN2, ToRGB
+from zeroshift.losses import contrastive, directional, domain_regularisation, global_similarity, unit
+from zeroshift.methods.base import Setting
+from zeroshift.methods.ipl import PromptUpdate
+from zeroshift.prompts import LatentMapper
+
+__all__ = ["NaiveAdaptation", "NaivePrompts", "synthesize"]
+
+
+# -- the generator --------------------------------------------------------------------------------------------------
+
+
+def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool, up: Tensor | None) -> Tensor:
+    """Karras et al. (2020), equations 1 to 3, as one grouped convolution with a kernel a sample.
+
+    x [N, I, H, W], weight [O, I, k, k], style [N, I] -> [N, O, H, W], or doubled with the filter `up` [4, 4].
+    """
+    count, channels, height, width = x.shape
+    kernels = weight * style[:, None, :, None, None]  # [N, O, I, k, k]
+    if demodulate:
+        kernels = kernels * torch.rsqrt(kernels.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
+    x = x.reshape(1, count * channels, height, width)
+    if up is None:
+        x = F.conv2d(x, kernels.flatten(0, 1), padding=weight.shape[2] // 2, groups=count)
+        return x.view(count, len(weight), height, width)
+    x = F.conv_transpose2d(x, kernels.transpose(1, 2).flatten(0, 1), stride=2, groups=count)
+    return filtered(x.view(count, len(weight), *x.shape[2:]), up, pad=(1, 1))
+
+
+def filtered(x: Tensor, kernel: Tensor, *, pad: tuple[int, int], factor: int = 1) -> Tensor:
+    """Zeros inserted after every pixel (`factor` 2), padding, and a filter over single channels."""
+    count, channels, height, width = x.shape
+    if factor > 1:
+        x = F.pad(x.reshape(count, channels, height, 1, width, 1), (0, factor - 1, 0, 0, 0, factor - 1))
+        x = x.reshape(count, channels, height * factor, width * factor)
+    x = F.pad(x, (*pad, *pad)).flatten(0, 1)[:, None]
+    return F.conv2d(x, kernel[None, None]).unflatten(0, (count, channels)).squeeze(2)
+
+
+def _styled(layer: StyledConv, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+    x = modulated_conv(x, layer.weight, layer.affine(w), demodulate=True, up=layer.filter)
+    if noise is not None:
+        x = x + layer.noise_strength * noise
+    return F.leaky_relu(x + layer.bias[:, None, None], 0.2) * math.sqrt(2)
+
+
+def _colours(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
+    style = layer.affine(w) / math.sqrt(x.shape[1])
+    return modulated_conv(x, layer.weight, style, demodulate=False, up=None) + layer.bias[:, None, None]
+
+
+def synthesize(
+    generator: StyleGAN2, codes: Codes, *, noise: str, noise_seed: int, samples: Sequence[int] | None = None
+) -> Tensor:
+    """What `StyleGAN2.synthesize` gives, with the same noise, by the published program's operations."""
+    synthesis, rows = generator.synthesis, codes.unbind(dim=1)
+    noises = iter(generator._noises(noise, noise_seed, range(len(codes)) if samples is None else samples))
+    x = _styled(synthesis.b4.conv1, synthesis.input.const.repeat(len(codes), 1, 1, 1), rows[0], next(noises))
+    image = _colours(synthesis.b4.torgb, x, rows[1])
+    for index, size in enumerate(synthesis.sizes[1:]):
+        block = synthesis.get_submodule(f"b{size}")
+        x = _styled(block.conv0, x, rows[2 * index + 1], next(noises))
+        x = _styled(block.conv1, x, rows[2 * index + 2], next(noises))
+        image = filtered(image, synthesis.filter, pad=(2, 1), factor=2) + _colours(block.torgb, x, rows[2 * index + 3])
+    return image
+
+
+# -- the encoder ----------------------------------------------------------------------------------------------------
+
+
+class NaiveClip:
+    """A copy of an encoder whose weights were never frozen."""
+
+    def __init__(self, encoder: Encoder, context_init: str):
+        self._encoder, self._context_init = copy.deepcopy(encoder), context_init
+        self.model, self.templates, self.logit_scale = self._encoder.model, encoder.templates, encoder.logit_scale
+        self.model.requires_grad_(True)
+        self._tokenizer = open_clip.SimpleTokenizer(context_length=encoder.context_length)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """[N, 3, H, W] -> [N, E]."""
+        return self._encoder.encode_image(images)
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """[N, E]; the graph is made, then thrown away."""
+        return self.model.encode_text(self._tokens(texts)).detach()
+
+    def label_feature(self, label: str) -> Tensor:
+        """[E]: mean over the templates of the label's unit features."""
+        return unit(self.encode_text([template.format(label) for template in self.templates])).mean(dim=0)
+
+    def encode_prompts(self, ctx: Tensor, label: str) -> Tensor:
+        """[N, E] of context vectors [N, m, width], each in the place of the words of the initial context."""
+        model, tokens = self.model, self._tokens([f"{self._context_init} {label}"])
+        words = model.token_embedding(tokens).detach()  # [1, length, width]
+        features = []
+        for row in ctx:
+            prompt = torch.cat([words[:, :1], row[None], words[:, 1 + len(row) :]], dim=1)
+            x = model.transformer(prompt + model.positional_embedding, attn_mask=model.attn_mask)
+            features.append(model.ln_final(x)[:, int(tokens.argmax())] @ model.text_projection)
+        return torch.cat(features)
+
+    def _tokens(self, texts: list[str]) -> Tensor:
+        return self._tokenizer(texts).to(self._encoder.device)
+
+
+# -- the two stages -------------------------------------------------------------------------------------------------
+
+
+class NaivePrompts:
+    """Twin of `methods.ipl.PromptLearning`, for base_text "published"; trains `mapper`."""
+
+    def __init__(self, setting: Setting, mapper: LatentMapper):
+        self._setting, self.mapper = setting, mapper
+        self._clip = NaiveClip(setting.encoders[0], setting.config.prompts.context_init)
+        self._optimizer = torch.optim.Adam(mapper.parameters(), lr=setting.config.prompts.lr)
+
+    def update(self, latents: Tensor, step: int, samples: Sequence[int]) -> PromptUpdate:
+        """One optimiser step on latents [n, z_dim], which are the whole batch."""
+        prompts = self._setting.config.prompts
+        images = self.source_images(latents, step, samples)
+        seen = self.image_features(images)
+        learned, labels, plain = self.text_features(latents)
+        source, target = learned[0] + plain[0], learned[1] + plain[1]
+        everyone = contrastive(seen, source, self._clip.logit_scale)
+        target_term = domain_regularisation(target, labels[1])
+        source_term = domain_regularisation(source, labels[0])
+        loss = everyone + prompts.domain_weight * (target_term + prompts.source_weight * source_term)
+        self._clip.model.zero_grad()
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        terms = {"loss": loss, "contrastive": everyone, "domain": target_term, "source": source_term}
+        return PromptUpdate(
+            {name: float(value.detach()) for name, value in terms.items()}, [learned[0].detach()], [learned[1].detach()]
+        )
+
+    @torch.no_grad()
+    def source_images(self, latents: Tensor, step: int, samples: Sequence[int]) -> Tensor:
+        """[n, 3, H, W]."""
+        source, noise_seed = self._setting.source, self._setting.noise_seed("prompts", step)
+        noise = self._setting.config.adapt.noise
+        return synthesize(source, source.codes(latents), noise=noise, noise_seed=noise_seed, samples=samples)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """[n, E]; the graph is made, then thrown away."""
+        return self._clip.encode_image(images).detach()
+
+    def text_features(self, latents: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Of source and target: the learned prompts [n, E], the labels [E] and the plain texts [1, E]."""
+        config = self._setting.config
+        ctx = self.mapper(self._setting.source.context(latents))
+        both = (config.source, config.target)
+        learned = [self._clip.encode_prompts(ctx, label) for label in both]
+        plain = [self._clip.encode_text([f"{config.prompts.context_init} {label}."]) for label in both]
+        return learned, [self._clip.label_feature(label) for label in both], plain
+
+
+class NaiveAdaptation:
+    """Twin of `adaptation.Adaptation` under IPL with base_text "published"; trains `target`.
+
+    Its first argument besides the setting is the frozen mapper of stage 1, its second the generator to train, of which
+    `setting.source` is the untrained state.
+    """
+
+    def __init__(self, setting: Setting, mapper: LatentMapper, target: StyleGAN2):
+        self._setting, self._mapper, self.target = setting, mapper, target
+        self._clip = NaiveClip(setting.encoders[0], setting.config.prompts.context_init)
+        self.target_ema = copy.deepcopy(setting.source).requires_grad_(False)
+        settings = setting.config.adapt
+        self._candidates = setting.source.layer_candidates()
+        self._count = settings.num_layers or 2 * len(self._candidates) // 3
+        self._optimizer = torch.optim.Adam(target.parameters(), lr=settings.lr, betas=settings.betas)
+
+    def update(self, latents: Tensor, layer_latents: Tensor, step: int, samples: Sequence[int]) -> AdaptUpdate:
+        """One optimiser step on latents [n, z_dim], with layers chosen by layer_latents [k, z_dim]."""
+        direction = self.text_directions(latents)
+        layers = self.choose_layers(layer_latents, step)
+        self.target.requires_grad_(False)
+        for layer in layers:
+            self.target.get_submodule(layer).requires_grad_(True)
+        with torch.no_grad():
+            source_images = self.source_images(latents, step, samples)
+        target_images = self.target_images(latents, step, samples)
+        loss = directional(self.image_features(source_images), self.image_features(target_images), direction)
+        self.target.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        self._average(self._setting.config.adapt.ema)
+        value = float(loss.detach())
+        losses = {"loss": value, "directional": value}
+        return AdaptUpdate(losses, layers, source_images, target_images.detach(), [direction])
+
+    def choose_layers(self, latents: Tensor, step: int) -> list[str]:
+        """The layers whose codes go farthest down the global CLIP loss, best first."""
+        config, settings = self._setting.config, self._setting.config.adapt
+        self.target.requires_grad_(True)
+        codes = self._setting.source.codes(latents)
+        moved = codes.detach().clone().requires_grad_()
+        optimizer = torch.optim.SGD([moved], lr=settings.layer_lr)
+        for _ in range(settings.layer_steps):
+            noise_seed = self._setting.noise_seed("layers", step)
+            images = synthesize(self.target, moved, noise=settings.noise, noise_seed=noise_seed)
+            label = self._clip.encode_text([config.target])[0]
+            loss = global_similarity(self._clip.encode_image(images), label, self._clip.logit_scale)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        change = (moved.detach() - codes).abs().mean(dim=2).mean(dim=0)
+        return [self._candidates[index] for index in change.topk(self._count).indices.tolist()]
+
+    @torch.no_grad()
+    def text_directions(self, latents: Tensor) -> Tensor:
+        """[n, E]."""
+        config = self._setting.config
+        ctx = self._mapper(self._setting.source.context(latents))
+        plain = config.prompts.context_init  # the label is lost here, see method "published"
+        source, target = (
+            unit(self._clip.encode_prompts(ctx, label) + self._clip.encode_text([plain]))
+            for label in (config.source, config.target)
+        )
+        return unit(target - source)
+
+    def source_images(self, latents: Tensor, step: int, samples: Sequence[int]) -> Tensor:
+        """[n, 3, H, W]."""
+        return self._synthesize(self._setting.source, "source", latents, step, samples)
+
+    def target_images(self, latents: Tensor, step: int, samples: Sequence[int]) -> Tensor:
+        """[n, 3, H, W], with graph."""
+        return self._synthesize(self.target, "target", latents, step, samples)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """[n, E]."""
+        return self._clip.encode_image(images)
+
+    def _synthesize(
+        self, generator: StyleGAN2, branch: str, latents: Tensor, step: int, samples: Sequence[int]
+    ) -> Tensor:
+        noise_seed = self._setting.noise_seed(branch, step)
+        codes = self._setting.source.codes(latents)
+        return synthesize(
+            generator, codes, noise=self._setting.config.adapt.noise, noise_seed=noise_seed, samples=samples
+        )
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        now = self.target.state_dict()
+        for name, value in self.target_ema.state_dict().items():
+            value.copy_(value * decay + now[name] * (1 - decay))
