@@ -239,14 +239,5 @@ def _filled(generator: StyleGAN2, weights: dict[str, Tensor]) -> StyleGAN2:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ZeroshiftError(f"These weights do not fit a StyleGAN2 generator: {', '.join(wrong[:3])}{more}.")
     if "mapping.w_avg" not in weights:
-        state["mapping.w_avg"].copy_(_average_w(generator))
+        state["mapping.w_avg"].copy_(generator.average_w())
     return generator.eval()
-
-
-@torch.no_grad()
-def _average_w(generator: StyleGAN2) -> Tensor:
-    """The mean w of 10,000 latents, spread evenly over the classes if there are any: [w_dim]."""
-    count = 10_000
-    latents = normal((count, *generator.latent_shape), "w_avg", samples=[0])[0]
-    labels = torch.arange(count) % generator.num_classes if generator.num_classes else None
-    return generator.context(latents, labels).mean(dim=0)

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import NOISE_MODES, Codes, Generator, Latents, truncate
+from zeroshift.generators.base import NOISE_MODES, Codes
 from zeroshift.generators.blocks import EqualLinear, Mapping, at_least_float32, blur, resampling_filter, upsample
+from zeroshift.generators.style_based import StyleBased
 from zeroshift.randomness import normal
 
 __all__ = ["StyleGAN2"]
@@ -145,7 +146,7 @@ class Synthesis(nn.Module):
         return image
 
 
-class StyleGAN2(Generator):
+class StyleGAN2(StyleBased):
     """StyleGAN2 generator, in the shape of either published program.
 
     Args:
@@ -209,28 +210,6 @@ class StyleGAN2(Generator):
             lr_mul=mapping_lr_mul,
         )
         self.synthesis = Synthesis(resolution, w_dim, widths, conv_clamp)
-
-    def context(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
-        """w [N, w_dim], not truncated. Raises ZeroshiftError for latents or labels of a wrong shape."""
-        if latents.ndim != 2 or latents.shape[1] != self.latent_shape[0]:
-            raise ZeroshiftError(f"Latents must be [N, {self.latent_shape[0]}], not {list(latents.shape)}.")
-        return self.mapping(latents, labels)
-
-    def codes(
-        self,
-        latents: Latents,
-        labels: Tensor | None = None,
-        *,
-        truncation: float = 1.0,
-        truncation_cutoff: int | None = None,
-    ) -> Codes:
-        """ws [N, num_ws, w_dim]: w for every layer, its first `truncation_cutoff` rows pulled towards w_avg."""
-        ws = self.broadcast(self.context(latents, labels))
-        return truncate(ws, self.mapping.w_avg, truncation, truncation_cutoff)
-
-    def broadcast(self, w: Tensor) -> Codes:
-        """One w for all layers: [N, w_dim] -> [N, num_ws, w_dim]."""
-        return w.unsqueeze(1).expand(-1, self.num_ws, -1)
 
     def synthesize(
         self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import NOISE_MODES, Codes, Generator, Latents, truncate
+from zeroshift.generators.base import NOISE_MODES, Codes
 from zeroshift.generators.blocks import Mapping
+from zeroshift.generators.style_based import StyleBased
 from zeroshift.generators.stylegan3_synthesis import Synthesis, plan_bands
 
 __all__ = ["StyleGAN3", "stylegan3_from_nvidia"]
 
 
-class StyleGAN3(Generator):
+class StyleGAN3(StyleBased):
     """StyleGAN3 generator. Configuration T is the default; R has conv_kernel=1, radial=True and twice the channels.
 
     Args:
@@ -97,28 +98,6 @@ class StyleGAN3(Generator):
             lrelu_upsampling=lrelu_upsampling,
         )
 
-    def context(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
-        """w [N, w_dim], not truncated. Raises ZeroshiftError for latents or labels of a wrong shape."""
-        if latents.ndim != 2 or latents.shape[1] != self.latent_shape[0]:
-            raise ZeroshiftError(f"Latents must be [N, {self.latent_shape[0]}], not {list(latents.shape)}.")
-        return self.mapping(latents, labels)
-
-    def codes(
-        self,
-        latents: Latents,
-        labels: Tensor | None = None,
-        *,
-        truncation: float = 1.0,
-        truncation_cutoff: int | None = None,
-    ) -> Codes:
-        """ws [N, num_ws, w_dim]: w for every layer, its first `truncation_cutoff` rows pulled towards w_avg."""
-        ws = self.broadcast(self.context(latents, labels))
-        return truncate(ws, self.mapping.w_avg, truncation, truncation_cutoff)
-
-    def broadcast(self, w: Tensor) -> Codes:
-        """One w for all layers: [N, w_dim] -> [N, num_ws, w_dim]."""
-        return w.unsqueeze(1).expand(-1, self.num_ws, -1)
-
     def synthesize(
         self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Tensor:
@@ -149,7 +128,7 @@ _ONLY_TRAINING_READS = {"magnitude_ema_beta", "num_fp16_res"} | {
     f"mapping_kwargs.{name}" for name in ("w_avg_beta", "freeze_layers", "freeze_embed")
 }
 _FILTERS = (".up_filter", ".down_filter")
-_MAY_BE_MISSING = (".transform", ".magnitude_ema", *_FILTERS)
+_MAY_BE_MISSING = ("mapping.w_avg", ".transform", ".magnitude_ema", *_FILTERS)
 
 
 def stylegan3_from_nvidia(state_dict: MappingType[str, Tensor], init_kwargs: MappingType[str, Any]) -> StyleGAN3:
@@ -157,7 +136,7 @@ def stylegan3_from_nvidia(state_dict: MappingType[str, Tensor], init_kwargs: Map
 
     Args:
         state_dict: its parameters and buffers by name. The input transform, the magnitudes and the filters may be
-            missing: then they are what they were at the start of training.
+            missing: then they are what they were at the start of training. A missing w_avg is estimated.
         init_kwargs: what its constructor was called with (z_dim, c_dim, w_dim, img_resolution, mapping_kwargs, ...).
     Raises:
         ZeroshiftError: settings or weights that are not those of a StyleGAN3.
@@ -184,4 +163,6 @@ def stylegan3_from_nvidia(state_dict: MappingType[str, Tensor], init_kwargs: Map
         if name.endswith(_FILTERS) and name in weights and (weights[name] - own[name]).abs().max() > 1e-5:
             raise ZeroshiftError(f"This StyleGAN3 was trained with other filters ({name}); that is not supported.")
     generator.load_state_dict({name: weights.get(name, value) for name, value in generator.state_dict().items()})
+    if "mapping.w_avg" not in weights:
+        generator.mapping.w_avg.copy_(generator.average_w())
     return generator.eval()
