@@ -13,9 +13,13 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     """
     x = matrix / (matrix.norm() + 1e-7)
     wide = x if x.shape[0] <= x.shape[1] else x.t()
+    # Each step is a polynomial of the Gram matrix, so the steps are gathered there, where the matrices are small.
+    gram = wide @ wide.t()
+    gathered = identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for _ in range(5):
-        gram = wide @ wide.t()
-        wide = 3.4445 * wide + (-4.7750 * gram + 2.0315 * gram @ gram) @ wide
+        factor = 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
+        gathered, gram = factor @ gathered, factor @ gram @ factor
+    wide = gathered @ wide
     return wide if x.shape[0] <= x.shape[1] else wide.t()
 
 

@@ -72,7 +72,7 @@ def one_domain_per_medium() -> tuple[Domain, ...]:
 
 
 @torch.no_grad()
-def generator_figures(generator: Generator, judge: Encoder, *, seed: int, count: int = 256) -> list[Figure]:
+def generator_figures(generator: Generator, judge: Encoder, *, seed: int, count: int) -> list[Figure]:
     """The generator against the renderer at the same latents, and what the judge takes its pictures for.
 
     The judge chooses among the labels of all 84 domains. PSNR is that of all pixels of all images together, peak 2.
@@ -98,9 +98,15 @@ def generator_figures(generator: Generator, judge: Encoder, *, seed: int, count:
 
 
 def measure_all(
-    guide: Encoder, judge: Encoder, probe: Probe, generator: Generator, *, seed: int, people: int = 24
+    guide: Encoder, judge: Encoder, probe: Probe, generator: Generator, *, seed: int, people: int, candidates: int
 ) -> Iterator[Figure]:
-    """All figures, one by one; people of `seed` are in no training set, whose seeds are small."""
+    """All figures, one by one.
+
+    Args:
+        seed: of the people; the trainings used small numbers.
+        people: in each of the 84 domains, for the exams of domains and factors.
+        candidates: captions to choose from, and photos in the exams of photos; half as many with faint patterns.
+    """
     exam = DomainExam.make(seed, people)
     for name, encoder in (("guide", guide), ("judge", judge)):
         accuracy = domain_report(exam, encoder.encode_image, encoder.encode_text, encoder.templates)
@@ -108,17 +114,19 @@ def measure_all(
         yield _share(f"{name}: zero-shot domain accuracy, kept-out pairs", accuracy["kept_out"], at_least=0.85)
     for name, encoder in (("guide", guide), ("judge", judge)):
         domains = one_domain_per_medium()
-        found = retrieval_report(encoder.encode_image, encoder.encode_text, seed=seed, domains=domains)
+        found = retrieval_report(
+            encoder.encode_image, encoder.encode_text, seed=seed, domains=domains, candidates=candidates
+        )
         photos = found[SOURCE.full_label]
-        yield _share(f"{name}: caption of a photo of a person among 256", photos, at_least=0.5)
+        yield _share(f"{name}: caption of a photo of a person among {candidates}", photos, at_least=0.5)
         yield _share(f"{name}: the same, mean of 12 domains", sum(found.values()) / len(found))
-    yield from generator_figures(generator, judge, seed=seed)
+    yield from generator_figures(generator, judge, seed=seed, count=candidates)
     seen = probe_report(probe, exam, SEEN)
     yield _share("probe: mean class accuracy, visible factors, seen domains", seen[CLASS], at_least=0.95)
     yield _number("probe: mean R2, visible factors, seen domains", seen[R2], at_least=0.85)
     labels = [domain.label for domain in DOMAINS]
     sides = [(e.encode_image, label_features(e.encode_text, e.templates, labels)) for e in (guide, judge)]
-    fooled = attack_transfer(sides[0], sides[1], seed=seed)
+    fooled = attack_transfer(sides[0], sides[1], seed=seed, count=candidates // 2)
     yield _share("faint patterns: photos that fool the guide", fooled["fooled"])
     yield _share("faint patterns: share of those that fool the judge, too", fooled["transferred"], below=0.2)
 
@@ -130,8 +138,17 @@ def markdown(figures: Sequence[Figure]) -> str:
     return "\n".join(["| measure | measured | must be | holds |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
-def report(out: str | os.PathLike[str], *, seed: int = 90001, console: Console | None = None) -> list[Figure]:
+def report(
+    out: str | os.PathLike[str],
+    *,
+    seed: int,
+    people: int = 24,
+    candidates: int = 256,
+    console: Console | None = None,
+) -> list[Figure]:
     """Measures the shipped models, prints the table and writes `report.md` with three pictures into `out`.
+
+    `people` and `candidates` are as in `measure_all`.
 
     Raises:
         ZeroshiftError: if a model's file is missing or damaged, or `out` cannot be written.
@@ -151,7 +168,7 @@ def report(out: str | os.PathLike[str], *, seed: int = 90001, console: Console |
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as screen:
         task = screen.add_task("measuring", total=_COUNT + len(pictures))
-        for figure in measure_all(guide, judge, probe, generator, seed=seed):
+        for figure in measure_all(guide, judge, probe, generator, seed=seed, people=people, candidates=candidates):
             figures.append(figure)
             screen.update(task, advance=1, description=figure.name)
         for name, (_, draw) in pictures.items():
