@@ -10,7 +10,8 @@ What the published program does (Picsart-AI-Research/IPL-Zero-Shot-Generative-Mo
   filters them; and the moving average goes tensor by tensor.
 
 Random numbers, losses, optimisers and the steps that are the same in both (mapping network, latent mapper, preparing
-images for CLIP) are zeroshift's own. One encoder, an unconditional StyleGAN2, no views.
+images for CLIP) are zeroshift's own. One encoder, an unconditional StyleGAN2, no views. A twin unfreezes the encoder of
+its `Setting`: give it one of its own.
 """
 
 import copy
@@ -96,11 +97,11 @@ def synthesize(
 
 
 class NaiveClip:
-    """A copy of an encoder whose weights were never frozen."""
+    """An encoder whose weights are not frozen; it takes over the one that it is given."""
 
     def __init__(self, encoder: Encoder, context_init: str):
-        self._encoder, self._context_init = copy.deepcopy(encoder), context_init
-        self.model, self.templates, self.logit_scale = self._encoder.model, encoder.templates, encoder.logit_scale
+        self._encoder, self._context_init = encoder, context_init
+        self.model, self.templates, self.logit_scale = encoder.model, encoder.templates, encoder.logit_scale
         self.model.requires_grad_(True)
         self._tokenizer = open_clip.SimpleTokenizer(context_length=encoder.context_length)
 
@@ -186,8 +187,9 @@ class NaivePrompts:
 class NaiveAdaptation:
     """Twin of `adaptation.Adaptation` under IPL with base_text "published"; trains `target`.
 
-    Its first argument besides the setting is the frozen mapper of stage 1, its second the generator to train, of which
-    `setting.source` is the untrained state.
+    Args:
+        mapper: of stage 1, not trained here.
+        target: where training starts.
     """
 
     def __init__(self, setting: Setting, mapper: LatentMapper, target: StyleGAN2):
