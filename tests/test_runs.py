@@ -41,6 +41,13 @@ def test_atomic_write_leaves_the_old_file_when_the_body_fails(tmp_path: Path) ->
     assert files(tmp_path) == ["b.txt"]
 
 
+def test_atomic_write_gives_the_usual_rights(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("")
+    with atomic_write(tmp_path / "b.txt") as temporary:
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "b.txt").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 @pytest.mark.parametrize(
     ("code", "sentence"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "No right"), (errno.EROFS, "No right")]
 )

@@ -26,6 +26,7 @@ __all__ = ["STAGES", "RunFolder", "atomic_write", "disk_errors", "flat"]
 
 STAGES = ("prompts", "adapt")  # in the order in which they run
 _TEMPORARY = ".zeroshift-"
+os.umask(_UMASK := os.umask(0))  # to read it is to set it
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MISPLACED = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
@@ -81,6 +82,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_UMASK)  # some libraries make files that their owner alone can read
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
