@@ -12,12 +12,12 @@ from torch import Tensor
 __all__ = ["contrastive", "directional", "domain_regularisation", "global_similarity", "offset", "unit"]
 
 SAME = 1e-4  # unit features no farther apart than this are of the same image
-FIRST = 0.1  # the distance that such a pair is taken to have
+FIRST = 0.2  # the distance that such a pair is taken to have
 
 
 def unit(x: Tensor) -> Tensor:
     """Rows of x divided by their norm."""
-    return F.normalize(x, dim=-1)
+    return x / x.norm(dim=-1, keepdim=True)
 
 
 def offset(source: Tensor, target: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def offset(source: Tensor, target: Tensor) -> Tensor:
 
     NADA, equation 2 (ΔI); IPL, equation 6. Where G_t = G_s, as at the first step without random noise, it would be 0/0;
     NADA's program shifts the image a little there. Here the direction of such a pair is zero, and its gradient that of
-    a pair at distance FIRST: enough to start by, not so much that Adam's second moment remembers it for long.
+    a pair about a tenth apart: enough to start by, not so much that Adam's second moment remembers it for long.
     """
     difference = unit(target) - unit(source)
     distance = difference.norm(dim=-1, keepdim=True)
@@ -39,7 +39,9 @@ def directional(source: Tensor, target: Tensor, text_direction: Tensor) -> Tenso
         source, target: image features of G_s(w), G_t(w), [N, E].
         text_direction: unit vectors, [N, E] or [1, E].
     """
-    return (1 - (offset(source, target) * text_direction).sum(dim=-1)).mean()
+    # The published program divides by the norm once more. Adam's first steps are signs of gradients, so its rounding is
+    # kept; eps, below every other norm, is for a direction of zero alone.
+    return (1 - F.cosine_similarity(offset(source, target), text_direction, eps=0.5)).mean()
 
 
 def contrastive(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
@@ -55,7 +57,7 @@ def contrastive(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
 
 def domain_regularisation(prompts: Tensor, label: Tensor) -> Tensor:
     """mean(1 - cos): learned prompts [N, E] must stay prompts of the label's domain [E]: IPL, equation 4."""
-    return (1 - unit(prompts) @ unit(label)).mean()
+    return (1 - F.cosine_similarity(prompts, label)).mean()
 
 
 def global_similarity(images: Tensor, label: Tensor, logit_scale: float) -> Tensor:
