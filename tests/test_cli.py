@@ -251,6 +251,24 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert "No known checkpoint begins with 'surprise'" in err
 
 
+def test_miniature(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["--num", "2", "--domains", "zombie", "mosaic of an elf", "--out", tmp_path / "sheet.png"]
+    assert run_cli(capsys, "miniature", "sheet", *arguments)[0] == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 128
+        assert sheet.height > 128
+    code, out, _ = run_cli(capsys, "miniature", "train", "--help")
+    assert code == 0
+    assert all(f"{model} " in out for model in ("guide", "judge", "probe", "generator"))
+    code, _, err = run_cli(capsys, "miniature", "train")
+    assert code == 1
+    assert "Name the model to train: generator, guide, judge, probe." in err
+    assert run_cli(capsys, "miniature", "surprise")[0] == 2
+    code, _, err = run_cli(capsys, "miniature", "sheet", "--domains", "vampire")
+    assert code == 1
+    assert "has no domain 'vampire'" in err
+
+
 # Bad input
 
 
