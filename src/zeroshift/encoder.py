@@ -76,6 +76,7 @@ class Encoder(nn.Module):
 
         empty, one, other = tokenizer(["", "a", "dog"])
         self._pad_id = int(empty[-1])
+        self._num_marks = int((empty != self._pad_id).sum())  # start and end tokens of a text
         self._num_start = int(one[0] == other[0])  # SigLIP's texts have no token of their own at the start
         self._placeholder = int(one[self._num_start])  # stands where context vectors will be; neither padding nor end
         self._ids = lru_cache(maxsize=1024)(self._tokenize)  # [context_length] of a text
@@ -134,8 +135,7 @@ class Encoder(nn.Module):
     def embed_words(self, text: str) -> Tensor:
         """Token embeddings [num_tokens, width] of a text, without start and end token."""
         ids = self._ids(text)
-        # all but the start token, the end token and what follows it
-        length = int((ids != self._pad_id).sum()) - self._num_start - 1
+        length = int((ids != self._pad_id).sum()) - self._num_marks
         return self._embedding(ids[self._num_start : self._num_start + length].to(self.device)).detach()
 
     def label_feature(self, label: str) -> Tensor:
