@@ -98,6 +98,8 @@ def test_public_names_are_there() -> None:
         (["adapt"], "--target"),
         (["adapt", "--target", "zombie", "--surprise", "1"], "--surprise"),
         (["adapt", "--target", "zombie", "--steps", "many"], "--adapt.steps"),
+        (["adapt", "--target", "zombie", "--generator"], "Missing value for argument '--generator'"),
+        (["adapt", "--target", "zombie", "--preset", "large"], "--preset"),
         (["generate"], "Missing from zeroshift generate"),
         (["export", "x", "--format", "onnx"], "rosinality-pt"),
     ],

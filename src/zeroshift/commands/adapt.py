@@ -104,11 +104,12 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument("--generator", default="miniature")
-    peek.add_argument("--preset", choices=tuple(PRESETS))
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # never complains: that is left to tyro
+    for option in ("--generator", "--preset"):
+        peek.add_argument(option, nargs="?")
     seen, _ = peek.parse_known_args(list(arguments))
-    defaults = replace(default_config(seen.generator, seen.preset), target=tyro.MISSING)
+    base = default_config(seen.generator or "miniature", seen.preset if seen.preset in PRESETS else None)
+    defaults = replace(base, target=tyro.MISSING)
 
     def adapt(
         config: Annotated[AdaptConfig, tyro.conf.arg(name="")] = defaults,
