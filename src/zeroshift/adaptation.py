@@ -105,10 +105,13 @@ class Adaptation:
         with torch.no_grad():
             codes = setting.source.codes(latents, setting.labels(len(latents)))
         noise_seed = setting.noise_seed("layers", step)
+        samples = setting.team.share(range(settings.layer_batch))
 
         def loss(codes: Codes) -> Tensor:
             with setting.autocast():
-                images = self.target.synthesize(codes, noise=settings.noise, noise_seed=noise_seed).float()
+                images = self.target.synthesize(
+                    codes, noise=settings.noise, noise_seed=noise_seed, samples=samples
+                ).float()
                 features = [encoder.encode_image(images) for encoder in setting.encoders]
             terms = [
                 weight * global_similarity(seen, wanted, encoder.logit_scale)

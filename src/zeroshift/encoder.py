@@ -162,7 +162,7 @@ class Encoder(nn.Module):
             raise ZeroshiftError(
                 f"The text {_shortened(text)!r} is longer than the encoder's {self.context_length} tokens. Shorten it."
             )
-        return self._tokenizer([text])[0]
+        return ids[: self.context_length]
 
     def _prompt_ids(self, suffix: str, num_context: int) -> Tensor:
         ids, start = self._ids(suffix), self._num_start
@@ -275,7 +275,7 @@ def _load_file(path: Path, resize: str) -> Encoder:
         words = json.loads(metadata.get("known_words", "null"))
         return Encoder(
             model,
-            open_clip.SimpleTokenizer(context_length=model.context_length),
+            _simple_tokenizer(model.context_length),
             image_mean=json.loads(metadata["image_mean"]),
             image_std=json.loads(metadata["image_std"]),
             templates=json.loads(metadata.get("templates", "null")) or TEMPLATES,
@@ -317,6 +317,11 @@ def _load_open_clip(name: str, resize: str) -> Encoder:
     return Encoder(
         model, tokenizer, image_mean=model.visual.image_mean, image_std=model.visual.image_std, resize=resize
     )
+
+
+@lru_cache
+def _simple_tokenizer(context_length: int) -> Tokenizer:
+    return open_clip.SimpleTokenizer(context_length=context_length)  # reads its vocabulary for about a second
 
 
 def _shortened(text: str, length: int = 40) -> str:
