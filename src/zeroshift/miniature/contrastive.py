@@ -1,7 +1,6 @@
 """The contrastive recipe that guide and judge share; `train_guide` and `train_judge` give it their settings."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,15 +9,15 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import nn
 
-from ..randomness import stream
 from .augment import Augmentation, augment
 from .captions import TEMPLATES, being_text, captions, labels, medium_text
-from .data import Blocks
+from .data import Batch, Blocks
 from .domains import BEINGS, MEDIA, SEEN, SOURCE
 from .encoders import NUM_READINGS, Judge, encode_tokens, save_encoder, tokenize
 from .measure import DomainExam, domain_report, retrieval_report
+from .optimisers import Optimisers, seeded
 from .reading import factor_loss, visibility
-from .training import average, cosine_rate, run_training, set_rate, step_stream
+from .training import average, cosine_rate, run_training, step_stream
 
 __all__ = ["ContrastiveSettings", "contrastive_loss", "train_contrastive"]
 
@@ -33,17 +32,20 @@ class ContrastiveSettings:
     augmentation: Augmentation
     seed: int
     steps: int
-    rate: float = 1e-3
+    warm_steps: int = 500  # first steps: plain images and the supervised head alone, at half the cost
+    rate: float = 2e-3
+    kernel_rate: float = 0.5  # Muon's rate as a part of AdamW's
     weight_decay: float = 0.05
     groups: int = 2  # blocks a batch: see `data`
     people: int = 10
+    captioned: int = 72  # rows of a batch that are held against captions
     details: tuple[int, int] = (2, 8)  # factors named by a caption
     adversarial: int = 16  # rows of a batch that are attacked by one step along the sign of the gradient
     adversarial_size: float = 20 / 255  # largest change, in units of [-1, 1]
-    average_decay: float = 0.998
+    average_decay: float = 0.995
     domain_weight: float = 0.5
     word_weight: float = 0.25  # of the medium-only and being-only texts
-    factor_weight: float = 0.5
+    factor_weight: float = 4.0
 
 
 def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -59,12 +61,20 @@ def _label_texts(rng: random.Random) -> list[str]:
     return [*texts, *map(medium_text, MEDIA), *map(being_text, BEINGS)]
 
 
-def _parameter_groups(parts: Sequence[nn.Module], weight_decay: float) -> list[dict]:
-    """Weight decay for matrices and kernels of layers; none for biases, norms, embeddings and the scale."""
-    named = [(name, p) for part in parts for name, p in part.named_parameters()]
-    decayed = [p for name, p in named if p.dim() >= 2 and "embedding" not in name]
-    others = [p for name, p in named if p.dim() < 2 or "embedding" in name]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+class _Head(nn.Module):
+    """Reads factors, medium and being from image features [N, E]; of use in training only.
+
+    The normalisation matters: fresh features are almost the same for all images, and what differs is what counts.
+    """
+
+    def __init__(self, embed_dim: int):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(embed_dim, affine=False)
+        self.linear = nn.Linear(embed_dim, NUM_READINGS + len(MEDIA) + len(BEINGS))
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.norm(features))
 
 
 def train_contrastive(
@@ -79,18 +89,17 @@ def train_contrastive(
     """Trains `model`, or goes on where the training in folder `out` stopped, and writes its average to `weights`.
 
     Four terms: captions against images; images against the label texts of all seen domains; against the words of
-    media and beings alone, so that unseen pairs are understood by their parts; and a linear reading of all visible
-    factors from the image feature, which teaches a small tower on few images what there is to see.
+    media and beings alone, so that unseen pairs are understood by their parts; and a linear reading of medium, being
+    and all visible factors from the image feature, which teaches a small tower on few images what there is to see. The
+    first steps have the last term alone.
 
     Returns:
         The step reached; `settings.steps` once training is complete.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        factor_head = nn.Linear(model.text_projection.shape[1] if isinstance(model, CLIP) else 128, NUM_READINGS)
-    trained = [model, factor_head]
-    parameters = [p for part in trained for p in part.parameters()]
-    optimiser = torch.optim.AdamW(_parameter_groups(trained, settings.weight_decay), betas=(0.9, 0.98), fused=True)
+    embed_dim = model.text_projection.shape[1] if isinstance(model, CLIP) else model.text.text_projection.shape[1]
+    head = seeded(lambda: _Head(embed_dim), settings.seed)
+    trained = [model, head]
+    optimiser = Optimisers(trained, settings.weight_decay)
     ema = average(model, settings.average_decay)
     exam = DomainExam.make(seed=settings.seed + 1000, per_domain=6)
 
@@ -107,38 +116,48 @@ def train_contrastive(
         (gradient,) = torch.autograd.grad(label_losses(features, texts.detach(), rows), images)
         return (images + size * gradient.sign()).detach().clamp(-1, 1)
 
-    def update(step: int) -> dict[str, torch.Tensor]:
-        generator = step_stream(settings.seed, "batch", step)
-        torch.manual_seed(step_stream(settings.seed, "dropout", step).initial_seed())  # patch dropout draws globally
+    def read(raw: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        factors, medium, being = head(raw).split([NUM_READINGS, len(MEDIA), len(BEINGS)], dim=1)
+        factor = factor_loss(factors, batch.positions, visibility(batch.domains))
+        parts = F.cross_entropy(medium, _MEDIUM[batch.indices]) + F.cross_entropy(being, _BEING[batch.indices])
+        return settings.factor_weight * factor + parts, {"factor": factor, "parts": parts}
+
+    def match(batch: Batch, step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         key = f"{settings.seed}/{step}"
-        batch = blocks.batch(generator, blocks.available(step), settings.groups, settings.people)
-        images = augment(batch.images, settings.augmentation, generator)
-        low, high = settings.details
-        texts = captions(batch.latents, batch.domains, seed=key, num_details=lambda rng: rng.randint(low, high))
+        images = augment(batch.images, settings.augmentation, generator).contiguous(memory_format=torch.channels_last)
         label_features = F.normalize(encode_tokens(model, tokenize(_label_texts(random.Random(key)))), dim=-1)
+        order = torch.randperm(len(images), generator=generator)
         if settings.adversarial:
-            chosen = torch.randperm(len(images), generator=generator)[: settings.adversarial]
+            chosen = order[: settings.adversarial]
             size = settings.adversarial_size * torch.rand(len(chosen), 1, 1, 1, generator=generator)
             images[chosen] = attack(images[chosen], label_features, batch.indices[chosen], size)
         raw = model.encode_image(images)
         image_features = F.normalize(raw, dim=-1)
+        chosen = order[-settings.captioned :]
+        low, high = settings.details
+        texts = captions(
+            batch.latents[chosen], [batch.domains[row] for row in chosen.tolist()],
+            seed=key, num_details=lambda rng: rng.randint(low, high),
+        )  # fmt: skip
         text_features = F.normalize(encode_tokens(model, tokenize(texts)), dim=-1)
-        caption = contrastive_loss(image_features, text_features, model.logit_scale.exp())
+        caption = contrastive_loss(image_features[chosen], text_features, model.logit_scale.exp())
         label = label_losses(image_features, label_features, batch.indices)
-        # features of unit second moment, so that the head can be as sharp as it likes
-        factor = factor_loss(
-            factor_head(image_features * raw.shape[1] ** 0.5), batch.positions, visibility(batch.domains)
-        )
-        loss = caption + label + settings.factor_weight * factor
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        set_rate(optimiser, cosine_rate(step, settings.steps, settings.rate))
-        optimiser.step()
+        loss, values = read(raw, batch)
+        return loss + caption + label, {"caption": caption, "label": label, "scale": model.logit_scale.exp(), **values}
+
+    def update(step: int) -> dict[str, torch.Tensor]:
+        generator = step_stream(settings.seed, "batch", step)
+        batch = blocks.batch(generator, blocks.available(step), settings.groups, settings.people)
+        if step < settings.warm_steps:
+            loss, values = read(model.encode_image(batch.images.contiguous(memory_format=torch.channels_last)), batch)
+        else:
+            loss, values = match(batch, step, generator)
+        rate = cosine_rate(step, settings.steps, settings.rate, warmup=30)
+        optimiser.step(loss, rate, settings.kernel_rate * rate)
         with torch.no_grad():
             model.logit_scale.clamp_(0, 4.6052)  # exp at most 100, as in CLIP
         ema.update_parameters(model)
-        return {"loss": loss, "caption": caption, "label": label, "factor": factor, "scale": model.logit_scale.exp()}
+        return {"loss": loss, **values}
 
     def evaluate(step: int) -> dict[str, float]:
         averaged = ema.module.eval()
@@ -150,16 +169,9 @@ def train_contrastive(
 
     model.train()
     reached = run_training(
-        out, {"model": model, "factor_head": factor_head, "optimiser": optimiser, "average": ema}, update,
+        out, {"model": model, "head": head, **optimiser.parts, "average": ema}, update,
         steps=settings.steps, settings={**asdict(settings), "blocks": blocks.count}, minutes=minutes,
         save_every=250, evaluate=evaluate, evaluate_every=250,
     )  # fmt: skip
     save_encoder(ema.module.eval(), weights)
     return reached
-
-
-def seeded(build, seed: int):
-    """What `build()` gives when its fresh weights are drawn from `seed`; the global random state is left as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(stream(seed, "weights").initial_seed() % 2**31)
-        return build()

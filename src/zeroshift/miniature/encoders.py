@@ -36,10 +36,8 @@ VOCABULARY = 49408  # open_clip's own tokenizer
 # open_clip's JSON form
 GUIDE_CONFIG: dict[str, Any] = {
     "embed_dim": 128,
-    "vision_cfg": {
-        "image_size": 64, "patch_size": 8, "width": 128, "layers": 4, "head_width": 64, "pool_type": "avg",
-        "patch_dropout": 0.4,  # in training: two thirds of the cost (Li et al., 2023, FLIP), and no single patch decides
-    },
+    # As in CLIP's RN50: bottlenecks and attention pooling.
+    "vision_cfg": {"image_size": 64, "layers": [1, 2, 2, 1], "width": 24, "head_width": 64},
     "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": VOCABULARY, "width": 96, "heads": 3, "layers": 2},
 }  # fmt: skip
 JUDGE_CONFIG: dict[str, Any] = {
@@ -120,14 +118,21 @@ class Probe(nn.Module):
 
 
 def readings(outputs: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Cuts [N, NUM_READINGS] into factors: [N] for a scalar, [N, classes] for a class factor."""
+    """Cuts [N, NUM_READINGS] into factors: positions [N] of a scalar, logits [N, classes] of a class factor.
+
+    Outputs of zero mean the middle of a scalar.
+    """
     parts = outputs.split([len(factor.classes) or 1 for factor in FACTORS], dim=1)
-    return {f.name: part if f.is_class else part[:, 0] for f, part in zip(FACTORS, parts, strict=True)}
+    return {f.name: part if f.is_class else part[:, 0] + 0.5 for f, part in zip(FACTORS, parts, strict=True)}
 
 
 def build_guide() -> CLIP:
     """The guide with fresh weights."""
-    return CLIP(**json.loads(json.dumps(GUIDE_CONFIG)))
+    guide = CLIP(**GUIDE_CONFIG).to(memory_format=torch.channels_last)
+    for name, parameter in guide.visual.named_parameters():
+        if name.endswith("bn3.weight"):  # open_clip begins with zero: branches that add nothing take long to wake
+            nn.init.constant_(parameter, 0.5)
+    return guide
 
 
 def tokenize(texts: Sequence[str]) -> torch.Tensor:

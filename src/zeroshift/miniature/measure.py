@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from .captions import captions
 from .domains import DOMAINS, KEPT_OUT, SEEN, SOURCE, Domain
-from .encoders import Probe
+from .encoders import Probe, readings
 from .factors import BORDER, FACTOR_INDEX, FACTORS, positions
 from .renderer import render, sample_latents
 
@@ -153,10 +153,7 @@ CLASS, R2 = "class accuracy", "R2"
 @torch.no_grad()
 def factor_table(probe: Probe, exam: DomainExam) -> dict[tuple[str, str], float]:
     """(domain's full label, factor) -> R2 of a visible scalar, accuracy of a visible class factor off its borders."""
-    outputs = in_chunks(
-        lambda images: torch.cat([v.view(len(images), -1) for v in probe(images).values()], 1), exam.images
-    )
-    parts = dict(zip((f.name for f in FACTORS), outputs.split([len(f.classes) or 1 for f in FACTORS], 1), strict=True))
+    parts = readings(in_chunks(probe.tower, exam.images))
     u = positions(exam.latents)
     table = {}
     for index, domain in enumerate(DOMAINS):
@@ -170,7 +167,7 @@ def factor_table(probe: Probe, exam: DomainExam) -> dict[tuple[str, str], float]
                 table[domain.full_label, name] = right[clear].float().mean().item()
             else:
                 # against the variance of a uniform position: stable for few people
-                table[domain.full_label, name] = 1 - 12 * (read[:, 0] - true).square().mean().item()
+                table[domain.full_label, name] = 1 - 12 * (read - true).square().mean().item()
     return table
 
 

@@ -6,9 +6,10 @@ import torch
 import tyro
 
 from .augment import Augmentation
-from .contrastive import ContrastiveSettings, seeded, train_contrastive
+from .contrastive import ContrastiveSettings, train_contrastive
 from .data import Blocks
 from .encoders import build_guide, weights_path
+from .optimisers import seeded
 
 __all__ = ["train_guide"]
 
@@ -19,9 +20,9 @@ AUGMENTATION = Augmentation(
     brightness=0.15,
     blur=0.25,
     low_pass=0.1,
-    cutout=0.25,
-    noise=0.5,
-    noise_level=0.3,
+    cutout=0.2,
+    noise=0.4,
+    noise_level=0.25,
 )
 
 
@@ -30,7 +31,7 @@ def train_guide(
     *,
     images: Path = Path("training/blocks"),
     blocks: int = 400,
-    steps: int = 2400,
+    steps: int = 1700,
     seed: int = 1,
     minutes: float | None = None,
     threads: int = 1,

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import torch
 import tyro
-from torch import nn
 
 from .augment import Augmentation, augment
-from .contrastive import seeded
 from .data import Blocks
 from .encoders import PROBE_CONFIG, Probe, save_probe, weights_path
 from .measure import DomainExam, probe_report
+from .optimisers import Optimisers, seeded
 from .reading import factor_loss, visibility
-from .training import average, cosine_rate, run_training, set_rate, step_stream
+from .training import average, cosine_rate, run_training, step_stream
 
 __all__ = ["train_probe"]
 
 # Faint: it must read finished pictures of a generator, which are softer than rendered ones, but exactly.
 AUGMENTATION = Augmentation(contrast=0.05, brightness=0.03, blur=0.15, noise=0.3, noise_level=0.06)
+KERNEL_RATE = 0.3  # Muon's learning rate as a part of AdamW's
 
 
 def train_probe(
@@ -51,8 +51,8 @@ def train_probe(
     target = weights or weights_path("probe")
     source = Blocks(images, blocks, seed=1)
     probe = seeded(lambda: Probe(**PROBE_CONFIG), seed)
-    optimiser = torch.optim.AdamW(probe.parameters(), weight_decay=0.02, fused=True)
-    ema = average(probe, 0.998)
+    optimiser = Optimisers([probe], weight_decay=0.02)
+    ema = average(probe, 0.995)
     exam = DomainExam.make(seed=seed + 1000, per_domain=8)
 
     def update(step: int) -> dict[str, torch.Tensor]:
@@ -60,11 +60,8 @@ def train_probe(
         batch = source.batch(generator, source.available(step), groups=4, people=8)
         outputs = probe.tower(augment(batch.images, AUGMENTATION, generator))
         loss = factor_loss(outputs, batch.positions, visibility(batch.domains))
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(probe.parameters(), 1.0)
-        set_rate(optimiser, cosine_rate(step, steps, rate))
-        optimiser.step()
+        now = cosine_rate(step, steps, rate)
+        optimiser.step(loss, now, KERNEL_RATE * now)
         ema.update_parameters(probe)
         return {"loss": loss}
 
@@ -74,7 +71,7 @@ def train_probe(
 
     probe.train()
     reached = run_training(
-        out, {"probe": probe, "optimiser": optimiser, "average": ema}, update, steps=steps, minutes=minutes,
+        out, {"probe": probe, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
         settings={"seed": seed, "steps": steps, "rate": rate, "blocks": blocks}, evaluate=evaluate,
         save_every=250, evaluate_every=250,
     )  # fmt: skip
