@@ -22,7 +22,12 @@ def test_presets_are_valid_and_survive_json(name: str) -> None:
 
 def test_published_numbers() -> None:
     config = preset("published", "disney")
-    assert (config.prompts.steps, config.prompts.batch, config.prompts.lr, config.prompts.num_context) == (300, 32, 0.05, 4)
+    assert (config.prompts.steps, config.prompts.batch, config.prompts.lr, config.prompts.num_context) == (
+        300,
+        32,
+        0.05,
+        4,
+    )
     assert config.adapt.lr == 0.002 * 4 / 5
     assert config.adapt.betas == (0, 0.99 ** (4 / 5))
     assert (config.adapt.steps, config.adapt.batch, config.adapt.ema, config.truncation) == (300, 2, 0.99, 0.7)
