@@ -214,7 +214,7 @@ def _split(parameters: Iterable[tuple[str, Tensor]]) -> tuple[list[Tensor], list
 def train_generator(
     out: Path = Path("training/generator"),
     *,
-    steps: int = 9000,
+    steps: int = 6500,
     batch: int = 32,
     seed: int = 4,
     minutes: float | None = None,
