@@ -113,3 +113,19 @@ def test_cosine_rate():
     assert cosine_rate(0, 100, 1.0, warmup=10) == pytest.approx(0.1)
     assert cosine_rate(10, 100, 1.0, warmup=10) == pytest.approx(1.0)
     assert cosine_rate(100, 100, 1.0, warmup=10, final=0.02) == pytest.approx(0.02)
+
+
+def test_average_follows_parameters_and_buffers_and_keeps_infinities():
+    model = torch.nn.BatchNorm1d(1)
+    model.register_buffer("mask", torch.tensor([0.0, float("-inf")]), persistent=False)
+    averaged = average(model, 0.75)
+    averaged.update_parameters(model)  # the first one copies
+    with torch.no_grad():
+        model.weight.fill_(5.0)
+        model.running_mean.fill_(4.0)
+        model.num_batches_tracked.fill_(3)
+    averaged.update_parameters(model)
+    assert averaged.module.weight.item() == pytest.approx(2.0)
+    assert averaged.module.running_mean.item() == pytest.approx(1.0)
+    assert averaged.module.num_batches_tracked == 3
+    assert averaged.module.mask.tolist() == [0.0, float("-inf")]

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ..errors import ZeroshiftError
 from ..randomness import stream
@@ -47,7 +47,16 @@ def step_stream(seed: int, purpose: str, step: int) -> torch.Generator:
 
 def average(model: torch.nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of parameters and buffers; call `.update_parameters(model)` after each step."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    @torch.no_grad()
+    def blend(averages: list[torch.Tensor], current: list[torch.Tensor], _: torch.Tensor | int) -> None:
+        if averages[0].is_floating_point():  # PyTorch's own average interpolates: -inf in a causal mask becomes NaN
+            torch._foreach_mul_(averages, decay)
+            torch._foreach_add_(averages, current, alpha=1 - decay)
+        else:
+            torch._foreach_copy_(averages, current)
+
+    return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
 
 
 def cosine_rate(step: int, steps: int, peak: float, *, warmup: int = 100, final: float = 0.02) -> float:
