@@ -17,7 +17,7 @@ __all__ = ["train_probe"]
 
 # Faint: it must read finished pictures of a generator, which are softer than rendered ones, but exactly.
 AUGMENTATION = Augmentation(contrast=0.05, brightness=0.03, blur=0.15, noise=0.3, noise_level=0.06)
-KERNEL_RATE = 0.3  # Muon's learning rate as a part of AdamW's
+KERNEL_RATE = 0.5  # Muon's learning rate as a part of AdamW's
 
 
 def train_probe(
@@ -60,7 +60,7 @@ def train_probe(
         batch = source.batch(generator, source.available(step), groups=4, people=8)
         outputs = probe.tower(augment(batch.images, AUGMENTATION, generator))
         loss = factor_loss(outputs, batch.positions, visibility(batch.domains))
-        now = cosine_rate(step, steps, rate)
+        now = cosine_rate(step, steps, rate, warmup=30)
         optimiser.step(loss, now, KERNEL_RATE * now)
         ema.update_parameters(probe)
         return {"loss": loss}
