@@ -184,6 +184,21 @@ def test_loss_is_zero_at_the_truth_and_heaviest_at_the_eyes():
     assert with_a_spot_at(26, 24) > 2 * with_a_spot_at(54, 54)
 
 
+def test_loss_against_a_spelt_out_sum():
+    random = torch.Generator().manual_seed(0)
+    images, truth = (torch.rand(2, 3, 16, 16, generator=random) for _ in range(2))
+    centres = (np.arange(16) + 0.5) / 8 - 1
+    w = 1 + 2 * np.exp(-((centres[None, :] / 0.40) ** 2) - ((centres[:, None] + 0.12) / 0.26) ** 2)
+    d, total = (images - truth).numpy(), 0.0
+    for _ in range(3):
+        total += np.mean(np.abs(d) * w)
+        total += np.mean(np.abs(d[..., 1:] - d[..., :-1]) * w[:, 1:])
+        total += np.mean(np.abs(d[..., 1:, :] - d[..., :-1, :]) * w[1:])
+        d = (d[..., ::2, ::2] + d[..., 1::2, ::2] + d[..., ::2, 1::2] + d[..., 1::2, 1::2]) / 4
+        w = (w[::2, ::2] + w[1::2, ::2] + w[::2, 1::2] + w[1::2, 1::2]) / 4
+    assert recipe.portrait_loss(images, truth).item() == pytest.approx(total / 3, rel=1e-5)
+
+
 def test_psnr_against_numpy():
     a, b = torch.rand(2, 3, 8, 8) * 2 - 1, torch.rand(2, 3, 8, 8) * 2 - 1
     expected = 20 * np.log10(2 / np.sqrt(np.mean((a.numpy() - b.numpy()) ** 2)))
