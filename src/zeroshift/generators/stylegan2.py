@@ -70,7 +70,7 @@ class StyledConv(nn.Module):
         if noise is not None:
             offset = offset + noise * (self.noise_strength * gain)
         x = torch.addcmul(offset.to(x.dtype), x, (demodulation * gain)[:, :, None, None].to(x.dtype))
-        x = F.leaky_relu(x, 0.2)
+        x = F.leaky_relu(x, 0.2, inplace=True)  # one image-sized tensor less to keep for the gradient
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
     def _demodulation(self, style: Tensor) -> Tensor:
