@@ -80,16 +80,18 @@ class Draws:
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], batch: int, layer_batch: int):
-        self.shapes = ((batch, arrays["adapt_stage/z/0"].shape[1]), (layer_batch, arrays["adapt_stage/z/0"].shape[1]))
         first = torch.from_numpy(arrays["adapt_stage/z/0"])
-        for seed in range(64):
-            self.generator = torch.Generator().manual_seed(seed)
-            torch.randn(35, self.shapes[0][1], generator=self.generator)  # latents of the program's sample sheet
-            state = self.generator.get_state()
-            if torch.equal(self.normal(self.shapes[0]), first):
-                self.generator.set_state(state)
+        width = first.shape[1]
+        self.shapes = ((batch, width), (layer_batch, width))
+        for seed in range(128):
+            # before the first step the program draws the latents of its sample sheet, however many they are
+            rows = torch.randn(64, width, generator=torch.Generator().manual_seed(seed))
+            found = (rows == first[0]).all(dim=1).nonzero()
+            if len(found):
+                self.generator = torch.Generator().manual_seed(seed)
+                self.normal((int(found[0]), width))
                 return
-        raise AssertionError("the recorded latents do not follow from a seed below 64")
+        raise AssertionError("the recorded latents do not follow from a seed below 128")
 
     def normal(self, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.randn(shape, generator=self.generator)
