@@ -3,9 +3,9 @@
     python benchmarks/miniature_adaptation.py --out training/adaptation            # all of docs/miniature.md, section 4
     python benchmarks/miniature_adaptation.py --targets zombie --seeds 0 --set adapt.lr=0.005
 
-Every finished adaptation is one line of OUT/results.jsonl; running again makes only those that are missing. At the end
-(or with --summary-only) it prints the tables and writes OUT/tables.md and OUT/pictures/TARGET.png (rows: source, one row
-a method, truth).
+Every finished adaptation is one line of OUT/results.jsonl; running again makes only those that are missing. At the
+end (or with --summary-only) it prints the tables and writes OUT/tables.md and OUT/pictures/TARGET.png (rows: source,
+one row a method, truth).
 """
 
 import dataclasses

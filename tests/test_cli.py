@@ -125,7 +125,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, command: str) -> tuple[AdaptConfig, 
 
 def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
     config, out = parsed(monkeypatch, "zeroshift adapt --target zombie")
-    assert config == preset("miniature", "zombie", truncation=1.0)
+    assert config == preset("miniature", "zombie")
     assert out == Path("runs/miniature-zombie-ipl")
     config, out = parsed(
         monkeypatch,
@@ -151,7 +151,7 @@ def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
         preset("miniature", "pencil sketch of a zombie"),
         preset("published", "it's", generator="a b.pkl", encoders=("ViT-B-32/openai", "ViT-B-16/openai")),
         preset("published", "x", compile=True, class_index=2, encoder_weights=(1.0, 0.5), encoders=("a", "b")),
-        preset("miniature", "x", method="nada", target_images=("one.png", "two.png"), precision="bf16", truncation=1.0),
+        preset("miniature", "x", method="nada", target_images=("one.png", "two.png"), precision="bf16"),
     ],
 )
 def test_the_command_that_repeats_a_run_does(monkeypatch: pytest.MonkeyPatch, config: AdaptConfig) -> None:

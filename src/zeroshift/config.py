@@ -211,9 +211,10 @@ class AdaptConfig:
 
 
 # Placeholders for the miniature world until its guide and generator are measured.
-PRESETS: dict[str, dict[str, PromptStage | AdaptStage]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "published": {"prompts": PromptStage(), "adapt": AdaptStage()},
     "miniature": {
+        "truncation": 1.0,  # the truth beside a picture belongs to the whole latent
         "prompts": PromptStage(steps=150, base_text="label"),
         "adapt": AdaptStage(steps=150, batch=4, lr=0.01, noise="const", views=2),
     },

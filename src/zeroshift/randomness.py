@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, purpose, step, sample), so that resuming, splitting or spreading changes nothing."""
+"""Randomness as a function of (seed, purpose, step, sample): resuming, splitting or spreading changes nothing."""
 
 import zlib
 from collections.abc import Sequence

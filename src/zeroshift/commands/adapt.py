@@ -30,14 +30,13 @@ ENCODER = "ViT-B-32-quickgelu/openai"  # of the published programs; guides every
 
 
 def default_config(generator: str, preset_name: str | None = None) -> AdaptConfig:
-    """The settings for a generator, with an empty target. The embedded one has a preset and an encoder of its own, and
-    is shown without truncation, because the truth beside it belongs to the whole latent.
+    """The settings for a generator, with an empty target; the embedded one has a preset and an encoder of its own.
 
     Raises:
         ZeroshiftError: if there is no such preset.
     """
     if generator == "miniature":
-        return preset(preset_name or "miniature", target="", truncation=1.0)
+        return preset(preset_name or "miniature", target="")
     return preset(preset_name or "published", target="", generator=generator, encoders=(ENCODER,))
 
 

@@ -128,8 +128,8 @@ def _phrases(domain: Domain, u: Sequence[float], rng: random.Random) -> list[tup
     for name, classes in _CLASSES.items():
         word = _class_at(name, u[FACTOR_INDEX[name]])
         if name in visible and word is not None:
-            kind, words = classes[word]
-            found.append((1, kind, rng.choice(words)))
+            kind, choices = classes[word]
+            found.append((1, kind, rng.choice(choices)))
     for names, kind, forms in _COMPOUNDS:
         words = [w for name in names if name in visible and (w := _word(name, u[FACTOR_INDEX[name]])) is not None]
         if words:
@@ -188,9 +188,8 @@ def captions(
 
 def labels(domain: Domain) -> tuple[str, ...]:
     """All labels that mean this domain: "zombie" and "photo of a zombie"; "photo", "person", "photo of a person"."""
-    names = (domain.label, domain.full_label)
-    names = names if domain != SOURCE else (*names, "person")
-    return tuple(dict.fromkeys(names))
+    more = ("person",) if domain == SOURCE else ()
+    return tuple(dict.fromkeys((domain.label, domain.full_label, *more)))
 
 
 def medium_text(medium: str) -> str:

@@ -3,6 +3,7 @@
 import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +102,7 @@ def train_contrastive(
     trained = [model, head]
     optimiser = Optimisers(trained, settings.weight_decay)
     ema = average(model, settings.average_decay)
+    averaged = cast(Any, ema.module)  # of the type of `model`
     exam = DomainExam.make(seed=settings.seed + 1000, per_domain=6)
 
     def label_losses(image_features: torch.Tensor, texts: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -160,8 +162,7 @@ def train_contrastive(
         return {"loss": loss, **values}
 
     def evaluate(step: int) -> dict[str, float]:
-        averaged = ema.module.eval()
-        save_encoder(averaged, weights)
+        save_encoder(averaged.eval(), weights)
         with torch.no_grad():
             towers = averaged.encode_image, lambda texts: encode_tokens(averaged, tokenize(texts))
             found = retrieval_report(*towers, seed=settings.seed + 1000, domains=[SOURCE])
@@ -173,5 +174,5 @@ def train_contrastive(
         steps=settings.steps, settings={**asdict(settings), "blocks": blocks.count}, minutes=minutes,
         save_every=250, evaluate=evaluate, evaluate_every=250,
     )  # fmt: skip
-    save_encoder(ema.module.eval(), weights)
+    save_encoder(averaged.eval(), weights)
     return reached

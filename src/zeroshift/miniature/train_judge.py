@@ -1,4 +1,4 @@
-"""Trains the judge: `python -m zeroshift.miniature.train_judge --out training/judge`, after the probe."""
+"""Trains the judge: `python -m zeroshift.miniature.train_judge --out training/judge`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import tyro
 from .augment import Augmentation
 from .contrastive import ContrastiveSettings, train_contrastive
 from .data import Blocks
-from .encoders import JUDGE_CONFIG, Judge, load_probe, weights_path
+from .encoders import JUDGE_CONFIG, Judge, weights_path
 from .optimisers import seeded
 
 __all__ = ["train_judge"]
@@ -24,11 +24,10 @@ def train_judge(
     *,
     images: Path = Path("training/blocks"),
     blocks: int = 400,
-    steps: int = 1000,
+    steps: int = 1100,
     seed: int = 2,
     minutes: float | None = None,
     threads: int = 1,
-    probe: Path | None = None,
     weights: Path | None = None,
 ) -> int:
     """Trains the judge, or goes on where it stopped, and writes its weights.
@@ -40,19 +39,14 @@ def train_judge(
         steps: of 120 images and captions.
         minutes: stop after so many minutes; the same command goes on later.
         threads: processor cores to use.
-        probe: the file of a trained probe, whose convolutions the judge's start from: the shipped one if not given.
         weights: where the result goes; the place of the shipped file if not given.
 
     Returns:
         The step reached.
     """
     torch.set_num_threads(threads)
-    settings = ContrastiveSettings(AUGMENTATION, seed=seed, steps=steps)
+    settings = ContrastiveSettings(AUGMENTATION, seed=seed, steps=steps, warm_steps=300)
     model = seeded(lambda: Judge(**JUDGE_CONFIG), seed)
-    eyes = load_probe(probe).tower.state_dict()
-    model.visual.load_state_dict(
-        {name: value for name, value in eyes.items() if not name.startswith("head.")}, strict=False
-    )
     target = weights or weights_path("judge")
     return train_contrastive(model, out, Blocks(images, blocks, seed=1), settings, weights=target, minutes=minutes)
 

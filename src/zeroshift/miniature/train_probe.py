@@ -1,6 +1,7 @@
 """Trains the probe: `python -m zeroshift.miniature.train_probe --out training/probe`."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 import tyro
@@ -53,6 +54,7 @@ def train_probe(
     probe = seeded(lambda: Probe(**PROBE_CONFIG), seed)
     optimiser = Optimisers([probe], weight_decay=0.02)
     ema = average(probe, 0.995)
+    averaged = cast(Probe, ema.module)
     exam = DomainExam.make(seed=seed + 1000, per_domain=8)
 
     def update(step: int) -> dict[str, torch.Tensor]:
@@ -66,8 +68,8 @@ def train_probe(
         return {"loss": loss}
 
     def evaluate(step: int) -> dict[str, float]:
-        save_probe(ema.module.eval(), target)
-        return probe_report(ema.module.eval(), exam)
+        save_probe(averaged.eval(), target)
+        return probe_report(averaged, exam)
 
     probe.train()
     reached = run_training(
@@ -75,7 +77,7 @@ def train_probe(
         settings={"seed": seed, "steps": steps, "rate": rate, "blocks": blocks}, evaluate=evaluate,
         save_every=250, evaluate_every=250,
     )  # fmt: skip
-    save_probe(ema.module.eval(), target)
+    save_probe(averaged.eval(), target)
     return reached
 
 

@@ -49,7 +49,7 @@ def average(model: torch.nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of parameters and buffers; call `.update_parameters(model)` after each step."""
 
     @torch.no_grad()
-    def blend(averages: list[torch.Tensor], current: list[torch.Tensor], _: torch.Tensor | int) -> None:
+    def blend(averages: Any, current: Any, _: torch.Tensor | int) -> None:  # two lists of tensors
         if averages[0].is_floating_point():  # PyTorch's own average interpolates: -inf in a causal mask becomes NaN
             torch._foreach_mul_(averages, decay)
             torch._foreach_add_(averages, current, alpha=1 - decay)

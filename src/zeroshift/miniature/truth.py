@@ -1,4 +1,4 @@
-"""Measures of an adapted generator against the known truth: what the same people should look like in the target domain."""
+"""Measures of an adapted generator against the truth: what the same people should look like in the target domain."""
 
 from dataclasses import dataclass
 
