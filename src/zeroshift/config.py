@@ -210,13 +210,13 @@ class AdaptConfig:
         return _build(cls, values, "").validate()
 
 
-# Placeholders for the miniature world until its guide and generator are measured.
+# The miniature numbers are those at which zombies and sketches pleased the eye; docs/miniature.md says what else was tried.
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {"prompts": PromptStage(), "adapt": AdaptStage()},
     "miniature": {
         "truncation": 1.0,  # the truth beside a picture belongs to the whole latent
-        "prompts": PromptStage(steps=150, base_text="label"),
-        "adapt": AdaptStage(steps=150, batch=4, lr=0.01, noise="const", views=2),
+        "prompts": PromptStage(steps=100, base_text="label"),
+        "adapt": AdaptStage(steps=150, batch=4, lr=0.008, ema=0.97, noise="const", views=4),
     },
 }
 
