@@ -17,20 +17,20 @@ its `Setting`: give it one of its own.
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from zeroshift.adaptation import AdaptUpdate
 from zeroshift.encoder import Encoder
-from zeroshift.generators.base import Codes
-from zeroshift.generators.stylegan2 import StyledConv, StyleGAN2, ToRGB
+from zeroshift.generators.base import Codes, Generator
+from zeroshift.generators.stylegan2 import StyledConv, ToRGB
 from zeroshift.losses import contrastive, directional, domain_regularisation, global_similarity, unit
 from zeroshift.methods.base import Setting
 from zeroshift.methods.ipl import PromptUpdate
-from zeroshift.prompts import LatentMapper
 
 __all__ = ["NaiveAdaptation", "NaivePrompts", "synthesize"]
 
@@ -78,11 +78,12 @@ def _colours(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
 
 
 def synthesize(
-    generator: StyleGAN2, codes: Codes, *, noise: str, noise_seed: int, samples: Sequence[int] | None = None
+    generator: Generator, codes: Codes, *, noise: str, noise_seed: int, samples: Sequence[int] | None = None
 ) -> Tensor:
-    """What `StyleGAN2.synthesize` gives, with the same noise, by the published program's operations."""
-    synthesis, rows = generator.synthesis, codes.unbind(dim=1)
-    noises = iter(generator._noises(noise, noise_seed, range(len(codes)) if samples is None else samples))
+    """What a StyleGAN2's `synthesize` gives, with the same noise, by the published program's operations."""
+    stylegan: Any = generator
+    synthesis, rows = stylegan.synthesis, codes.unbind(dim=1)
+    noises = iter(stylegan._noises(noise, noise_seed, range(len(codes)) if samples is None else samples))
     x = _styled(synthesis.b4.conv1, synthesis.input.const.repeat(len(codes), 1, 1, 1), rows[0], next(noises))
     image = _colours(synthesis.b4.torgb, x, rows[1])
     for index, size in enumerate(synthesis.sizes[1:]):
@@ -138,7 +139,7 @@ class NaiveClip:
 class NaivePrompts:
     """Twin of `methods.ipl.PromptLearning`, for base_text "published"; trains `mapper`."""
 
-    def __init__(self, setting: Setting, mapper: LatentMapper):
+    def __init__(self, setting: Setting, mapper: nn.Module):
         self._setting, self.mapper = setting, mapper
         self._clip = NaiveClip(setting.encoders[0], setting.config.prompts.context_init)
         self._optimizer = torch.optim.Adam(mapper.parameters(), lr=setting.config.prompts.lr)
@@ -192,12 +193,12 @@ class NaiveAdaptation:
         target: where training starts.
     """
 
-    def __init__(self, setting: Setting, mapper: LatentMapper, target: StyleGAN2):
+    def __init__(self, setting: Setting, mapper: nn.Module, target: Generator):
         self._setting, self._mapper, self.target = setting, mapper, target
         self._clip = NaiveClip(setting.encoders[0], setting.config.prompts.context_init)
         self.target_ema = copy.deepcopy(setting.source).requires_grad_(False)
         settings = setting.config.adapt
-        self._candidates = setting.source.layer_candidates()
+        self._candidates = setting.source.layer_candidates() or []
         self._count = settings.num_layers or 2 * len(self._candidates) // 3
         self._optimizer = torch.optim.Adam(target.parameters(), lr=settings.lr, betas=settings.betas)
 
@@ -263,7 +264,7 @@ class NaiveAdaptation:
         return self._clip.encode_image(images)
 
     def _synthesize(
-        self, generator: StyleGAN2, branch: str, latents: Tensor, step: int, samples: Sequence[int]
+        self, generator: Generator, branch: str, latents: Tensor, step: int, samples: Sequence[int]
     ) -> Tensor:
         noise_seed = self._setting.noise_seed(branch, step)
         codes = self._setting.source.codes(latents)

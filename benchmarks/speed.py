@@ -17,8 +17,6 @@ import platform
 import resource
 import statistics
 import sys
-import time
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -28,6 +26,7 @@ from typing import Any, Literal
 import open_clip
 import torch
 import tyro
+from clock import Clock
 from naive import NaiveAdaptation, NaivePrompts
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +34,7 @@ from rich.table import Table
 from zeroshift.adaptation import Adaptation
 from zeroshift.config import AdaptConfig, AdaptStage, PromptStage
 from zeroshift.encoder import Encoder
-from zeroshift.generators import StyleGAN2
+from zeroshift.generators import Generator, StyleGAN2
 from zeroshift.methods.base import Setting
 from zeroshift.methods.ipl import IPL
 from zeroshift.miniature.captions import TEMPLATES
@@ -48,7 +47,6 @@ Case = Literal["miniature", "256", "1024"]
 Stage = Literal["prompts", "adapt"]
 PROGRAMS = ("zeroshift", "naive")
 TOLERANCE = 1e-4
-REST = "losses, backward, optimiser"  # what no watched call accounts for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,51 +72,6 @@ class Arguments:
     """Measure peak memory too."""
     out: Path | None = None
     """Folder for speed.json and speed.md."""
-
-
-class Clock:
-    """Seconds of a step, and of the watched calls within it; of nested ones the outermost counts."""
-
-    def __init__(self, device: torch.device, kind: str):
-        self._device, self._inside = device, True
-        self._read = {"wall": time.perf_counter, "processor": time.process_time}[kind]
-        self.parts: dict[str, list[float]] = defaultdict(list)
-        self.totals: list[float] = []
-        self._step: dict[str, float] = {}
-
-    def watch(self, owner: Any, method: str, part: str) -> None:
-        """From now on the calls of a method of an object are a part of the steps that this clock times."""
-        inner = getattr(owner, method)
-        self._step[part] = 0.0
-
-        @functools.wraps(inner)
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            if self._inside:
-                return inner(*args, **kwargs)
-            self._inside, began = True, self._now()
-            try:
-                return inner(*args, **kwargs)
-            finally:
-                self._step[part] += self._now() - began
-                self._inside = False
-
-        setattr(owner, method, watched)
-
-    def time(self, step: Callable[[], Any]) -> Any:
-        """Runs and times one step; gives its result."""
-        self._step = dict.fromkeys(self._step, 0.0)
-        self._inside, began = False, self._now()
-        result = step()
-        self.totals.append(self._now() - began)
-        self._inside = True
-        for part, seconds in {**self._step, REST: self.totals[-1] - sum(self._step.values())}.items():
-            self.parts[part].append(seconds)
-        return result
-
-    def _now(self) -> float:
-        if self._device.type != "cpu":
-            torch.get_device_module(self._device).synchronize()
-        return self._read()
 
 
 # -- the cases ------------------------------------------------------------------------------------------------------
@@ -220,10 +173,10 @@ def watch_source(setting: Setting, clock: Clock) -> None:
         clock.watch(setting.source, call, "source images")
 
 
-def near(source: StyleGAN2) -> StyleGAN2:
+def near(source: Generator) -> Generator:
     """A start for the target at which image directions are not 0/0, as after some steps."""
     target, random = copy.deepcopy(source), torch.Generator().manual_seed(1)
-    for parameter in target.synthesis.parameters():
+    for parameter in target.get_submodule("synthesis").parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=random).to(parameter)
     return target
 

@@ -18,6 +18,7 @@ from zeroshift.team import Team
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+from clock import REST, Clock
 from naive import NaiveAdaptation, NaivePrompts, synthesize
 
 PROMPTS, ADAPT = 5, 3  # batches
@@ -109,3 +110,30 @@ def test_adapt_stage(settings):
         assert relative(seen.values(), wanted.values()) < 1e-3
     for ours, naive in ((adaptation.target, twin.target), (adaptation.target_ema, twin.target_ema)):
         assert relative(ours.parameters(), naive.parameters()) < 1e-4
+
+
+def test_clock_counts_outermost_calls(monkeypatch):
+    now = [0.0]
+
+    class Work:
+        def inner(self):
+            now[0] += 1
+
+        def outer(self):
+            now[0] += 2
+            self.inner()
+
+        def step(self):
+            self.inner()
+            self.outer()
+            now[0] += 5
+            return "seen"
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    work, clock = Work(), Clock(torch.device("cpu"), "wall")
+    clock.watch(work, "inner", "in")
+    clock.watch(work, "outer", "out")
+    work.inner()  # between steps: not timed
+    assert [clock.time(work.step) for _ in range(2)] == ["seen"] * 2
+    assert clock.parts == {"in": [1, 1], "out": [3, 3], REST: [5, 5]}
+    assert clock.totals == [9, 9]

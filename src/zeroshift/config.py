@@ -210,7 +210,7 @@ class AdaptConfig:
         return _build(cls, values, "").validate()
 
 
-# The miniature numbers are those at which zombies and sketches pleased the eye; docs/miniature.md says what else was tried.
+# The miniature numbers: those at which zombies pleased the eye; docs/miniature.md says what else was tried.
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {"prompts": PromptStage(), "adapt": AdaptStage()},
     "miniature": {

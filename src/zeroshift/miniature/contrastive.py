@@ -92,7 +92,7 @@ def train_contrastive(
     Four terms: captions against images; images against the label texts of all seen domains; against the words of
     media and beings alone, so that unseen pairs are understood by their parts; and a linear reading of medium, being
     and all visible factors from the image feature, which teaches a small tower on few images what there is to see. The
-    first steps have the last term alone.
+    first steps have the last term alone. More steps than before extend a finished training.
 
     Returns:
         The step reached; `settings.steps` once training is complete.
@@ -168,10 +168,11 @@ def train_contrastive(
             found = retrieval_report(*towers, seed=settings.seed + 1000, domains=[SOURCE])
             return {**domain_report(exam, *towers, TEMPLATES), "retrieval": found[SOURCE.full_label]}
 
+    fixed = {name: value for name, value in asdict(settings).items() if name != "steps"} | {"blocks": blocks.count}
     model.train()
     reached = run_training(
         out, {"model": model, "head": head, **optimiser.parts, "average": ema}, update,
-        steps=settings.steps, settings={**asdict(settings), "blocks": blocks.count}, minutes=minutes,
+        steps=settings.steps, settings=fixed, minutes=minutes,
         save_every=250, evaluate=evaluate, evaluate_every=250,
     )  # fmt: skip
     save_encoder(averaged.eval(), weights)

@@ -43,7 +43,7 @@ def train_guide(
         out: folder of checkpoint and log.
         images: folder of the rendered training images, shared with the judge and the probe; filled where it is empty.
         blocks: how many blocks of 384 images to train on.
-        steps: of 120 images and captions.
+        steps: of 120 images and captions; more than before extend a finished training.
         minutes: stop after so many minutes; the same command goes on later.
         threads: processor cores to use.
         weights: where the result goes; the place of the shipped file if not given.

@@ -39,7 +39,7 @@ def train_probe(
         out: folder of checkpoint and log.
         images: folder of the rendered training images, shared with the guide and the judge; filled where it is empty.
         blocks: how many blocks of 384 images to train on.
-        steps: of 192 images.
+        steps: of 192 images; more than before extend a finished training.
         rate: peak learning rate.
         minutes: stop after so many minutes; the same command goes on later.
         threads: processor cores to use.
@@ -74,7 +74,7 @@ def train_probe(
     probe.train()
     reached = run_training(
         out, {"probe": probe, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
-        settings={"seed": seed, "steps": steps, "rate": rate, "blocks": blocks}, evaluate=evaluate,
+        settings={"seed": seed, "rate": rate, "blocks": blocks}, evaluate=evaluate,
         save_every=250, evaluate_every=250,
     )  # fmt: skip
     save_probe(averaged.eval(), target)
