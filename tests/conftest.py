@@ -1,6 +1,7 @@
 """Tiny random models, saved once a session, that behave like the real ones."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ ENCODER_CONFIG = {
 }
 KNOWN_WORDS = ["a", "photo", "of", "zombie", "person", "sketch", "the", "picture", "showing", "elf"]
 KNOWN_LABELS = ["photo", "zombie", "sketch", "elf"]
+
+
+# Started in the background, a shell has us ignore Ctrl-C, and so would all that we start; the tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
