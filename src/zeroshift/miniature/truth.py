@@ -41,7 +41,7 @@ def factor_agreement(probe: Probe, images: Tensor, latents: Tensor, domain: Doma
     outputs = [probe(part) for part in images.split(128)]
     classes, scalars = [], []
     for name in domain.visible:
-        factor, true = FACTORS[FACTOR_INDEX[name]], u[:, FACTOR_INDEX[name]]
+        factor, true = FACTORS[FACTOR_INDEX[name]], u[:, FACTOR_INDEX[name]].contiguous()
         read = torch.cat([output[name] for output in outputs])
         if factor.is_class:
             cuts = torch.tensor(factor.shares).cumsum(0)[:-1]
