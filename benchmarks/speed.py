@@ -65,9 +65,13 @@ class Arguments:
     clock: Literal["wall", "processor"] = "wall"
     """processor: the process's own time on a CPU, which other load hardly changes; with one thread."""
     prompt_batch: int = 32
-    """Images a step of the prompt stage; published: 32. Fewer where memory is short."""
+    """Images a step of the prompt stage; as published, like the next two. Fewer where memory is short."""
+    batch: int = 2
+    """Images a step of the adapt stage."""
+    layer_batch: int = 8
+    """Latents of the layer choice."""
     quick: bool = False
-    """Small batches and one repeat: to see that it works."""
+    """Small batches and one step: to see that it works."""
     memory: bool = True
     """Measure peak memory too."""
     out: Path | None = None
@@ -78,11 +82,11 @@ class Arguments:
 
 
 def make_setting(case: Case, arguments: Arguments) -> Setting:
-    """Models with random weights and the published settings, or the miniature's batch."""
+    """Models with random weights, and the published settings."""
     torch.manual_seed(0)
     miniature = case == "miniature"
-    prompts = PromptStage(batch=4 if arguments.quick else arguments.prompt_batch)
-    adapt = AdaptStage(batch=4 if miniature else 2, layer_batch=2 if arguments.quick else 8)
+    prompts = PromptStage(batch=arguments.prompt_batch)
+    adapt = AdaptStage(batch=arguments.batch, layer_batch=arguments.layer_batch)
     config = AdaptConfig(target="zombie", prompts=prompts, adapt=adapt, device=arguments.device).validate()
     if miniature:
         guide = build_guide()
@@ -310,12 +314,13 @@ def markdown(results: list[dict[str, Any]], described: dict[str, Any]) -> str:
 
 def main(arguments: Arguments) -> None:
     if arguments.quick:
-        arguments = dataclasses.replace(arguments, repeats=1)
+        arguments = dataclasses.replace(arguments, repeats=1, prompt_batch=4, batch=1, layer_batch=2)
     console, results, described = Console(), [], machine(arguments)
     console.print(described)
     for case in arguments.cases:
         for stage in arguments.stages:
-            result = {"case": case, "stage": stage, **apart(measure_times, case, stage, arguments)}
+            batches = [arguments.prompt_batch] if stage == "prompts" else [arguments.batch, arguments.layer_batch]
+            result = {"case": case, "stage": stage, "batches": batches, **apart(measure_times, case, stage, arguments)}
             if arguments.memory:
                 result["memory"] = {name: apart(measure_memory, case, stage, name, arguments) for name in PROGRAMS}
             show(result, console)
