@@ -301,7 +301,7 @@ def markdown(results: list[dict[str, Any]], described: dict[str, Any]) -> str:
         lines += [
             f"### {result['case']}, stage `{result['stage']}`",
             "",
-            f"{len(result['steps']['naive'])} timed steps of each; the first steps differ by {worst:.0e} at most.",
+            f"{result['batches']}; {len(result['steps']['naive'])} timed steps each; the first differ by {worst:.0e}.",
             "",
             "| part | naive twin | zeroshift | ratio |",
             "| --- | ---: | ---: | ---: |",
@@ -319,8 +319,16 @@ def main(arguments: Arguments) -> None:
     console.print(described)
     for case in arguments.cases:
         for stage in arguments.stages:
-            batches = [arguments.prompt_batch] if stage == "prompts" else [arguments.batch, arguments.layer_batch]
-            result = {"case": case, "stage": stage, "batches": batches, **apart(measure_times, case, stage, arguments)}
+            batches = {
+                "prompts": f"batch {arguments.prompt_batch}",
+                "adapt": f"batch {arguments.batch}, layer choice by {arguments.layer_batch}",
+            }
+            result = {
+                "case": case,
+                "stage": stage,
+                "batches": batches[stage],
+                **apart(measure_times, case, stage, arguments),
+            }
             if arguments.memory:
                 result["memory"] = {name: apart(measure_memory, case, stage, name, arguments) for name in PROGRAMS}
             show(result, console)
