@@ -2,15 +2,15 @@
 
 import functools
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-__all__ = ["REST", "Clock"]
+__all__ = ["REST", "WHOLE", "Clock"]
 
 REST = "losses, backward, optimiser"  # what no watched call accounts for
+WHOLE = "whole step"
 
 
 class Clock:
@@ -19,8 +19,6 @@ class Clock:
     def __init__(self, device: torch.device, kind: str):
         self._device, self._inside = device, True
         self._read = {"wall": time.perf_counter, "processor": time.process_time}[kind]
-        self.parts: dict[str, list[float]] = defaultdict(list)
-        self.totals: list[float] = []
         self._step: dict[str, float] = {}
 
     def watch(self, owner: Any, method: str, part: str) -> None:
@@ -41,16 +39,14 @@ class Clock:
 
         setattr(owner, method, watched)
 
-    def time(self, step: Callable[[], Any]) -> Any:
-        """Runs and times one step; gives its result."""
+    def time(self, step: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+        """The result of a step and its seconds by part, those of the whole step last."""
         self._step = dict.fromkeys(self._step, 0.0)
         self._inside, began = False, self._now()
         result = step()
-        self.totals.append(self._now() - began)
+        total = self._now() - began
         self._inside = True
-        for part, seconds in {**self._step, REST: self.totals[-1] - sum(self._step.values())}.items():
-            self.parts[part].append(seconds)
-        return result
+        return result, {**self._step, REST: total - sum(self._step.values()), WHOLE: total}
 
     def _now(self) -> float:
         if self._device.type != "cpu":

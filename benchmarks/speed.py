@@ -3,11 +3,12 @@
     python benchmarks/speed.py --out speed                       # everything of docs/speed.md
     python benchmarks/speed.py --cases miniature --quick         # a minute
 
-Every case and stage runs in a process of its own with random weights (speed does not depend on them; nothing is
-downloaded). Both programs take turns. Their first steps are compared, losses, directions and updated weights within
-1e-4; medians of all steps but the first count. Peak memory is that of further processes, one a program.
+Models have random weights (speed does not depend on them; nothing is downloaded). Both programs run in processes of
+their own and take turns. Their first steps are compared: losses, directions, images and updated weights within 1e-4,
+layers identical. Medians of all steps but the first count.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -23,10 +24,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import open_clip
 import torch
 import tyro
-from clock import Clock
+from clock import WHOLE, Clock
 from naive import NaiveAdaptation, NaivePrompts
 from rich.console import Console
 from rich.table import Table
@@ -72,8 +74,6 @@ class Arguments:
     """Latents of the layer choice."""
     quick: bool = False
     """Small batches and one step: to see that it works."""
-    memory: bool = True
-    """Measure peak memory too."""
     out: Path | None = None
     """Folder for speed.json and speed.md."""
 
@@ -188,66 +188,90 @@ def near(source: Generator) -> Generator:
 # -- measuring ------------------------------------------------------------------------------------------------------
 
 
-def measure_times(case: Case, stage: Stage, arguments: Arguments) -> dict[str, Any]:
-    """Compares the first step, then times both programs in turns: seconds by program and part, and differences."""
-    torch.set_num_threads(arguments.threads)
-    programs = {name: make_program(name, case, stage, arguments) for name in PROGRAMS}
-    differences = {}
-    for repeat in range(arguments.repeats):
-        seen = {}
-        for name in reversed(PROGRAMS) if repeat % 2 else PROGRAMS:
-            seen[name] = programs[name].clock.time(functools.partial(programs[name].update, repeat))
-        if repeat == 0:
-            differences = compare(*(seen[name] for name in PROGRAMS))
-            differences["weights"] = relative(*(programs[name].trained.parameters() for name in PROGRAMS))
-            if wrong := {name: value for name, value in differences.items() if not value < TOLERANCE}:
-                raise SystemExit(f"{case}, {stage}: the two programs differ by {wrong}, more than {TOLERANCE}.")
-    seconds = {
-        name: {part: statistics.median(values[1:] or values) for part, values in program.clock.parts.items()}
-        for name, program in programs.items()
+def measure(case: Case, stage: Stage, arguments: Arguments) -> dict[str, Any]:
+    """Lets both programs take turns: seconds of each part at each step, peak memory, differences of the first step."""
+    with contextlib.ExitStack() as stack:
+        pools = {
+            name: stack.enter_context(
+                ProcessPoolExecutor(1, get_context("spawn"), start, (name, case, stage, arguments))
+            )
+            for name in PROGRAMS
+        }
+        taken: dict[str, list[Taken]] = {name: [] for name in PROGRAMS}
+        for step in range(arguments.repeats):
+            for name in reversed(PROGRAMS) if step % 2 else PROGRAMS:
+                taken[name].append(pools[name].submit(take, step).result())
+    differences = compare(*(taken[name][0].seen for name in PROGRAMS))
+    if wrong := {name: value for name, value in differences.items() if not value < TOLERANCE}:
+        raise SystemExit(f"{case}, {stage}: the two programs differ by {wrong}, more than {TOLERANCE}.")
+    batches = {
+        "prompts": f"batch {arguments.prompt_batch}",
+        "adapt": f"batch {arguments.batch}, layer choice by {arguments.layer_batch}",
     }
-    steps = {name: program.clock.totals[1:] or program.clock.totals for name, program in programs.items()}
-    return {"differences": differences, "seconds": seconds, "steps": steps, "load": os.getloadavg()}
+    return {
+        "batches": batches[stage],
+        "seconds": {name: [one.seconds for one in taken[name][1:] or taken[name]] for name in PROGRAMS},
+        "memory": {name: taken[name][-1].memory for name in PROGRAMS},
+        "differences": differences,
+        "load average": os.getloadavg()[0],
+    }
 
 
-def compare(ours: Any, naive: Any) -> dict[str, float]:
-    """Relative differences of losses, prompt features or text directions, and images of a step."""
-    if getattr(ours, "layers", None) != getattr(naive, "layers", None):
-        raise SystemExit(f"The two programs chose different layers: {ours.layers} and {naive.layers}.")
-    loss, fields = naive.losses["loss"], [field.name for field in dataclasses.fields(naive)]
-    found = {"loss": abs(ours.losses["loss"] - loss) / abs(loss)}
-    for name in fields:
-        values = getattr(naive, name)
-        if isinstance(values, torch.Tensor):
-            found[name] = relative([getattr(ours, name)], [values])
-        elif isinstance(values, list) and isinstance(values[0], torch.Tensor):
-            found[name] = relative(getattr(ours, name), values)
-    return found
+@dataclasses.dataclass
+class Taken:
+    """What a process tells of a step."""
+
+    seconds: dict[str, float]
+    memory: float  # peak GiB so far: of the process on a CPU, of tensors on an accelerator
+    seen: dict[str, Any]  # losses, layers, and everything else as flat arrays; of the first step only
 
 
-def relative(ours: Any, naive: Any) -> float:
-    """Norm of the difference of lists of tensors, relative to that of the second."""
-    ours, naive = (torch.cat([tensor.detach().flatten() for tensor in side]) for side in (ours, naive))
-    return float((ours - naive).norm() / naive.norm())
+_program: Program  # of a process that `start` began
 
 
-def measure_memory(case: Case, stage: Stage, name: str, arguments: Arguments) -> float:
-    """Peak GiB of two steps of one program: of the process on a CPU, of tensors on an accelerator."""
+def start(name: str, case: Case, stage: Stage, arguments: Arguments) -> None:
+    """Makes a program in a process of its own."""
+    global _program
     torch.set_num_threads(arguments.threads)
-    program = make_program(name, case, stage, arguments)
-    for step in range(2):
-        program.update(step)
-    device = next(program.trained.parameters()).device
+    _program = make_program(name, case, stage, arguments)
+
+
+def take(step: int) -> Taken:
+    """Lets this process's program take a step."""
+    update, seconds = _program.clock.time(functools.partial(_program.update, step))
+    taken = Taken(seconds, peak_memory(next(_program.trained.parameters()).device), {})
+    if step == 0:
+        taken.seen = {field.name: plain(getattr(update, field.name)) for field in dataclasses.fields(update)}
+        taken.seen["weights"] = plain(list(_program.trained.parameters()))
+    return taken
+
+
+def plain(value: Any) -> Any:
+    """A tensor or a list of tensors as one flat array; anything else as it is."""
+    tensors = value if isinstance(value, list) else [value]
+    if not isinstance(tensors[0], torch.Tensor):
+        return value
+    return torch.cat([tensor.detach().flatten() for tensor in tensors]).cpu().numpy()
+
+
+def peak_memory(device: torch.device) -> float:
     if device.type != "cpu":
         return torch.get_device_module(device).max_memory_allocated() / 2**30
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a function that runs in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+def compare(ours: dict[str, Any], naive: dict[str, Any]) -> dict[str, float]:
+    """Relative differences of what both saw at a step; the layers that they chose must be the same."""
+    found = {}
+    for name, value in naive.items():
+        if name == "losses":
+            found["loss"] = abs(ours[name]["loss"] - value["loss"]) / abs(value["loss"])
+        elif name == "layers":
+            if ours[name] != value:
+                raise SystemExit(f"The two programs chose different layers: {ours[name]} and {value}.")
+        else:
+            found[name] = float(np.linalg.norm(ours[name] - value) / np.linalg.norm(value))
+    return found
 
 
 def machine(arguments: Arguments) -> dict[str, Any]:
@@ -276,21 +300,21 @@ def read(path: Path) -> list[str]:
 
 def rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """(part, naive twin, zeroshift, how many times faster or smaller), the whole step and memory last."""
-    ours, naive = (dict(result["seconds"][name]) for name in PROGRAMS)
-    ours["whole step"], naive["whole step"] = (statistics.median(result["steps"][name]) for name in PROGRAMS)
+    ours, naive = (
+        {part: statistics.median(step[part] for step in result["seconds"][name]) for part in result["seconds"][name][0]}
+        for name in PROGRAMS
+    )
     table = [
-        (part, f"{naive[part]:.3f} s", f"{ours[part]:.3f} s", f"{naive[part] / ours[part]:.1f} x") for part in naive
+        (part, f"{naive[part]:.3f} s", f"{ours[part]:.3f} s", f"{naive[part] / ours[part]:.1f} x") for part in ours
     ]
-    if "memory" in result:
-        ours, naive = (result["memory"][name] for name in PROGRAMS)
-        table.append(("peak memory", f"{naive:.2f} GiB", f"{ours:.2f} GiB", f"{naive / ours:.1f} x"))
-    return table
+    ours, naive = (result["memory"][name] for name in PROGRAMS)
+    return [*table, ("peak memory", f"{naive:.2f} GiB", f"{ours:.2f} GiB", f"{naive / ours:.1f} x")]
 
 
 def show(result: dict[str, Any], console: Console) -> None:
     table = Table("", "naive twin", "zeroshift", "ratio", title=f"{result['case']}, {result['stage']}")
     for row in rows(result):
-        table.add_row(*row, style="bold" if row[0] == "whole step" else None)
+        table.add_row(*row, style="bold" if row[0] == WHOLE else None)
     console.print(table)
 
 
@@ -301,11 +325,11 @@ def markdown(results: list[dict[str, Any]], described: dict[str, Any]) -> str:
         lines += [
             f"### {result['case']}, stage `{result['stage']}`",
             "",
-            f"{result['batches']}; {len(result['steps']['naive'])} timed steps each; the first differ by {worst:.0e}.",
+            f"{result['batches']}; {len(result['seconds']['naive'])} timed steps each; differences up to {worst:.0e}.",
             "",
             "| part | naive twin | zeroshift | ratio |",
             "| --- | ---: | ---: | ---: |",
-            *("| " + " | ".join(f"**{cell}**" if row[0] == "whole step" else cell for cell in row) + " |"
+            *("| " + " | ".join(f"**{cell}**" if row[0] == WHOLE else cell for cell in row) + " |"
               for row in rows(result)),
             "",
         ]  # fmt: skip
@@ -319,18 +343,7 @@ def main(arguments: Arguments) -> None:
     console.print(described)
     for case in arguments.cases:
         for stage in arguments.stages:
-            batches = {
-                "prompts": f"batch {arguments.prompt_batch}",
-                "adapt": f"batch {arguments.batch}, layer choice by {arguments.layer_batch}",
-            }
-            result = {
-                "case": case,
-                "stage": stage,
-                "batches": batches[stage],
-                **apart(measure_times, case, stage, arguments),
-            }
-            if arguments.memory:
-                result["memory"] = {name: apart(measure_memory, case, stage, name, arguments) for name in PROGRAMS}
+            result = {"case": case, "stage": stage, **measure(case, stage, arguments)}
             show(result, console)
             results.append(result)
             if arguments.out is not None:
