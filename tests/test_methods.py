@@ -50,13 +50,13 @@ def test_methods_are_the_files_of_the_package() -> None:
 
 def test_nada_from_labels(setting: Setting, encoder: Encoder) -> None:
     method = NADA(setting)
-    (direction,) = method.text_directions(torch.zeros(3, 16), 0)
+    (direction,) = method.text_directions([torch.zeros(3, 16)], 0)
     features = [
         torch.stack([unit(encoder.encode_text([template.format(label)])[0]) for template in encoder.templates])
         for label in ("photo", "zombie")
     ]
     torch.testing.assert_close(direction, unit((features[1] - features[0]).mean(dim=0, keepdim=True)))
-    assert method.text_directions(torch.zeros(3, 16), 9)[0] is direction, "computed once"
+    assert method.text_directions([torch.zeros(3, 16)], 9)[0] is direction, "computed once"
     torch.testing.assert_close(method.targets[0], encoder.encode_text(["zombie"])[0])
 
 
@@ -73,7 +73,7 @@ def test_nada_from_images(tiny_generator: Path, encoder: Encoder, tmp_path: Path
     target = torch.cat([unit(encoder.encode_image(image)) for image in images]).mean(dim=0)
     latents = setting.latents("source images", 0, range(64))
     source = unit(encoder.encode_image(setting.source(latents))).mean(dim=0)
-    torch.testing.assert_close(method.text_directions(latents, 0)[0], unit(target - source)[None], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(method.text_directions([latents], 0)[0], unit(target - source)[None], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(method.targets[0], target, atol=1e-5, rtol=1e-4)
 
 
@@ -133,7 +133,7 @@ def test_ipl_directions(tiny_generator: Path, encoder: Encoder, base_text: Any) 
     setting = make(tiny_generator, [encoder], prompts=dataclasses.replace(CONFIG.prompts, base_text=base_text))
     method = IPL(setting)
     context = setting.source.context(setting.latents("adapt", 0, range(3)))
-    (directions,) = method.text_directions(context, 0)
+    (directions,) = method.text_directions([context], 0)
     texts = {
         "published": ("a photo of a", "a photo of a"),
         "label": ("a photo of a photo.", "a photo of a zombie."),
@@ -154,7 +154,8 @@ def test_several_encoders_have_mappers_of_their_own(tiny_generator: Path, encode
     method = IPL(setting)
     assert len(method.mappers) == 2
     assert not torch.equal(method.mappers[0].layers[0].weight, method.mappers[1].layers[0].weight)
-    directions = method.text_directions(setting.source.context(setting.latents("adapt", 0, range(2))), 0)
+    context = setting.source.context(setting.latents("adapt", 0, range(2)))
+    directions = method.text_directions([context, context], 0)
     assert [tuple(d.shape) for d in directions] == [(2, 24), (2, 24)]
     singles = []
     for index, weight in enumerate((1.0, 0.5)):
@@ -176,3 +177,18 @@ def test_losses_that_are_not_finite() -> None:
     check_finite({"loss": 1.0}, "adapt", 0)
     with pytest.raises(ZeroshiftError, match="loss became nan at step 3 of stage 'adapt'"):
         check_finite({"loss": float("nan")}, "adapt", 2)
+
+
+def test_context_of_a_generator_without_codes_is_the_image_feature(tiny_generator: Path, encoder: Encoder) -> None:
+    setting = make(tiny_generator, [encoder])
+    latents = setting.latents("adapt", 0, range(2))
+    features = torch.randn(2, encoder.embed_dim)
+    (code,) = setting.contexts(latents, None, lambda: [features])
+    assert torch.equal(code, setting.source.context(latents))
+    setting.source.context = lambda *_: None  # type: ignore[method-assign]
+    setting.source.context_dim = None
+    (seen,) = setting.contexts(latents, None, lambda: [features])
+    assert torch.equal(seen, unit(features))
+    assert setting.context_dims == [encoder.embed_dim]
+    (directions,) = IPL(setting).text_directions([seen], 0)
+    assert directions.shape == (2, encoder.embed_dim)

@@ -171,7 +171,7 @@ def test_a_step_equals_its_naive_twin(config: AdaptConfig) -> None:
         codes, context = setting.source.codes(z[None]), setting.source.context(z[None])
         images = [generator.synthesize(codes) for generator in (setting.source, target)]
         source, moved = (encoder.encode_image(image) for image in images)
-        loss = loss + directional(source, moved, method.text_directions(context, 0)[0]) / 4
+        loss = loss + directional(source, moved, method.text_directions([context], 0)[0]) / 4
     gradients = dict(
         zip(
             dict(target.named_parameters()),

@@ -132,14 +132,17 @@ class Adaptation:
         setting, settings = self._setting, self._setting.config.adapt
         with torch.no_grad(), setting.autocast():
             labels = setting.labels(len(latents))
-            context, codes = setting.source.context(latents, labels), setting.source.codes(latents, labels)
+            codes = setting.source.codes(latents, labels)
             source_images = self._synthesize(setting.source, codes, "source", step, samples)
             source_features = self._encode(source_images, samples, step)
+            contexts = setting.contexts(
+                latents, labels, lambda: [encoder.encode_image(source_images) for encoder in setting.encoders]
+            )
         with setting.autocast():
             target_images = self._synthesize(self.target, codes, "target", step, samples)
             target_features = self._encode(target_images, samples, step)
-        pairs = Pairs(step, samples, context, source_images, target_images, source_features, target_features)
-        texts = self._method.text_directions(context, step)
+        pairs = Pairs(step, samples, contexts, source_images, target_images, source_features, target_features)
+        texts = self._method.text_directions(contexts, step)
         views = max(1, settings.views)
         terms = [
             weight * directional(source, target, text if len(text) == 1 else text.repeat(views, 1))

@@ -22,7 +22,7 @@ class LatentMapper(nn.Module):
     0.2 times sqrt(2), as in the published program.
 
     Args:
-        context_dim: width of `Generator.context`.
+        context_dim: width of a sample's context.
         num_context: context vectors a sample.
         width: of the encoder's token embeddings.
         seed: of the initial weights.

@@ -23,7 +23,7 @@ class Generator(nn.Module, ABC):
 
     architecture: str  # "stylegan2", "stylegan3"
     resolution: int
-    context_dim: int
+    context_dim: int | None  # None: a sample has no code that `context` could give
     latent_shape: tuple[int, ...]
     num_classes: int  # 0: unconditional
     config: dict[str, Any]  # JSON-able constructor arguments: type(self)(**config) rebuilds the module
@@ -37,9 +37,12 @@ class Generator(nn.Module, ABC):
         """Gaussian latents [len(samples), *latent_shape]; row i depends on (seed, samples[i]) alone."""
         return normal(self.latent_shape, seed, "latents", samples=samples).to(self.device)
 
-    @abstractmethod
-    def context(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
-        """What the latent mapper of IPL sees of a sample, [N, context_dim]; never truncated."""
+    def context(self, latents: Latents, labels: Tensor | None = None) -> Tensor | None:
+        """What the latent mapper of IPL sees of a sample, [N, context_dim]; never truncated.
+
+        None where `context_dim` is: the mapper then sees the encoder's feature of the source image.
+        """
+        return None
 
     @abstractmethod
     def codes(

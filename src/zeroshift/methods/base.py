@@ -1,7 +1,7 @@
 """What a method is to the trainer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from ..config import AdaptConfig
 from ..encoder import Encoder
 from ..errors import ZeroshiftError
 from ..generators.base import Generator
+from ..losses import unit
 from ..randomness import normal, stream
 from ..team import Team
 
@@ -31,6 +32,26 @@ class Setting:
         """Latents [len(samples), *latent_shape]; each depends on the seed, the purpose, the step and its sample."""
         drawn = normal(self.source.latent_shape, self.config.seed, purpose, step, samples=samples)
         return drawn.to(self.team.device)
+
+    @property
+    def context_dims(self) -> list[int]:
+        """The width of a sample's context for each encoder."""
+        return [self.source.context_dim or encoder.embed_dim for encoder in self.encoders]
+
+    def contexts(
+        self, latents: Tensor, labels: Tensor | None, image_features: Callable[[], Sequence[Tensor]]
+    ) -> list[Tensor]:
+        """What a method sees of each sample, one [n, context_dims[i]] an encoder.
+
+        The generator's own code, the same for all; where it has none, the encoder's unit feature of the source image.
+
+        Args:
+            image_features: gives the features [n, E] of the source images as they are, one an encoder.
+        """
+        code = self.source.context(latents, labels)
+        if code is not None:
+            return [code] * len(self.encoders)
+        return [unit(features) for features in image_features()]
 
     def noise_seed(self, purpose: str, step: int) -> int:
         """For `Generator.synthesize`; a number that no other purpose and step have."""
@@ -52,7 +73,7 @@ class Pairs:
 
     step: int
     samples: Sequence[int]  # their numbers in the whole batch
-    context: Tensor  # [n, context_dim]
+    contexts: list[Tensor]  # one an encoder, [n, context_dim]
     source_images: Tensor  # [n, 3, H, W], G_s(w)
     target_images: Tensor  # [n, 3, H, W], G_t(w), with graph
     source_features: list[Tensor]  # one an encoder: [n, E], or [views * n, E], all first views first
@@ -89,8 +110,8 @@ class Method:
     def begin_step(self, step: int, target: Generator) -> None:
         """Called before every step of adaptation, with G_t as it stands."""
 
-    def text_directions(self, context: Tensor, step: int) -> list[Tensor]:
-        """For samples with context [n, context_dim] at a step: unit directions [n, E] or [1, E], one an encoder."""
+    def text_directions(self, contexts: Sequence[Tensor], step: int) -> list[Tensor]:
+        """For samples with contexts [n, context_dim] at a step: unit directions [n, E] or [1, E]; one an encoder."""
         raise NotImplementedError
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:

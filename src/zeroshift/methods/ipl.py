@@ -14,7 +14,7 @@ from .base import Method, Setting, Stage, check_finite
 
 __all__ = ["IPL", "METHOD", "PromptLearning", "PromptUpdate"]
 
-_PIXELS = 2**20  # of the source images that are made at once: more would cost memory and save no time
+_PIXELS = 2**18  # of the source images that are made at once; more would cost memory, and on a CPU time
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class PromptLearning:
         setting = self._setting
         with torch.no_grad(), setting.autocast():
             labels = setting.labels(len(latents))
-            context, codes = setting.source.context(latents, labels), setting.source.codes(latents, labels)
-            image_features = self._image_features(codes, step, samples)
+            image_features = self._image_features(setting.source.codes(latents, labels), step, samples)
+            contexts = setting.contexts(latents, labels, lambda: image_features)
         terms, learned = [], []
-        for mapper, pair, images_seen, labels_seen, weight in zip(
-            self.mappers, self.pairs, image_features, self._labels, setting.config.weights, strict=True
+        for mapper, pair, context, images_seen, labels_seen, weight in zip(
+            self.mappers, self.pairs, contexts, image_features, self._labels, setting.config.weights, strict=True
         ):
             with setting.autocast():
                 learned.append(pair.learned(mapper(context)))
@@ -114,16 +114,16 @@ class IPL(Method):
             base_texts(prompts.base_text, prompts.context_init, label) for label in (config.source, config.target)
         )
         mappers = []
-        for index, encoder in enumerate(setting.encoders):
+        for index, (encoder, dim) in enumerate(zip(setting.encoders, setting.context_dims, strict=True)):
             seed = stream(config.seed, "mapper", index).initial_seed()
-            mapper = LatentMapper(setting.source.context_dim, prompts.num_context, encoder.width, seed)
+            mapper = LatentMapper(dim, prompts.num_context, encoder.width, seed)
             mappers.append(mapper.to(setting.team.device))
         learning, self.pairs = (
             [PromptPair(encoder, config.source, config.target, *texts) for encoder in setting.encoders]
             for texts in zip(source, target, strict=True)
         )
         self._learning = PromptLearning(setting, mappers, learning)
-        nothing = torch.zeros(1, setting.source.context_dim, device=setting.team.device)
+        nothing = [torch.zeros(1, dim, device=setting.team.device) for dim in setting.context_dims]
         self.text_directions(nothing, 0)  # a label that is too long is told here, before anything is written
 
     @property
@@ -136,10 +136,10 @@ class IPL(Method):
         return [self._learning]
 
     @torch.no_grad()
-    def text_directions(self, context: Tensor, step: int) -> list[Tensor]:
+    def text_directions(self, contexts: Sequence[Tensor], step: int) -> list[Tensor]:
         """[n, E], one an encoder: unit(unit(E_T(M_t(w))) - unit(E_T(M_s(w)))), IPL, equation 6."""
         directions = []
-        for mapper, pair in zip(self.mappers, self.pairs, strict=True):
+        for mapper, pair, context in zip(self.mappers, self.pairs, contexts, strict=True):
             source, target = pair.with_base(*self.learned(mapper, pair, context))
             directions.append(unit(unit(target) - unit(source)))
         return directions

@@ -1,5 +1,6 @@
 """NADA: one fixed direction for all images, from the labels or from example images (Gal et al., 2022)."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -21,7 +22,7 @@ _AT_ONCE = 8
 class NADA(Method):
     """StyleGAN-NADA."""
 
-    def text_directions(self, context: Tensor, step: int) -> list[Tensor]:
+    def text_directions(self, contexts: Sequence[Tensor], step: int) -> list[Tensor]:
         """The same [1, E] at every step: NADA, equation 2 (ΔT), or section 4.1 ("few-shot") for example images."""
         return self._directions
 
