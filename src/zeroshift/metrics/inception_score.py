@@ -1,0 +1,20 @@
+"""The Inception Score."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["inception_score"]
+
+
+def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
+    """Mean and standard deviation over splits, in order, of exp(mean KL(p(y|x) || p(y))), logits [N, classes].
+
+    Salimans et al., "Improved techniques for training GANs", 2016, section 4.
+    """
+    scores = []
+    for part in logits.double().tensor_split(splits):
+        log_p = part.log_softmax(dim=1)
+        log_mean = log_p.exp().mean(dim=0).log()
+        scores.append((log_p.exp() * (log_p - log_mean)).sum(dim=1).mean().exp())
+    values = torch.stack(scores)
+    return float(values.mean()), float(values.std(correction=0))
