@@ -117,7 +117,7 @@ def test_inception_score_is_scipys(splits: int) -> None:
 @pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features")
 def test_inception_score_is_torchmetrics() -> None:
     logits = random(100, 16)
-    metric = InceptionScore(feature=Passed(), splits=1, normalize=True)
+    metric = InceptionScore(feature=Passed(), splits=1)
     metric.update(logits[:, None, None])
     assert inception_score(logits, splits=1)[0] == pytest.approx(float(metric.compute()[0]), rel=1e-4)
     assert inception_score(torch.zeros(20, 8))[0] == pytest.approx(1), "nothing recognised"

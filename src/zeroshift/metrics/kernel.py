@@ -13,8 +13,8 @@ def kernel_distance(
 ) -> tuple[float, float]:
     """Mean and standard deviation over random subsets of the unbiased squared MMD of features [N, D] and [M, D].
 
-    Binkowski et al., "Demystifying MMD GANs", 2018, section 4: the kernel is (a·b / D + 1)³. A subset has `size` rows of
-    each, or as many as both have. The value may be below zero.
+    Binkowski et al., "Demystifying MMD GANs", 2018, section 4: the kernel is (a·b / D + 1)³. A subset has `size` rows
+    of each, or as many as both have. The value may be below zero.
     """
     size = min(size, len(x), len(y))
     x, y = x.double(), y.double()
