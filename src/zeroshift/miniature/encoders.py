@@ -22,6 +22,7 @@ from torch import nn
 from ..encoder import Encoder
 from ..errors import ZeroshiftError
 from ..runs import atomic_write
+from .alignment import CROP, align_faces
 from .captions import TEMPLATES, known_labels, known_words
 from .factors import FACTORS
 
@@ -45,7 +46,7 @@ JUDGE_CONFIG: dict[str, Any] = {
     "channels": [32, 64, 128, 192],
     "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": VOCABULARY, "width": 64, "heads": 2, "layers": 2},
 }
-PROBE_CONFIG: dict[str, Any] = {"channels": [32, 64, 128, 192]}
+PROBE_CONFIG: dict[str, Any] = {"channels": [32, 64, 128, 192], "face_channels": [32, 64, 96, 128]}
 
 NUM_READINGS = sum(len(factor.classes) or 1 for factor in FACTORS)  # one number a scalar, one logit a class
 
@@ -65,21 +66,21 @@ class _Residual(nn.Module):
 
 
 class ConvTower(nn.Module):
-    """A residual network with one block a width: [N, 3, 64, 64] -> [N, out_dim].
+    """A residual network with one block a width: [N, 3, image_size, image_size] -> [N, out_dim].
 
-    The last map [4, 4] is not averaged but flattened behind a narrow 1x1 convolution: where things are matters.
+    The last map, [4, 4] for 64 pixels, is not averaged but flattened behind a narrow 1x1 convolution: where things are
+    matters.
     """
 
-    image_size = 64
-
-    def __init__(self, channels: Sequence[int], out_dim: int):
+    def __init__(self, channels: Sequence[int], out_dim: int, image_size: int = 64):
         super().__init__()
+        self.image_size = image_size
         self.stem = nn.Conv2d(3, channels[0], 5, 2, 2, bias=False)
         self.norm = nn.BatchNorm2d(channels[0])
         pairs = zip([channels[0], *channels[:-1]], channels, strict=True)
         self.blocks = nn.Sequential(*[_Residual(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(pairs)])
         self.narrow = nn.Conv2d(channels[-1], 32, 1)
-        self.head = nn.Linear(channels[-1] + 32 * 16, out_dim)
+        self.head = nn.Linear(channels[-1] + 32 * (image_size // 16) ** 2, out_dim)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -106,15 +107,27 @@ class Judge(nn.Module):
 
 
 class Probe(nn.Module):
-    """Reads all factors from images [N, 3, 64, 64] in [-1, 1] of any domain; the domain is not told."""
+    """Reads all factors from images [N, 3, 64, 64] in [-1, 1] of any domain; the domain is not told.
 
-    def __init__(self, channels: Sequence[int]):
+    A first tower reads the whole picture; a second one adds what it sees in the face, laid out by the first one's
+    reading of its pose.
+    """
+
+    def __init__(self, channels: Sequence[int], face_channels: Sequence[int]):
         super().__init__()
         self.tower = ConvTower(channels, NUM_READINGS)
+        self.face = ConvTower(face_channels, NUM_READINGS, CROP)
+        nn.init.zeros_(self.face.head.weight)
+        nn.init.zeros_(self.face.head.bias)
+
+    def outputs(self, images: torch.Tensor) -> torch.Tensor:
+        """[N, NUM_READINGS], see `readings`."""
+        whole = self.tower(images)
+        return whole + self.face(align_faces(images, readings(whole)))
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Factor name -> positions u [N] of a scalar, or logits [N, classes]; also for factors that do not show."""
-        return readings(self.tower(images))
+        return readings(self.outputs(images))
 
 
 def readings(outputs: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -153,7 +153,7 @@ CLASS, R2 = "class accuracy", "R2"
 @torch.no_grad()
 def factor_table(probe: Probe, exam: DomainExam) -> dict[tuple[str, str], float]:
     """(domain's full label, factor) -> R2 of a visible scalar, accuracy of a visible class factor off its borders."""
-    parts = readings(in_chunks(probe.tower, exam.images))
+    parts = readings(in_chunks(probe.outputs, exam.images))
     u = positions(exam.latents)
     table = {}
     for index, domain in enumerate(DOMAINS):

@@ -1,14 +1,16 @@
 """Trains the probe: `python -m zeroshift.miniature.train_probe --out training/probe`."""
 
+import copy
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import torch
 import tyro
 
 from .augment import Augmentation, augment
 from .data import Blocks
-from .encoders import PROBE_CONFIG, Probe, save_probe, weights_path
+from .encoders import PROBE_CONFIG, ConvTower, Probe, save_probe, weights_path
 from .measure import DomainExam, probe_report
 from .optimisers import Optimisers, seeded
 from .reading import factor_loss, visibility
@@ -18,6 +20,7 @@ __all__ = ["train_probe"]
 
 # Faint: it must read finished pictures of a generator, which are softer than rendered ones, but exactly.
 AUGMENTATION = Augmentation(contrast=0.05, brightness=0.03, blur=0.15, noise=0.3, noise_level=0.06)
+Reader = Callable[[torch.Tensor], torch.Tensor]  # images [N, 3, 64, 64] -> [N, NUM_READINGS]
 KERNEL_RATE = 0.5  # Muon's learning rate as a part of AdamW's
 
 
@@ -26,7 +29,8 @@ def train_probe(
     *,
     images: Path = Path("training/blocks"),
     blocks: int = 400,
-    steps: int = 1600,
+    steps: int = 2600,
+    face_steps: int = 2000,
     seed: int = 3,
     rate: float = 2e-3,
     minutes: float | None = None,
@@ -35,49 +39,67 @@ def train_probe(
 ) -> int:
     """Trains the probe, or goes on where it stopped, and writes its weights.
 
+    First the tower that sees whole pictures, then, with that one frozen, the tower that sees aligned faces.
+
     Args:
-        out: folder of checkpoint and log.
+        out: folder of checkpoints and logs.
         images: folder of the rendered training images, shared with the guide and the judge; filled where it is empty.
         blocks: how many blocks of 384 images to train on.
-        steps: of 192 images; more than before extend a finished training.
+        steps: of the first tower, of 192 images; more than before extend a finished training.
+        face_steps: of the second tower.
+        seed: of first weights, batches and changes to the images.
         rate: peak learning rate.
         minutes: stop after so many minutes; the same command goes on later.
         threads: processor cores to use.
         weights: where the result goes; the place of the shipped file if not given.
 
     Returns:
-        The step reached.
+        The step reached, over both towers.
     """
     torch.set_num_threads(threads)
+    began = time.monotonic()
     target = weights or weights_path("probe")
     source = Blocks(images, blocks, seed=1)
     probe = seeded(lambda: Probe(**PROBE_CONFIG), seed)
-    optimiser = Optimisers([probe], weight_decay=0.02)
-    ema = average(probe, 0.995)
-    averaged = cast(Probe, ema.module)
     exam = DomainExam.make(seed=seed + 1000, per_domain=8)
 
-    def update(step: int) -> dict[str, torch.Tensor]:
-        generator = step_stream(seed, "batch", step)
-        batch = source.batch(generator, source.available(step), groups=4, people=8)
-        outputs = probe.tower(augment(batch.images, AUGMENTATION, generator))
-        loss = factor_loss(outputs, batch.positions, visibility(batch.domains))
-        now = cosine_rate(step, steps, rate, warmup=30)
-        optimiser.step(loss, now, KERNEL_RATE * now)
-        ema.update_parameters(probe)
-        return {"loss": loss}
+    def train(folder: Path, tower: ConvTower, read: Reader, steps: int, minutes: float | None) -> int:
+        """Trains one of the probe's towers, which then holds its average, for what `read` gives."""
+        optimiser = Optimisers([tower], weight_decay=0.02)
+        ema = average(tower, 0.995)
 
-    def evaluate(step: int) -> dict[str, float]:
-        save_probe(averaged.eval(), target)
-        return probe_report(averaged, exam)
+        def update(step: int) -> dict[str, torch.Tensor]:
+            generator = step_stream(seed, "batch", step)
+            batch = source.batch(generator, source.available(step), groups=4, people=8)
+            outputs = read(augment(batch.images, AUGMENTATION, generator))
+            loss = factor_loss(outputs, batch.positions, visibility(batch.domains))
+            now = cosine_rate(step, steps, rate, warmup=30)
+            optimiser.step(loss, now, KERNEL_RATE * now)
+            ema.update_parameters(tower)
+            return {"loss": loss}
 
-    probe.train()
-    reached = run_training(
-        out, {"probe": probe, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
-        settings={"seed": seed, "rate": rate, "blocks": blocks}, evaluate=evaluate,
-        save_every=250, evaluate_every=250,
-    )  # fmt: skip
-    save_probe(averaged.eval(), target)
+        def evaluate(step: int) -> dict[str, float]:
+            averaged = copy.deepcopy(probe)
+            (averaged.tower if tower is probe.tower else averaged.face).load_state_dict(ema.module.state_dict())
+            save_probe(averaged.eval(), target)
+            return probe_report(averaged, exam)
+
+        tower.train().requires_grad_(True)
+        reached = run_training(
+            folder, {"tower": tower, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
+            settings={"seed": seed, "rate": rate, "blocks": blocks}, evaluate=evaluate,
+            save_every=250, evaluate_every=250,
+        )  # fmt: skip
+        tower.load_state_dict(ema.module.state_dict())
+        tower.eval().requires_grad_(False)
+        return reached
+
+    probe.eval().requires_grad_(False)
+    reached = train(out, probe.tower, probe.tower, steps, minutes)
+    if reached == steps:
+        left = None if minutes is None else max(0.0, minutes - (time.monotonic() - began) / 60)
+        reached += train(out / "face", probe.face, probe.outputs, face_steps, left)
+    save_probe(probe, target)
     return reached
 
 
