@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import ZeroshiftError
 
-__all__ = ["PRESETS", "AdaptConfig", "AdaptStage", "PromptStage", "preset"]
+__all__ = ["PRESETS", "AdaptConfig", "AdaptStage", "PromptStage", "changed", "preset"]
 
 BaseText = Literal["published", "label", "none"]
 Noise = Literal["const", "random", "none"]
@@ -69,6 +69,27 @@ class AdaptStage:
     """Noise inputs of the generator while it trains."""
     views: int = 0
     """Randomly cropped and turned copies of an image that guide in its place; 0: the image itself."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a diffusion generator makes an image: by deterministic DDIM. Other generators take no notice.
+
+    The defaults are DiffusionCLIP's, but for `noise_steps`: there all images are real.
+    """
+
+    t0: float = 0.5
+    """Noise level, as a share of all, at which source and target part; 1: at pure noise."""
+    noise_steps: int = 20
+    """Steps from pure noise to t0, by the source."""
+    steps: int = 6
+    """Steps from t0 to the image; the training goes through them all."""
+    invert_steps: int = 40
+    """Steps from a real image to t0."""
+    each_step: bool = False
+    """Train at each step on the image predicted there, in the memory of one step, instead of through all of them."""
+    checkpointing: bool = False
+    """Keep no activations but those between steps, and compute the others again for the gradient."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +250,25 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
     """
     _require(name in PRESETS, f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
     return AdaptConfig(target=target, **{**PRESETS[name], **fields})
+
+
+def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
+    """The configuration with other values at dotted names, such as {"adapt.lr": 0.005, "method": "nada"}.
+
+    Raises:
+        ZeroshiftError: if there is no setting of such a name.
+    """
+    for name, value in changes.items():
+        path = name.split(".")
+        owners = [config]
+        for part in path[:-1]:
+            owners.append(getattr(owners[-1], part, None))
+        known = dataclasses.is_dataclass(owners[-1]) and path[-1] in {f.name for f in dataclasses.fields(owners[-1])}
+        _require(known, f"There is no setting {name!r}. Settings are named as in config.json, such as adapt.lr.")
+        for owner, part in zip(reversed(owners), reversed(path), strict=True):
+            value = dataclasses.replace(owner, **{part: value})
+        config = value
+    return config
 
 
 def _require(holds: bool, otherwise: str) -> None:

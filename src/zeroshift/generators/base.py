@@ -1,12 +1,13 @@
 """What a generator is to the rest of the package: latents in, codes between, images out, layers by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zeroshift.config import Sampling
 from zeroshift.errors import ZeroshiftError
 from zeroshift.randomness import normal
 
@@ -21,7 +22,7 @@ NOISE_MODES = ("const", "random", "none")
 class Generator(nn.Module, ABC):
     """A pretrained image generator. Images are NCHW float32 around [-1, 1]."""
 
-    architecture: str  # "stylegan2", "stylegan3"
+    architecture: str  # "stylegan2", "stylegan3", "diffusion"
     resolution: int
     context_dim: int | None  # None: a sample has no code that `context` could give
     latent_shape: tuple[int, ...]
@@ -79,6 +80,33 @@ class Generator(nn.Module, ABC):
         """`synthesize` of `codes`."""
         codes = self.codes(latents, labels, truncation=truncation, truncation_cutoff=truncation_cutoff)
         return self.synthesize(codes, noise=noise, noise_seed=noise_seed, samples=samples)
+
+    @property
+    def pictures_per_code(self) -> int:
+        """How many pictures of one code `pictures` gives."""
+        return 1
+
+    def pictures(
+        self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
+    ) -> Iterator[Tensor]:
+        """The images [N, 3, resolution, resolution] to train on, one after another, each with a graph of its own.
+
+        Arguments as for `synthesize`, which makes the only one, unless a family can do with less memory.
+        """
+        yield self.synthesize(codes, noise=noise, noise_seed=noise_seed, samples=samples)
+
+    def invert(self, images: Tensor) -> Codes:
+        """Codes of real images [N, 3, resolution, resolution] in [-1, 1], which `synthesize` turns back into them.
+
+        Raises:
+            ZeroshiftError: if this family cannot.
+        """
+        raise ZeroshiftError(
+            f"A {self.architecture} generator cannot take real images: it has no inversion. Diffusion models have."
+        )
+
+    def set_sampling(self, sampling: Sampling) -> None:
+        """How images are made from now on, by a family that has a choice; others take no notice."""
 
     @abstractmethod
     def layers(self) -> dict[str, nn.Module]:

@@ -14,22 +14,24 @@ from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
+from zeroshift.generators.diffusion import Diffusion
 from zeroshift.generators.rosinality import read_rosinality, write_rosinality
 from zeroshift.generators.stylegan2 import StyleGAN2
 from zeroshift.runs import atomic_write
 
 __all__ = ["FORMATS", "export_generator", "generator_metadata", "load_generator", "save_generator"]
 
-FORMATS = ("safetensors", "rosinality-pt")
+FORMATS = ("safetensors", "rosinality-pt", "diffusers")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of a torch.save file before version 1.6
 
 
 def load_generator(name_or_path: str | Path, device: str | torch.device = "cpu") -> Generator:
-    """A generator in evaluation mode, from a file, a known name, or "miniature" (the embedded one).
+    """A generator in evaluation mode, from a file or folder, a known name, or "miniature" (the embedded one).
 
-    Files: our safetensors, .pt of rosinality's layout, .pkl of stylegan2-ada-pytorch and stylegan3. No code in a file
-    is ever executed. Known names (`zeroshift models` lists them) are downloaded once.
+    Files: our safetensors, .pt of rosinality's layout, .pkl of stylegan2-ada-pytorch and stylegan3. Folders: diffusers'
+    unconditional pipelines (DDPM, DDIM, LDM). No code in them is ever executed. Known names (`zeroshift models` lists
+    them) and models of the Hugging Face Hub ("google/ddpm-cat-256") are downloaded once.
 
     Raises:
         ZeroshiftError: a missing, damaged or foreign file, an unknown name.
@@ -39,7 +41,7 @@ def load_generator(name_or_path: str | Path, device: str | torch.device = "cpu")
         with importlib.resources.as_file(packaged) as path:
             return _read(path).to(device).eval()
     path = Path(name_or_path)
-    if not path.exists() and path.name == str(name_or_path) and path.suffix not in _SUFFIXES:
+    if not path.exists() and not path.is_absolute() and len(path.parts) <= 2 and path.suffix not in _SUFFIXES:
         from zeroshift.generators import hub
 
         path = hub.resolve(str(name_or_path))
@@ -68,7 +70,10 @@ def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str
 
 
 def export_generator(generator: Generator, path: str | Path, format: str = "safetensors") -> None:
-    """Writes a generator as "safetensors" (ours) or "rosinality-pt" (what the published GAN programs open).
+    """Writes a generator as "safetensors" (ours), "rosinality-pt" or "diffusers".
+
+    rosinality-pt is what the published GAN programs open; diffusers a folder that `DDIMPipeline.from_pretrained` opens
+    (`LDMPipeline.from_pretrained`, if it has a decoder).
 
     Raises:
         ZeroshiftError: an unknown format, or a generator that the format cannot hold.
@@ -77,20 +82,27 @@ def export_generator(generator: Generator, path: str | Path, format: str = "safe
         raise ZeroshiftError(f"Unknown format {format!r}: choose one of {', '.join(FORMATS)}.")
     if format == "safetensors":
         save_generator(generator, path)
-    elif isinstance(generator, StyleGAN2):
+    elif format == "rosinality-pt" and isinstance(generator, StyleGAN2):
         write_rosinality(generator, path)
+    elif format == "diffusers" and type(generator) is Diffusion:
+        from zeroshift.generators.pipelines import write_pipeline
+
+        write_pipeline(generator, Path(path))
     else:
-        raise ZeroshiftError(f"The format rosinality-pt holds StyleGAN2 generators only, not {generator.architecture}.")
+        holds = "StyleGAN2 generators" if format == "rosinality-pt" else "unconditional diffusion models"
+        raise ZeroshiftError(f"The format {format} holds {holds} only, not {generator.architecture}.")
 
 
 def _read(path: Path) -> Generator:
+    if path.is_dir():
+        from zeroshift.generators.pipelines import read_pipeline
+
+        return read_pipeline(path)
     try:
         with open(path, "rb") as file:
             head = file.read(len(_TORCH_LEGACY))
     except FileNotFoundError as error:
         raise ZeroshiftError(f"There is no generator file {path}.") from error
-    except IsADirectoryError as error:
-        raise ZeroshiftError(f"{path} is a folder: give the generator file itself.") from error
     except OSError as error:
         raise ZeroshiftError(f"{path} cannot be read: {error.strerror}.") from error
     if not head:
@@ -126,7 +138,7 @@ def _read_safetensors(path: Path) -> Generator:
 def _architectures() -> dict[str, Callable[..., Generator]]:
     from zeroshift.generators.stylegan3 import StyleGAN3
 
-    return {StyleGAN2.architecture: StyleGAN2, StyleGAN3.architecture: StyleGAN3}
+    return {kind.architecture: kind for kind in (StyleGAN2, StyleGAN3, Diffusion)}
 
 
 @contextlib.contextmanager

@@ -61,6 +61,13 @@ _STYLEGAN2 = (
     *("celebahq-256", "lsundog-256"),
 )
 
+# Unconditional diffusion models in diffusers' own form, as their model cards have them.
+_HUGGING_FACE = "https://huggingface.co/"
+_DDPM = ("celebahq", "ema-celebahq", "church", "ema-church", "bedroom", "ema-bedroom", "cat", "ema-cat")
+_DIFFUSION = {**{f"google/ddpm-{data}-256": 256 for data in _DDPM}, "google/ddpm-cifar10-32": 32}
+_LATENT_DIFFUSION = {"CompVis/ldm-celebahq-256": 256}
+_WEIGHTS = ("*.safetensors", "*.bin")  # the first kind that a model has is fetched
+
 _ATTEMPTS = 5
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
@@ -79,15 +86,22 @@ def known_checkpoints() -> list[Checkpoint]:
         name = f"{model}-{data}x{pixels}"
         address = f"{_NGC}{family}/versions/1/files/{name}.pkl"
         known.append(Checkpoint(name, family, int(pixels), _LICENCE, None, address))
+    for name, resolution in {**_DIFFUSION, **_LATENT_DIFFUSION}.items():
+        size = 455 if name in ("google/ddpm-celebahq-256", "google/ddpm-ema-celebahq-256") else None
+        known.append(Checkpoint(name, "diffusion", resolution, "Apache 2.0", size, f"{_HUGGING_FACE}{name}"))
     return known
 
 
 def resolve(name: str) -> Path:
-    """The file of a known generator, downloaded if the cache does not have it.
+    """The file of a known generator, or the folder of a model of the Hugging Face Hub ("OWNER/MODEL").
+
+    They are downloaded if the cache does not have them.
 
     Raises:
         ZeroshiftError: an unknown name, no network, a failed download, no room or right to write.
     """
+    if "/" in name:
+        return _hugging_face(name)
     known = {checkpoint.name: checkpoint for checkpoint in known_checkpoints()}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
@@ -97,6 +111,31 @@ def resolve(name: str) -> Path:
         )
     address = known[name].address
     return download(address, cache_folder() / "generators" / f"{name}.pkl") if address else _embedded()
+
+
+def _hugging_face(name: str) -> Path:
+    """The folder with a model's settings and weights, in the Hub's own cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        for weights in _WEIGHTS:
+            folder = Path(snapshot_download(name, allow_patterns=["*.json", weights]))
+            if any(folder.rglob(weights)):
+                return folder
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ZeroshiftError(f"There is no file {name}, nor a model of this name at {_HUGGING_FACE}.") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ZeroshiftError(
+            f"There is no file {name}, and {_HUGGING_FACE}{name} cannot be had. Check name and network, or fetch the "
+            "model's folder elsewhere and give its path."
+        ) from error
+    raise ZeroshiftError(f"{_HUGGING_FACE}{name} holds no weights in {' or '.join(_WEIGHTS)}.")
 
 
 def cache_folder() -> Path:
