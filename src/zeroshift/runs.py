@@ -10,7 +10,7 @@ import os
 import pickle
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .config import AdaptConfig
 
-__all__ = ["STAGES", "RunFolder", "atomic_write", "disk_errors", "flat"]
+__all__ = ["STAGES", "RunFolder", "append_record", "atomic_write", "disk_errors", "flat", "read_records"]
 
 STAGES = ("prompts", "adapt")  # in the order in which they run
 _TEMPORARY = ".zeroshift-"
@@ -88,6 +88,28 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def append_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Appends a line of JSON to a file, whole or not at all.
+
+    Raises:
+        ZeroshiftError: if the disk is full or the file cannot be written.
+    """
+    line = (json.dumps(record) + "\n").encode()
+    with disk_errors(path), open(path, "ab", buffering=0) as file:
+        end = file.tell()
+        if file.write(line) != len(line):
+            file.truncate(end)  # half a line would spoil the file
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """All lines of such a file, if it is there; a last one that a killed process left unfinished is passed over."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 class RunFolder:
     """One run on disk. `RunFolder.open` makes or resumes one for training, `RunFolder.read` opens one to look at it.
 
@@ -98,6 +120,7 @@ class RunFolder:
     path/checkpoints/last.pt    where training stands
     path/generator.safetensors  the adapted generator; written last, so a run that has it is finished
     path/pairs.png, report.html what came out, to look at
+    path/metrics-MEASURE.jsonl  what `zeroshift evaluate` measured, one line a time
     """
 
     def __init__(self, path: str | Path, config: "AdaptConfig") -> None:
@@ -196,20 +219,12 @@ class RunFolder:
 
     def log(self, stage: str, step: int, **values: Any) -> None:
         """Appends {"stage", "step", **values} to metrics.jsonl; numbers among the values go to TensorBoard as well."""
-        line = (json.dumps({"stage": _known(stage), "step": step, **values}) + "\n").encode()
-        with disk_errors(self.metrics_path), open(self.metrics_path, "ab", buffering=0) as file:
-            end = file.tell()
-            if file.write(line) != len(line):
-                file.truncate(end)  # half a line would spoil the file
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append_record(self.metrics_path, {"stage": _known(stage), "step": step, **values})
         self._add_scalars(stage, step, values)
 
     def records(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl; a last line that a killed process left unfinished is passed over."""
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """All lines of metrics.jsonl, see `read_records`."""
+        return read_records(self.metrics_path)
 
     def rewind(self, stage: str, step: int) -> None:
         """Forgets what was logged at or past (stage, step), for a resume from a checkpoint taken there."""
