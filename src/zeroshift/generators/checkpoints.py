@@ -136,9 +136,10 @@ def _read_safetensors(path: Path) -> Generator:
 
 
 def _architectures() -> dict[str, Callable[..., Generator]]:
+    from zeroshift.generators.diffusion_autoencoder import DiffusionAutoencoder
     from zeroshift.generators.stylegan3 import StyleGAN3
 
-    return {kind.architecture: kind for kind in (StyleGAN2, StyleGAN3, Diffusion)}
+    return {kind.architecture: kind for kind in (StyleGAN2, StyleGAN3, Diffusion, DiffusionAutoencoder)}
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ class Diffusion(Generator):
     ) -> Tensor:
         """Images of x_t0. There are no noise inputs: DDIM is deterministic."""
         levels = self.schedule.descent(self.sampling.t0, self.sampling.steps)
-        return self.decode(self.carry(codes, levels, self.condition(codes)))
+        return self.decode(self.carry(self.start(codes), levels, self.condition(codes)))
 
     @property
     def pictures_per_code(self) -> int:
