@@ -8,14 +8,60 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
 from .errors import ZeroshiftError
 from .runs import atomic_write
 
-__all__ = ["data_uri", "labelled_rows", "make_grid", "save_film", "save_png", "to_uint8"]
+__all__ = [
+    "data_uri", "eight_bit", "find_images", "labelled_rows", "make_grid", "read_image", "save_film", "save_png",
+    "square", "to_uint8",
+]  # fmt: skip
 
 FILM_SUFFIXES = (".mp4", ".gif")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def read_image(path: str | Path) -> torch.Tensor:
+    """An image file as [3, H, W] in [-1, 1].
+
+    Raises:
+        ZeroshiftError: if the file is no image that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = pil_to_tensor(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ZeroshiftError(f"The image {path} cannot be read ({error}). Give PNG or JPEG files.") from error
+    return pixels / 127.5 - 1
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """The image files in a folder and its folders, by name.
+
+    Raises:
+        ZeroshiftError: if there is no such folder, or no image in it.
+    """
+    if not Path(folder).is_dir():
+        raise ZeroshiftError(f"There is no folder {folder}. Give one with PNG or JPEG files in it.")
+    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise ZeroshiftError(f"There are no images in {folder}. Give a folder with PNG or JPEG files in it.")
+    return found
+
+
+def square(image: torch.Tensor, resolution: int) -> torch.Tensor:
+    """The middle of an image [3, H, W] as [3, resolution, resolution], resampled without aliasing."""
+    side = min(image.shape[-2:])
+    image = resize(center_crop(image, [side, side]), [resolution] * 2, InterpolationMode.BICUBIC, antialias=True)
+    return image.clamp(-1, 1)
+
+
+def eight_bit(images: torch.Tensor) -> torch.Tensor:
+    """Images in [-1, 1] (clamped) on the levels that a file holds."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
 def to_uint8(images: torch.Tensor) -> np.ndarray:

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ..encoder import Encoder
-from ..errors import ZeroshiftError
+from ..images import read_image
 from ..losses import unit
 from .base import Method
 
@@ -46,7 +44,7 @@ class NADA(Method):
 
     @cached_property
     def _example_features(self) -> list[Tensor]:
-        images = [_read_image(path).to(self.setting.team.device) for path in self.setting.config.target_images]
+        images = [read_image(path).to(self.setting.team.device) for path in self.setting.config.target_images]
 
         def features(encoder: Encoder) -> Tensor:
             return torch.cat([encoder.encode_image(image[None]) for image in images])
@@ -67,13 +65,3 @@ class NADA(Method):
 
 
 METHOD = NADA
-
-
-def _read_image(path: str) -> Tensor:
-    """[3, H, W] in [-1, 1]. Raises ZeroshiftError if the file is no image."""
-    try:
-        with Image.open(path) as image:
-            pixels = pil_to_tensor(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ZeroshiftError(f"The target image {path} cannot be read ({error}). Give PNG or JPEG files.") from error
-    return pixels / 127.5 - 1
