@@ -237,7 +237,7 @@ def test_known_checkpoints():
     assert (known[0].resolution, known[0].address) == (64, None)
     assert hub.resolve("miniature").parts[-3:] == ("miniature", "weights", "generator.safetensors")
     names = [checkpoint.name for checkpoint in known]
-    assert len(set(names)) == len(names) == 1 + 12 + 15 + 12
+    assert len(set(names)) == len(names) == 1 + 12 + 15 + 12 + 10
     addresses = {checkpoint.name: checkpoint.address for checkpoint in known}
     nvidia = "https://api.ngc.nvidia.com/v2/models/nvidia/research"
     assert addresses["ffhq"] == "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/ffhq.pkl"
@@ -245,6 +245,6 @@ def test_known_checkpoints():
         assert addresses[name] == f"{nvidia}/{family}/versions/1/files/{name}.pkl"
     for checkpoint in known[1:]:
         assert checkpoint.address.startswith("https://")
-        assert checkpoint.architecture in ("stylegan2", "stylegan3")
+        assert checkpoint.architecture in ("stylegan2", "stylegan3", "diffusion")
         if "x" in checkpoint.name.split("-")[-1]:
             assert checkpoint.name.endswith(f"-{checkpoint.resolution}x{checkpoint.resolution}")

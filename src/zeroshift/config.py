@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import ZeroshiftError
 
-__all__ = ["PRESETS", "AdaptConfig", "AdaptStage", "PromptStage", "changed", "preset"]
+__all__ = ["PRESETS", "AdaptConfig", "AdaptStage", "PromptStage", "Sampling", "changed", "preset"]
 
 BaseText = Literal["published", "label", "none"]
 Noise = Literal["const", "random", "none"]
