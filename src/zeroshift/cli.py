@@ -20,6 +20,7 @@ COMMANDS = {
     "interpolate": "Make a film: from person to person, from source to target.",
     "export": "Write the adapted generator for other programs.",
     "models": "List the known checkpoints: licence, size, address.",
+    "benchmark": "Compare methods with each other and with the truth, in the miniature world.",
     "miniature": "The embedded world: pictures, figures, recipes of its models.",
 }
 EXAMPLES = (

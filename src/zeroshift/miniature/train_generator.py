@@ -36,8 +36,8 @@ from .renderer import render, sample_latents
 from .training import average, run_training, set_rate, step_stream
 
 __all__ = [
-    "CHANNELS", "Portraits", "factor_features", "fit", "lower", "portrait", "portrait_loss", "psnr", "solve_mapping",
-    "train_generator",
+    "CHANNELS", "Portraits", "factor_features", "fit", "kernels_and_others", "lower", "portrait", "portrait_loss",
+    "psnr", "solve_mapping", "train_generator",
 ]  # fmt: skip
 
 CHANNELS: dict[int | str, int] = {4: 256, 8: 192, 16: 96, 32: 48, 64: 32}
@@ -200,7 +200,7 @@ def _rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 50, (steps - step) / (DECAY * steps))
 
 
-def _split(parameters: Iterable[tuple[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+def kernels_and_others(parameters: Iterable[tuple[str, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     """Kernels of the styled convolutions, and all other parameters that are trained."""
     kernels: list[Tensor] = []
     others: list[Tensor] = []
@@ -245,7 +245,7 @@ def train_generator(
     solve_mapping(generator.mapping, seed)
     generator.mapping.requires_grad_(False)
     mean = average(generator, 0.998)
-    kernels, others = _split(generator.synthesis.named_parameters())
+    kernels, others = kernels_and_others(generator.synthesis.named_parameters())
     by_muon, by_adam = Muon(kernels, KERNEL_RATE), torch.optim.Adam(others, OTHER_RATE, betas=(0.9, 0.99))
     portraits = Portraits(out / "portraits", seed)
     stages = [(lower(generator, resolution), end) for resolution, end in STAGES]

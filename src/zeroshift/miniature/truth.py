@@ -7,13 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..encoder import Encoder
+from ..metrics.frechet import frechet_distance, gaussian
 from .domains import DOMAINS, SOURCE, Domain
-from .encoders import Probe
+from .encoders import ConvTower, Probe
 from .factors import BORDER, FACTOR_INDEX, FACTORS, positions
-from .measure import in_chunks, label_features
+from .measure import CHUNK, in_chunks, label_features
 from .renderer import render
+from .train_generator import psnr
 
-__all__ = ["TruthExam", "diversity", "factor_agreement", "paired_distance"]
+__all__ = [
+    "TruthExam", "diversity", "factor_agreement", "map_distance", "paired_distance", "variance_kept",
+]  # fmt: skip
 
 
 def diversity(features: Tensor) -> float:
@@ -27,6 +31,42 @@ def diversity(features: Tensor) -> float:
 def paired_distance(features: Tensor, truth: Tensor) -> float:
     """Mean cosine distance between each image and the true target image of the same person, both [N, E]."""
     return float((1 - F.cosine_similarity(features, truth, dim=-1)).mean())
+
+
+def variance_kept(features: Tensor, truth: Tensor) -> float:
+    """How much of the variance between people is left, [N, E] both: 1 as in the truth, 0 after a full collapse.
+
+    Along each principal axis on which the true people differ, their unit features have a variance; what the adapted
+    ones reach of it counts, and no more than it: noise that makes pictures differ where people do not counts nothing.
+    """
+    a, b = (F.normalize(x.double(), dim=-1) for x in (features, truth))
+    a, b = a - a.mean(dim=0), b - b.mean(dim=0)
+    variance, axes = torch.linalg.eigh(b.T @ b)
+    reached = (a @ axes).square().sum(dim=0)
+    return float(torch.minimum(reached, variance.clamp(min=0)).sum() / variance.sum())
+
+
+def _maps(tower: ConvTower, images: Tensor) -> list[Tensor]:
+    """Outputs of the stem and of every block, unit vectors along their channels."""
+    x = F.relu(tower.norm(tower.stem(images.contiguous(memory_format=torch.channels_last))))
+    seen = [x]
+    for block in tower.blocks:
+        seen.append(block(seen[-1]))
+    return [F.normalize(each, dim=1) for each in seen]
+
+
+@torch.no_grad()
+def map_distance(tower: ConvTower, images: Tensor, truth: Tensor) -> float:
+    """Mean perceptual distance of images to their true ones, [N, 3, 64, 64] both, in the feature maps of a tower.
+
+    LPIPS without learned weights (Zhang et al., 2018, equation 1, w = 1): the squared difference of unit channel
+    vectors, averaged over places, summed over maps.
+    """
+    total = 0.0
+    for part, true in zip(images.split(CHUNK), truth.split(CHUNK), strict=True):
+        for a, b in zip(_maps(tower, part), _maps(tower, true), strict=True):
+            total += float((a - b).square().sum(dim=1).mean(dim=(1, 2)).sum())
+    return total / len(images)
 
 
 @torch.no_grad()
@@ -87,7 +127,9 @@ class TruthExam:
             accuracy: share that the judge takes for the target among all 84 domains; medium, being: the same for the
             two halves of the label; diversity: relative to that of the true images; distance: to the true image of
             the same person in the judge's embedding; distance_ratio: the same over the distance that the unadapted
-            renders of the people have (1 = nothing gained, 0 = truth); classes, scalars: see `factor_agreement`.
+            renders of the people have (1 = nothing gained, 0 = truth); map_distance, psnr: to the same true image, in
+            the judge's feature maps and in pixels; fd: Fréchet distance of the judge's unit features to those of the
+            true images; kept: see `variance_kept`; classes, scalars: see `factor_agreement`.
         """
         features = in_chunks(self.judge.encode_image, images)
         truth = in_chunks(self.judge.encode_image, self.truth)
@@ -101,5 +143,9 @@ class TruthExam:
             "diversity": diversity(features) / diversity(truth),
             "distance": distance,
             "distance_ratio": distance / paired_distance(source, truth),
+            "map_distance": map_distance(self.judge.image_tower, images, self.truth),
+            "psnr": float(psnr(images, self.truth)),
+            "fd": float(frechet_distance(*(gaussian(F.normalize(x, dim=-1)) for x in (features, truth)))),
+            "kept": variance_kept(features, truth),
             **factor_agreement(self.probe, images, self.latents, self.domain),
         }

@@ -1,0 +1,306 @@
+"""Methods x targets x seeds in the miniature world, where the truth is known and the judge never guided anything.
+
+A cell is one adaptation. It leaves a sheet of the exam's people (SEED.png) and its measures (SEED.json) in
+OUT/cells/TARGET/ROW; both say what they were made with, so that a second call makes only what is missing or stale. The
+pictures are kept because measuring is cheap: with another judge, nothing is adapted anew.
+"""
+
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import AdaptConfig, changed, preset
+from ..errors import ZeroshiftError
+from ..runs import atomic_write, flat
+from .benchmark_bounds import BOUNDS, Draw
+from .domains import SOURCE, parse_domain
+from .encoders import weights_path
+from .renderer import sample_latents
+
+__all__ = [
+    "EXAM_SEED", "ROWS", "TARGETS", "Cell", "Plan", "Row", "cores", "finished", "missing", "parse_changes", "parse_row",
+    "read_cell", "read_people", "run", "slug",
+]  # fmt: skip
+
+EXAM_SEED = 1_000_003  # of people whom neither training nor adaptation saw
+_COLUMNS = 16  # of a sheet of people
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to adapt: what differs from the miniature preset, by dotted name, and the generator it moves."""
+
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    generator: str = "miniature"
+
+
+ROWS: tuple[Row, ...] = (
+    Row("nada", {"method": "nada"}),
+    Row("ipl", {"method": "ipl"}),
+)
+# Media and beings by themselves, then pairs; the encoders never saw those of `domains.KEPT_OUT`.
+TARGETS = (
+    "zombie", "alien", "robot", "clown", "elf", "pencil sketch", "cartoon", "marble statue", "neon sign",
+    "mosaic of a robot", "pencil sketch of a zombie", "watercolor of a zombie", "cartoon of a robot",
+)  # fmt: skip
+
+
+def parse_row(text: str) -> Row:
+    """A row by its name, or one with changes, "ipl:prompts.domain_weight=2,adapt.views=0"; `Row.name` is the text.
+
+    Raises:
+        ZeroshiftError: if there is no such row, or a change is none.
+    """
+    name, _, listed = text.partition(":")
+    rows = {row.name: row for row in ROWS}
+    if name not in rows:
+        raise ZeroshiftError(f"The benchmark has no method {name!r}. Its methods are: {', '.join(rows)}.")
+    row = rows[name]
+    return Row(text, {**row.changes, **parse_changes(filter(None, listed.split(",")))}, row.generator)
+
+
+def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """{"adapt.lr": 0.005} from "adapt.lr=0.005"; a value is JSON, or else a text.
+
+    Raises:
+        ZeroshiftError: for a text without "=".
+    """
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ZeroshiftError(f"{text!r} changes no setting. Write NAME=VALUE, such as adapt.lr=0.005.")
+        try:
+            read = json.loads(value)
+        except json.JSONDecodeError:
+            read = value.strip()
+        changes[name.strip().replace("-", "_")] = tuple(read) if isinstance(read, list) else read
+    return changes
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row, target and seed."""
+
+    row: Row
+    target: str
+    seed: int
+
+    def config(self, changes: Mapping[str, Any]) -> AdaptConfig:
+        """The settings of the adaptation, with changes that hold for the whole benchmark."""
+        start = preset(
+            "miniature", self.target, method=self.row.changes.get("method", AdaptConfig.method),
+            generator=self.row.generator, seed=self.seed, device="cpu",
+        )  # fmt: skip
+        return changed(changed(start, changes), self.row.changes).validate()
+
+    def path(self, out: Path) -> Path:
+        """Of its measures; its pictures have the suffix .png."""
+        return out / "cells" / slug(self.target) / slug(self.row.name) / f"seed{self.seed}.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        out: folder of the cells.
+        rows, targets, seeds: all combinations of them; the rows of BOUNDS have the first seed alone.
+        people: in the exam of every cell, the same for all.
+        changes: settings that differ in every row.
+        fit_steps: of the upper bound.
+        processes: cells at a time.
+    """
+
+    out: Path
+    rows: tuple[Row, ...]
+    targets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    people: int = 512
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    fit_steps: int = 300
+    processes: int = 1
+
+    def validate(self) -> "Plan":
+        """This plan, if all of its cells can be made.
+
+        Raises:
+            ZeroshiftError: naming what cannot.
+        """
+        if not (self.rows and self.targets and self.seeds):
+            raise ZeroshiftError("A benchmark needs at least one method, one target and one seed.")
+        for values in ([row.name for row in self.rows], self.targets, self.seeds):
+            if len(set(values)) < len(values):
+                raise ZeroshiftError(f"Something is named twice: {', '.join(map(str, values))}.")
+        if self.people < 16 or self.processes < 1:
+            raise ZeroshiftError("A benchmark needs at least 16 people and one process.")
+        for target in self.targets:
+            if parse_domain(target) == SOURCE:
+                raise ZeroshiftError(f"{target!r} is the source domain. Name another target.")
+        for cell in self.cells():
+            if cell.row.name not in BOUNDS:
+                cell.config(self.changes)
+        return self
+
+    def cells(self) -> list[Cell]:
+        """Seed by seed, so that a benchmark that is stopped has compared whole sets."""
+        return [
+            Cell(row, target, seed)
+            for seed in self.seeds
+            for target in self.targets
+            for row in self.rows
+            if row.name not in BOUNDS or seed == self.seeds[0]
+        ]
+
+    def made_with(self, cell: Cell) -> dict[str, Any]:
+        """What the pictures of a cell depend on: settings that differ from the program's, people, weights."""
+        facts: dict[str, Any] = {"people": self.people, "generator": _fingerprint("generator")}
+        if cell.row.name in BOUNDS:
+            return {**facts, **({"steps": self.fit_steps, "seed": cell.seed} if cell.row.name == "fitted" else {})}
+        plain = flat(AdaptConfig(target=""))
+        settings = {name: value for name, value in flat(cell.config(self.changes)).items() if value != plain[name]}
+        return {**facts, "guide": _fingerprint("guide"), "settings": settings}
+
+
+def slug(text: str) -> str:
+    """A text in letters that every file system and web page takes."""
+    return re.sub(r"[^\w.=]+", "-", text).strip("-.")
+
+
+@functools.cache
+def _fingerprint(model: str) -> str:
+    """Tells the shipped weights of a model from other ones."""
+    return hashlib.sha256(weights_path(model).read_bytes()).hexdigest()[:12]
+
+
+def _judges() -> dict[str, str]:
+    return {name: _fingerprint(name) for name in ("judge", "probe")}
+
+
+def read_cell(plan: Plan, cell: Cell) -> dict[str, Any] | None:
+    """{"row", "target", "seed", "made_with", "judged_by", "seconds", "processor_seconds", "memory", "measures"}, or None.
+
+    None if the cell has not been made with just these settings and weights, or was measured by another judge.
+    """
+    found = _record(plan, cell)
+    return found if found and found.get("judged_by") == _judges() else None
+
+
+def _record(plan: Plan, cell: Cell) -> dict[str, Any] | None:
+    path = cell.path(plan.out)
+    if not path.exists() or not path.with_suffix(".png").exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ZeroshiftError(f"{path} is damaged ({error}). Delete it, and run the benchmark again.") from error
+    return found if found.get("made_with") == json.loads(json.dumps(plan.made_with(cell))) else None
+
+
+def read_people(path: Path, count: int) -> Tensor:
+    """The first `count` images [count, 3, 64, 64] in [-1, 1] of a sheet of people."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as sheet:
+        pixels = torch.from_numpy(np.array(sheet.convert("RGB")))
+    size = pixels.shape[1] // _COLUMNS
+    tiles = pixels.unflatten(0, (-1, size)).unflatten(2, (-1, size))  # [rows, size, columns, size, 3]
+    return tiles.permute(0, 2, 4, 1, 3).flatten(0, 1)[:count].float() / 127.5 - 1
+
+
+def missing(plan: Plan) -> list[Cell]:
+    """The cells that are still to be made."""
+    return [cell for cell in plan.cells() if read_cell(plan, cell) is None]
+
+
+def run(plan: Plan, cells: Sequence[Cell]) -> Iterator[tuple[Cell, str | None]]:
+    """Makes cells and yields each when it is done, with what went wrong, or None.
+
+    Every cell has a process of its own, so that its peak memory is its own.
+    """
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    context.set_forkserver_preload(["zeroshift.trainer", f"{__package__}.truth"])  # imported once, not by every cell
+    with context.Pool(plan.processes, _ignore_interrupts, maxtasksperchild=1) as pool:
+        yield from pool.imap_unordered(functools.partial(_make, plan), cells)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of us; the first process ends the others
+
+
+def _make(plan: Plan, cell: Cell) -> tuple[Cell, str | None]:
+    """Adapts, unless the pictures are there, and measures."""
+    torch.set_num_threads(max(1, cores() // plan.processes))
+    try:
+        record = _record(plan, cell)
+        if record is None:
+            record = _adapt(plan, cell)
+            _write(plan, cell, record)
+        _write(plan, cell, {**record, "judged_by": _judges(), "measures": _measure(plan, cell)})
+    except ZeroshiftError as error:
+        return cell, str(error)
+    return cell, None
+
+
+def _write(plan: Plan, cell: Cell, record: Mapping[str, Any]) -> None:
+    with atomic_write(cell.path(plan.out)) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _adapt(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """Adapts, draws the people of the exam, and says what it took."""
+    import resource
+
+    from ..generators import load_generator
+    from ..images import make_grid, save_png
+    from ..trainer import adapt
+
+    latents = sample_latents(EXAM_SEED, range(plan.people))
+    source = load_generator(cell.row.generator)
+    began, busy = time.perf_counter(), time.process_time()
+    draw: Draw
+    if cell.row.name in BOUNDS:
+        draw = BOUNDS[cell.row.name](source, parse_domain(cell.target), cell.seed, plan.fit_steps)
+    else:
+        draw = adapt(cell.config(plan.changes), generator=source).generator.eval()
+    took = {"seconds": time.perf_counter() - began, "processor_seconds": time.process_time() - busy}
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # MiB, where the system counts in KiB
+    with torch.inference_mode():
+        images = torch.cat([draw(part) for part in latents.split(32)])
+    path = cell.path(plan.out)
+    save_png(path.with_suffix(".png"), make_grid(images, _COLUMNS, gap=0))
+    names = {"row": cell.row.name, "target": cell.target, "seed": cell.seed}
+    return {**names, "made_with": plan.made_with(cell), **took, "memory": memory}
+
+
+def _measure(plan: Plan, cell: Cell) -> dict[str, float]:
+    from .encoders import load_judge, load_probe
+    from .truth import TruthExam
+
+    latents = sample_latents(EXAM_SEED, range(plan.people))
+    images = read_people(cell.path(plan.out).with_suffix(".png"), plan.people)
+    return TruthExam.make(parse_domain(cell.target), latents, load_judge(), load_probe()).measure(images)
+
+
+def finished(plan: Plan) -> Sequence[dict[str, Any]]:
+    """The records of all cells that are done."""
+    return [record for cell in plan.cells() if (record := read_cell(plan, cell)) is not None]

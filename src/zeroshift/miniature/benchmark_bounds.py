@@ -1,0 +1,66 @@
+"""What nothing and everything would reach: the source generator, the same network fitted to the true images, the truth.
+
+A bound is (source generator, target domain, seed, steps) -> a function that draws latents [N, 32] as images.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..generators import Generator, StyleGAN2
+from ..randomness import stream
+from .domains import Domain
+from .muon import Muon
+from .renderer import render, sample_latents
+from .train_generator import KERNEL_RATE, OTHER_RATE, fit, kernels_and_others
+from .training import set_rate
+
+__all__ = ["BOUNDS", "Draw", "fit_to_truth", "true_images", "unadapted"]
+
+Draw = Callable[[Tensor], Tensor]  # latents [N, 32] -> images [N, 3, 64, 64]
+
+_BATCH = 16
+_PEOPLE = 2**20  # the exam has none of them
+
+
+def unadapted(source: Generator, domain: Domain, seed: int, steps: int) -> Draw:
+    """The source generator as it is: where doing nothing stands."""
+    return source
+
+
+def true_images(source: Generator, domain: Domain, seed: int, steps: int) -> Draw:
+    """The renderer itself with another grain than the exam's: what the judges say of a perfect result."""
+    return lambda latents: render(latents, domain, noise_seed=seed + 1)
+
+
+def fit_to_truth(source: Generator, domain: Domain, seed: int, steps: int) -> Draw:
+    """The synthesis network trained on true target images of other people, as the source was on photos.
+
+    It shows what the network can draw at all, so that a method is not blamed for what the generator lacks; not the best
+    that long training would give.
+    """
+    assert isinstance(source, StyleGAN2)
+    generator = copy.deepcopy(source).requires_grad_(False)
+    generator.synthesis.requires_grad_(True)
+    kernels, others = kernels_and_others(generator.synthesis.named_parameters())
+    rates = ((Muon(kernels, KERNEL_RATE), KERNEL_RATE), (torch.optim.Adam(others, OTHER_RATE, (0.9, 0.99)), OTHER_RATE))
+    for step in range(steps):
+        people = torch.randint(_PEOPLE, (_BATCH,), generator=stream(seed, "fitted", step)).tolist()
+        latents = sample_latents(seed, people)
+        loss, _ = fit(generator, generator.codes(latents), render(latents, domain, seed, people))
+        for optimiser, peak in rates:
+            set_rate(optimiser, peak * 0.5 * (1 - step / steps))  # half the rates of a start from nothing, falling
+            optimiser.zero_grad()
+        loss.backward()
+        for optimiser, _ in rates:
+            optimiser.step()
+    return generator
+
+
+BOUNDS: dict[str, Callable[[Generator, Domain, int, int], Draw]] = {
+    "source": unadapted,
+    "fitted": fit_to_truth,
+    "truth": true_images,
+}
