@@ -196,7 +196,7 @@ def _judges() -> dict[str, str]:
 
 
 def read_cell(plan: Plan, cell: Cell) -> dict[str, Any] | None:
-    """{"row", "target", "seed", "made_with", "judged_by", "seconds", "processor_seconds", "memory", "measures"}, or None.
+    """The record of a cell: how it was made, what that took, its "measures"; or None.
 
     None if the cell has not been made with just these settings and weights, or was measured by another judge.
     """
