@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["SCHEDULER", "alphas_cumprod", "levels", "velocity_loss"]
+__all__ = ["SCHEDULER", "levels", "rate_share", "velocity_loss"]
 
 # As in DDPM, with steps up to pure noise; the network predicts the velocity (Salimans and Ho, 2022), which stays well
 # conditioned at every level, so that few steps suffice to train it and to sample.
@@ -15,13 +15,7 @@ SCHEDULER: dict[str, Any] = {
     "prediction_type": "v_prediction", "clip_sample": False, "set_alpha_to_one": True, "timestep_spacing": "trailing",
 }  # fmt: skip
 WEIGHT_LIMIT = 5.0
-
-
-def alphas_cumprod() -> Tensor:
-    """ᾱ_t of all timesteps [T], by diffusers."""
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-    return DDIMScheduler.from_config(SCHEDULER).alphas_cumprod
+DECAY = 0.4  # share of the steps, at the end, over which the rates fall
 
 
 def levels(count: int, random: torch.Generator) -> Tensor:
@@ -52,3 +46,8 @@ def velocity_loss(
     error = (predict(alpha.sqrt() * images + (1 - alpha).sqrt() * noise, timesteps) - velocity).square()
     weight = (WEIGHT_LIMIT * (1 - alpha)).clamp(max=1)  # min(SNR + 1, 5) / (SNR + 1), as 1 / (SNR + 1) = 1 - ᾱ
     return (weight * error).mean()
+
+
+def rate_share(step: int, steps: int) -> float:
+    """Warm-up, plateau, then a straight fall to zero: what comes before the fall does not depend on `steps`."""
+    return min(1.0, (step + 1) / 50, (steps - step) / (DECAY * steps))

@@ -1,23 +1,23 @@
 """Trains the miniature diffusion model, a DDPM of the photos of persons, and writes it as a folder of diffusers."""
 
 import copy
-import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import tyro
 from torch import Tensor
 
-from ..runs import atomic_write
-from .denoising import SCHEDULER, alphas_cumprod, velocity_loss
+from ..generators.diffusion import Diffusion
+from ..generators.pipelines import write_pipeline
+from .denoising import SCHEDULER, rate_share, velocity_loss
 from .encoders import weights_path
 from .optimisers import Optimisers, seeded
 from .photos import Photos
 from .renderer import render, sample_latents
 from .training import average, run_training, step_stream
 
-__all__ = ["UNET", "save_pipeline", "train_diffusion"]
+__all__ = ["UNET", "train_diffusion"]
 
 # Narrow where pixels are many; most parameters lie where they are few. Attention at 8x8 alone.
 UNET: dict[str, Any] = {
@@ -27,26 +27,7 @@ UNET: dict[str, Any] = {
     "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D"),
 }  # fmt: skip
 KERNEL_RATE = 0.5  # Muon's learning rate as a part of AdamW's
-DECAY = 0.4  # share of the steps, at the end, over which the rates fall
 EXAM_SEED, EXAM_PEOPLE = 80002, 128
-
-
-def rate_share(step: int, steps: int) -> float:
-    """Warm-up, plateau, then a straight fall to zero: what comes before the fall does not depend on `steps`."""
-    return min(1.0, (step + 1) / 50, (steps - step) / (DECAY * steps))
-
-
-def save_pipeline(unet: Any, folder: Path) -> None:
-    """Writes a DDIMPipeline of `unet` in half precision: each file atomically, model_index.json last."""
-    from diffusers import DDIMPipeline, DDIMScheduler
-
-    pipeline = DDIMPipeline(copy.deepcopy(unet).half(), DDIMScheduler.from_config(SCHEDULER))
-    with tempfile.TemporaryDirectory() as scratch:
-        pipeline.save_pretrained(scratch)
-        written = [path.relative_to(scratch) for path in Path(scratch).rglob("*") if path.is_file()]
-        for name in sorted(written, key=lambda name: (len(name.parts) == 1, name)):
-            with atomic_write(folder / name) as temporary:
-                temporary.write_bytes((Path(scratch) / name).read_bytes())
 
 
 def train_diffusion(
@@ -77,38 +58,39 @@ def train_diffusion(
     Returns:
         The step reached.
     """
-    from diffusers import UNet2DModel
-
     torch.set_num_threads(threads)
     target = weights or weights_path("diffusion").with_suffix("")
-    unet = seeded(lambda: UNet2DModel(**UNET), seed).to(memory_format=torch.channels_last)
-    optimiser = Optimisers([unet], weight_decay=0.0)
-    ema = average(unet, 0.995)
-    photos, alphas = Photos(images, seed), alphas_cumprod()
+    model = seeded(lambda: Diffusion(UNET, SCHEDULER), seed).to(memory_format=torch.channels_last)
+    optimiser = Optimisers([model], weight_decay=0.0)
+    ema = average(model, 0.995)
+    photos, alphas = Photos(images, seed), model.schedule.alphas
     exam = render(sample_latents(EXAM_SEED, range(EXAM_PEOPLE)))
 
-    def loss_of(model: torch.nn.Module, pictures: Tensor, random: torch.Generator) -> Tensor:
+    def loss_of(network: Any, pictures: Tensor, random: torch.Generator) -> Tensor:
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        return velocity_loss(lambda x, t: model(x, t).sample, pictures, alphas, random)
+        return velocity_loss(lambda x, t: network.unet(x, t).sample, pictures, alphas, random)
 
     def update(step: int) -> dict[str, Tensor]:
-        loss = loss_of(unet, photos.batch("photos", step, batch), step_stream(seed, "noise", step))
+        loss = loss_of(model, photos.batch("photos", step, batch), step_stream(seed, "noise", step))
         now = rate * rate_share(step, steps)
         optimiser.step(loss, now, KERNEL_RATE * now)
-        ema.update_parameters(unet)
+        ema.update_parameters(model)
         return {"loss": loss}
+
+    def save() -> None:
+        write_pipeline(copy.deepcopy(cast(Diffusion, ema.module)).half(), target)
 
     @torch.no_grad()
     def evaluate(step: int) -> dict[str, float]:
-        save_pipeline(ema.module, target)
+        save()
         parts = [loss_of(ema.module, part, step_stream(EXAM_SEED, "noise", 0)) for part in exam.split(64)]
         return {"exam": float(torch.stack(parts).mean())}
 
     reached = run_training(
-        out, {"unet": unet, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
+        out, {"model": model, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
         settings={"seed": seed, "batch": batch, "rate": rate}, evaluate=evaluate, save_every=200, evaluate_every=400,
     )  # fmt: skip
-    save_pipeline(ema.module, target)
+    save()
     return reached
 
 
