@@ -114,7 +114,7 @@ def test_inception_score_is_scipys(splits: int) -> None:
     assert inception_score(logits, splits) == pytest.approx((np.mean(scores), np.std(scores)), rel=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features")
+@pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features", "ignore:std")
 def test_inception_score_is_torchmetrics() -> None:
     logits = random(100, 16)
     metric = InceptionScore(feature=Passed(), splits=1)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .config import AdaptConfig, AdaptStage, PromptStage, preset
     from .encoder import Encoder, load_encoder
     from .errors import ZeroshiftError
+    from .evaluation import Evaluation, References, evaluate
     from .generators import export_generator, load_generator, save_generator
     from .generators.base import Generator
     from .runs import RunFolder
@@ -24,12 +25,15 @@ __all__ = [
     "AdaptResult",
     "AdaptStage",
     "Encoder",
+    "Evaluation",
     "Generator",
     "PromptStage",
+    "References",
     "RunFolder",
     "ZeroshiftError",
     "adapt",
     "blend_weights",
+    "evaluate",
     "export_generator",
     "generate",
     "load_encoder",
@@ -43,6 +47,7 @@ _MODULES = {
     "config": ("AdaptConfig", "AdaptStage", "PromptStage", "preset"),
     "encoder": ("Encoder", "load_encoder"),
     "errors": ("ZeroshiftError",),
+    "evaluation": ("Evaluation", "References", "evaluate"),
     "generators": ("export_generator", "load_generator", "save_generator"),
     "generators.base": ("Generator",),
     "runs": ("RunFolder",),

@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "adapt": "Move a generator to a new domain that a text names.",
     "generate": "Draw samples of a run, source beside target.",
+    "evaluate": "Measure runs: quality, diversity, identity, structure.",
     "interpolate": "Make a film: from person to person, from source to target.",
     "export": "Write the adapted generator for other programs.",
     "models": "List the known checkpoints: licence, size, address.",
@@ -26,6 +27,7 @@ COMMANDS = {
 EXAMPLES = (
     ("the embedded miniature world, no download", "zeroshift adapt --target zombie"),
     ("more pictures of that run", "zeroshift generate runs/miniature-zombie-ipl --num 64"),
+    ("how good it is, in numbers", "zeroshift evaluate runs/miniature-zombie-ipl"),
     ("a published checkpoint", "zeroshift adapt --generator stylegan2-ffhq.pkl --target sketch"),
 )
 

@@ -12,6 +12,7 @@ import torch
 from jinja2 import Environment, PackageLoader, select_autoescape
 from torch import Tensor
 
+from .comparison import ARROWS, number
 from .config import AdaptConfig
 from .errors import ZeroshiftError
 from .images import data_uri, labelled_rows, make_grid, save_png
@@ -127,6 +128,23 @@ def _settings(run: RunFolder) -> list[tuple[str, list[tuple[str, str]]]]:
     return list(groups.items())
 
 
+def _measured(run: RunFolder) -> list[dict[str, Any]]:
+    """What `zeroshift evaluate` has measured so far, ready to be shown."""
+    if not any(run.path.glob("metrics-*.jsonl")):
+        return []
+    from .evaluation import read_results
+
+    return [
+        {
+            **asdict(result),
+            "arrow": ARROWS[result.better],
+            "value": "–" if result.value is None else number(result.value),
+            "spread": "" if result.spread is None else f" ± {number(result.spread)}",
+        }
+        for result in read_results(run)
+    ]
+
+
 def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
     """The same samples of the run's seed by source and target; in the miniature world also what is true of them.
 
@@ -191,6 +209,7 @@ def write_report(run: RunFolder, command: str | None = None) -> None:
         ],
         stages=stages,
         layers=layer_shares(records),
+        results=_measured(run),
         settings=_settings(run),
         command=command,
         version=version("zeroshift"),

@@ -1,4 +1,4 @@
-"""Measures as pure functions of features and tensors; `zeroshift.evaluate` draws the images that they are of."""
+"""Measures as pure functions of features and tensors; `zeroshift.evaluation` draws the images that they are of."""
 
 from .diversity import cosine_embedding, diversity, intra_cluster_distance, pairwise_distance
 from .frechet import frechet_distance, gaussian, sifid

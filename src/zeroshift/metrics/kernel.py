@@ -14,12 +14,12 @@ def kernel_distance(
     """Mean and standard deviation over random subsets of the unbiased squared MMD of features [N, D] and [M, D].
 
     Binkowski et al., "Demystifying MMD GANs", 2018, section 4: the kernel is (a·b / D + 1)³. A subset has `size` rows
-    of each, or as many as both have. The value may be below zero.
+    of each, or as many as both have; one that has all of both is enough. The value may be below zero.
     """
     size = min(size, len(x), len(y))
     x, y = x.double(), y.double()
     values = []
-    for index in range(subsets):
+    for index in range(1 if size == len(x) == len(y) else subsets):
         random = stream(seed, "kernel distance", index)
         a = x[torch.randperm(len(x), generator=random)[:size]]
         b = y[torch.randperm(len(y), generator=random)[:size]]
