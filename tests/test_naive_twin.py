@@ -11,7 +11,7 @@ from zeroshift.adaptation import Adaptation
 from zeroshift.config import AdaptConfig, AdaptStage, PromptStage
 from zeroshift.encoder import load_encoder
 from zeroshift.generators import load_generator
-from zeroshift.methods import ipl
+from zeroshift.methods import base
 from zeroshift.methods.base import Setting
 from zeroshift.methods.ipl import IPL
 from zeroshift.team import Team
@@ -71,7 +71,7 @@ def test_images(settings, noise):
 @pytest.mark.parametrize("at_once", [2, PROMPTS])
 def test_prompt_stage(settings, at_once, monkeypatch):
     setting, other = settings
-    monkeypatch.setattr(ipl, "_PIXELS", at_once * setting.source.resolution**2)
+    monkeypatch.setattr(base, "_PIXELS", at_once * setting.source.resolution**2)
     method = IPL(setting)
     learning = method.stages()[0]
     twin = NaivePrompts(other, copy.deepcopy(method.mappers[0]))

@@ -23,7 +23,7 @@ def source(tiny_generator: Path) -> Generator:
 def target(source: Generator) -> Generator:
     moved = copy.deepcopy(source)
     with torch.no_grad():
-        for parameter in moved.parameters():
+        for parameter in moved.synthesis.parameters():  # what the source's mapping decides stays
             parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
     return moved
 

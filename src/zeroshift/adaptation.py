@@ -1,17 +1,19 @@
 """Stage 2: the source generator's copy is trained so that its images leave the source's in the text's direction."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .generators.base import Codes, Generator
+from .errors import ZeroshiftError
+from .generators.base import Codes, Generator, Latents
 from .layers import choose_layers, chosen_count, named_layers, train_only
-from .losses import directional, global_similarity
+from .losses import directional, global_similarity, identity
 from .methods.base import Method, Pairs, Setting, check_finite
+from .randomness import stream
 from .views import augment
 
 __all__ = ["AdaptUpdate", "Adaptation"]
@@ -24,8 +26,20 @@ class AdaptUpdate:
     losses: dict[str, float]
     layers: list[str]  # trained at this step, best first
     source_images: Tensor  # [n, 3, H, W]
-    target_images: Tensor  # [n, 3, H, W]
+    target_images: Tensor  # [n, 3, H, W], the last ones where a code has several
     text_directions: list[Tensor]  # one an encoder, [n, E] or [1, E]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some samples of a step, as the source sees them; see `Pairs` for the fields."""
+
+    samples: Sequence[int]
+    contexts: list[Tensor]
+    source_images: Tensor
+    source_features: list[Tensor]
+    texts: list[Tensor]  # their text directions
+    pictures: Iterator[Tensor]  # of the target, with graph, each [n, 3, H, W]
 
 
 class Adaptation:
@@ -37,14 +51,17 @@ class Adaptation:
         self._setting, self._method = setting, method
         settings = setting.config.adapt
         self.steps, self._batch = settings.steps, settings.batch
-        self._layers = named_layers(setting.source, settings.layers)
-        self._candidates = setting.source.layer_candidates() or []
+        self.target: Generator = copy.deepcopy(setting.source)
+        if settings.lora:
+            self.target.add_lora(settings.lora, stream(setting.config.seed, "lora").initial_seed())
+        self.target_ema: Generator = copy.deepcopy(self.target).requires_grad_(False)
+        self._layers = named_layers(self.target, settings.layers)
+        self._candidates = self.target.layer_candidates() or []
         if self._layers is None:
             self._count = chosen_count(len(self._candidates), settings.num_layers)
-        self.target: Generator = copy.deepcopy(setting.source)
-        self.target_ema: Generator = copy.deepcopy(setting.source).requires_grad_(False)
         self._trainable = [parameter for layer in self.target.layers().values() for parameter in layer.parameters()]
         self._optimizer = torch.optim.Adam(self._trainable, lr=settings.lr, betas=settings.betas)
+        self._recognise = _recogniser(settings.recogniser, setting.team.device) if settings.identity_weight else None
 
     @property
     def fixed_layers(self) -> bool:
@@ -62,48 +79,63 @@ class Adaptation:
         return {**update.losses, "layers": update.layers}
 
     def update(self, latents: Tensor, layer_latents: Tensor | None, step: int, samples: Sequence[int]) -> AdaptUpdate:
-        """One optimiser step.
+        """One optimiser step for each picture that the target makes of a code: for all but some diffusion models, one.
 
         Args:
-            latents: [n, *latent_shape], this process's, numbered `samples` in the whole batch.
-            layer_latents: [k, *latent_shape], this process's for the choice of layers; None where they are fixed.
+            latents: of `Setting.latents`, this process's, numbered `samples` in the whole batch.
+            layer_latents: this process's for the choice of layers; None where they are fixed.
         """
         setting, settings = self._setting, self._setting.config.adapt
         self._method.begin_step(step, self.target)
         layers = self._layers if layer_latents is None else self.choose_layers(layer_latents, step)
         assert layers is not None
         train_only(self.target, layers)
-        self._optimizer.zero_grad(set_to_none=True)
-        totals, sources, targets, directions = [], [], [], []
-        parts = zip(
-            latents.chunk(settings.accumulate),
-            torch.as_tensor(samples).chunk(settings.accumulate),
-            strict=True,
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        numbers = torch.as_tensor(samples).chunk(settings.accumulate)
+        parts = [
+            self._part(some, theirs.tolist(), step)
+            for some, theirs in zip(latents.chunk(settings.accumulate), numbers, strict=True)
+        ]
+        history = []
+        for _ in range(self.target.pictures_per_code):
+            self._optimizer.zero_grad(set_to_none=True)
+            totals, targets = [], []
+            for part in parts:
+                pairs = self._pairs(part, step)
+                share = len(part.samples) / self._batch
+                losses = {name: value * share for name, value in self._losses(pairs, part.texts).items()}
+                torch.stack(list(losses.values())).sum().backward()
+                totals.append(torch.stack([value.detach() for value in losses.values()]))
+                targets.append(pairs.target_images.detach())
+            setting.team.sum_gradients(self._trainable)
+            values = setting.team.sum(torch.stack(totals).sum(dim=0)).tolist()
+            history.append({"loss": sum(values), **dict(zip(losses, values, strict=True))})
+            check_finite(history[-1], self.name, step)
+            self._optimizer.step()
+            self._average(settings.ema)
+        reported = {name: sum(one[name] for one in history) / len(history) for name in history[0]}
+        texts = [
+            rows[0] if len(rows[0]) == 1 else torch.cat(rows)
+            for rows in map(list, zip(*(part.texts for part in parts), strict=True))
+        ]
+        return AdaptUpdate(
+            reported, layers, torch.cat([part.source_images for part in parts]), torch.cat(targets), texts
         )
-        for part, numbers in parts:
-            pairs, losses, texts = self._losses(part, numbers.tolist(), step)
-            share = len(part) / self._batch
-            losses = {name: value * share for name, value in losses.items()}
-            torch.stack(list(losses.values())).sum().backward()
-            totals.append(torch.stack([value.detach() for value in losses.values()]))
-            sources.append(pairs.source_images)
-            targets.append(pairs.target_images.detach())
-            directions.append(texts)
-        setting.team.sum_gradients(self._trainable)
-        values = setting.team.sum(torch.stack(totals).sum(dim=0)).tolist()
-        reported = {"loss": sum(values), **dict(zip(losses, values, strict=True))}
-        check_finite(reported, self.name, step)
-        self._optimizer.step()
-        self._average(settings.ema)
-        texts = [rows[0] if len(rows[0]) == 1 else torch.cat(rows) for rows in map(list, zip(*directions, strict=True))]
-        return AdaptUpdate(reported, layers, torch.cat(sources), torch.cat(targets), texts)
+
+    def _rate(self, step: int) -> float:
+        """The learning rate: it comes to `lr_last` geometrically, as DiffusionCLIP's grows from pass to pass."""
+        settings = self._setting.config.adapt
+        if settings.lr_last is None:
+            return settings.lr
+        return settings.lr * (settings.lr_last / settings.lr) ** (step / max(1, self.steps - 1))
 
     def choose_layers(self, latents: Tensor, step: int) -> list[str]:
         """The layers that matter most for the target domain, best first (see `layers.choose_layers`)."""
         setting, settings = self._setting, self._setting.config.adapt
         self.target.requires_grad_(False)
         with torch.no_grad():
-            codes = setting.source.codes(latents, setting.labels(len(latents)))
+            codes = setting.codes(latents, setting.labels(len(latents)))
         noise_seed = setting.noise_seed("layers", step)
         samples = setting.team.share(range(settings.layer_batch))
 
@@ -125,38 +157,50 @@ class Adaptation:
             loss, codes, self._candidates, self._count, settings.layer_lr, settings.layer_steps, setting.team
         )
 
-    def _losses(
-        self, latents: Tensor, samples: Sequence[int], step: int
-    ) -> tuple[Pairs, dict[str, Tensor], list[Tensor]]:
-        """The pairs of some samples, their losses (means over them), their text directions."""
+    @torch.no_grad()
+    def _part(self, latents: Latents, samples: Sequence[int], step: int) -> "_Part":
+        """All that the source has to say of some samples, and the target's pictures of them, to come."""
         setting, settings = self._setting, self._setting.config.adapt
-        with torch.no_grad(), setting.autocast():
-            labels = setting.labels(len(latents))
-            codes = setting.source.codes(latents, labels)
-            source_images = self._synthesize(setting.source, codes, "source", step, samples)
-            source_features = self._encode(source_images, samples, step)
-            contexts = setting.contexts(
-                latents, labels, lambda: [encoder.encode_image(source_images) for encoder in setting.encoders]
-            )
         with setting.autocast():
-            target_images = self._synthesize(self.target, codes, "target", step, samples)
-            target_features = self._encode(target_images, samples, step)
-        pairs = Pairs(step, samples, contexts, source_images, target_images, source_features, target_features)
+            labels = setting.labels(len(latents))
+            codes = setting.codes(latents, labels)
+            images = setting.source_images(latents, codes, "source", step, samples)
+            features = self._encode(images, samples, step)
+            contexts = setting.contexts(
+                latents, labels, lambda: [encoder.encode_image(images) for encoder in setting.encoders]
+            )
         texts = self._method.text_directions(contexts, step)
+        # Random noise differs between source and target, as in the published programs.
+        noise_seed = setting.noise_seed("target", step)
+        pictures = self.target.pictures(codes, noise=settings.noise, noise_seed=noise_seed, samples=samples)
+        return _Part(samples, contexts, images, features, texts, pictures)
+
+    def _pairs(self, part: "_Part", step: int) -> Pairs:
+        """The part's samples with the target's next picture of each."""
+        with self._setting.autocast():
+            images = next(part.pictures).float()
+            features = self._encode(images, part.samples, step)
+        return Pairs(step, part.samples, part.contexts, part.source_images, images, part.source_features, features)
+
+    def _losses(self, pairs: Pairs, texts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The losses of some pairs, means over them."""
+        settings = self._setting.config.adapt
         views = max(1, settings.views)
         terms = [
-            weight * directional(source, target, text if len(text) == 1 else text.repeat(views, 1))
+            weight
+            * directional(source, target, text if len(text) == 1 else text.repeat(views, 1), settings.directional_form)
             for weight, source, target, text in zip(
-                setting.config.weights, source_features, target_features, texts, strict=True
+                self._setting.config.weights, pairs.source_features, pairs.target_features, texts, strict=True
             )
         ]
-        return pairs, {"directional": torch.stack(terms).sum(), **self._method.extra_losses(pairs)}, texts
-
-    def _synthesize(self, generator: Generator, codes: Codes, branch: str, step: int, samples: Sequence[int]) -> Tensor:
-        # Random noise differs between source and target, as in the published programs.
-        noise_seed = self._setting.noise_seed(branch, step)
-        noise = self._setting.config.adapt.noise
-        return generator.synthesize(codes, noise=noise, noise_seed=noise_seed, samples=samples).float()
+        losses = {"directional": settings.directional_weight * torch.stack(terms).sum()}
+        if settings.l1_weight:
+            losses["l1"] = settings.l1_weight * (pairs.target_images - pairs.source_images).abs().mean()
+        if settings.identity_weight:
+            with torch.no_grad():
+                source = self._recognise(pairs.source_images)
+            losses["identity"] = settings.identity_weight * identity(source, self._recognise(pairs.target_images))
+        return {**losses, **self._method.extra_losses(pairs)}
 
     def _encode(self, images: Tensor, samples: Sequence[int], step: int) -> list[Tensor]:
         seed, views = self._setting.config.seed, self._setting.config.adapt.views
@@ -165,8 +209,7 @@ class Adaptation:
 
     @torch.no_grad()
     def _average(self, decay: float) -> None:
-        average: list[Tensor] = list(self.target_ema.parameters())
-        now: list[Tensor] = list(self.target.parameters())
+        average, now = _averaged(self.target_ema), _averaged(self.target)
         torch._foreach_mul_(average, decay)
         torch._foreach_add_(average, torch._foreach_mul(now, 1 - decay))  # rounds as the published program does
 
@@ -185,3 +228,19 @@ class Adaptation:
         self.target_ema.load_state_dict(state["target_ema"])
         self._optimizer.load_state_dict(dict(state["optimizer"]))
         self._method.load_state_dict(state["method"])
+
+
+def _averaged(generator: Generator) -> list[Tensor]:
+    """All weights, as in the published program; of a generator with low-rank updates these alone, the others stay."""
+    low_rank = [parameter for name, parameter in generator.named_parameters() if "lora_" in name]
+    return low_rank or list(generator.parameters())
+
+
+def _recogniser(name: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """A network whose features [N, E] of images [N, 3, H, W] tell identities apart."""
+    from .features import load_network
+
+    network = load_network(name, device)
+    if "features" not in network.provides:
+        raise ZeroshiftError(f"The network {name!r} gives no features, so it cannot recognise. Take 'face'.")
+    return network

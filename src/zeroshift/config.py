@@ -12,6 +12,7 @@ from .errors import ZeroshiftError
 __all__ = ["PRESETS", "AdaptConfig", "AdaptStage", "PromptStage", "Sampling", "changed", "preset"]
 
 BaseText = Literal["published", "label", "none"]
+DirectionalForm = Literal["cosine", "log"]
 Noise = Literal["const", "random", "none"]
 Precision = Literal["float32", "bf16"]
 Resize = Literal["antialias", "published"]
@@ -51,6 +52,8 @@ class AdaptStage:
     """Parts a batch is worked off in, to save memory; they change no result."""
     lr: float = 0.002 * 4 / 5
     """Adam's learning rate."""
+    lr_last: float | None = None
+    """Its value at the last step, where it comes to geometrically; None: it stays."""
     betas: tuple[float, float] = (0.0, 0.99 ** (4 / 5))
     """Adam's decay rates."""
     ema: float = 0.99
@@ -69,6 +72,18 @@ class AdaptStage:
     """Noise inputs of the generator while it trains."""
     views: int = 0
     """Randomly cropped and turned copies of an image that guide in its place; 0: the image itself."""
+    directional_weight: float = 1.0
+    """Weight of the directional loss L."""
+    directional_form: DirectionalForm = "cosine"
+    """L as it stands (cosine), or -log((2 - L) / 2) (log)."""
+    l1_weight: float = 0.0
+    """Weight of the mean absolute difference between source and target image."""
+    identity_weight: float = 0.0
+    """Weight of how far a recogniser finds source and target image apart."""
+    recogniser: str = "face"
+    """That recogniser: a feature network, as for `zeroshift evaluate`."""
+    lora: int = 0
+    """Rank of low-rank updates that train in place of the weights themselves (diffusion models); 0: none."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,10 @@ class AdaptConfig:
     """How an image gets its text direction: "ipl" or "nada"."""
     target_images: tuple[str, ...] = ()
     """Example images of the new domain; NADA takes its direction from them instead of the labels."""
+    images: str = ""
+    """Folder of real images to start from, each inverted once, in place of latents (diffusion models)."""
+    latents: int = 0
+    """How many latents the run draws from, pass after pass; 0: new ones at every step."""
     class_index: int | None = None
     """Class of a class-conditional generator."""
     seed: int = 0
@@ -132,6 +151,7 @@ class AdaptConfig:
     """Steps between checkpoints from which a run resumes; 0: only when interrupted."""
     prompts: PromptStage = field(default_factory=PromptStage)
     adapt: AdaptStage = field(default_factory=AdaptStage)
+    diffusion: Sampling = field(default_factory=Sampling)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -188,17 +208,34 @@ class AdaptConfig:
             ("adapt.layer_batch", adapt.layer_batch, 1),
             ("adapt.layer_steps", adapt.layer_steps, 1),
             ("adapt.views", adapt.views, 0),
+            ("adapt.directional_weight", adapt.directional_weight, 0),
+            ("adapt.l1_weight", adapt.l1_weight, 0),
+            ("adapt.identity_weight", adapt.identity_weight, 0),
+            ("adapt.lora", adapt.lora, 0),
+            ("latents", self.latents, 0),
+            ("diffusion.noise_steps", self.diffusion.noise_steps, 1),
+            ("diffusion.steps", self.diffusion.steps, 1),
+            ("diffusion.invert_steps", self.diffusion.invert_steps, 1),
         ):
             _require(value >= least, f"{name} is {value}; it must be at least {least}.")
+        _require(
+            not (self.images and self.latents),
+            "Real images and a number of latents are both given. A run starts from the one or the other.",
+        )
         for name, value in (
             ("prompts.lr", prompts.lr),
             ("adapt.lr", adapt.lr),
+            ("adapt.lr_last", adapt.lr if adapt.lr_last is None else adapt.lr_last),
+            ("diffusion.t0", self.diffusion.t0),
             ("adapt.layer_lr", adapt.layer_lr),
             ("truncation", self.truncation),
         ):
             _require(value > 0, f"{name} is {value}; it must be positive.")
         for name, value in (("adapt.ema", adapt.ema), *(("adapt.betas", beta) for beta in adapt.betas)):
             _require(0 <= value < 1, f"{name} is {value}; it must be at least 0 and below 1.")
+        _require(
+            self.diffusion.t0 <= 1, f"diffusion.t0 is {self.diffusion.t0}; it is a share of the levels, at most 1."
+        )
         _require(
             prompts.base_text == "none" or bool(prompts.context_init.strip()),
             "prompts.context_init is empty. Give its words ('a photo of a'), or set prompts.base_text to 'none'.",
@@ -231,9 +268,28 @@ class AdaptConfig:
         return _build(cls, values, "").validate()
 
 
-# The miniature numbers: those at which zombies pleased the eye; docs/miniature.md says what else was tried.
+# "published" has the numbers of the programs for StyleGAN2, "diffusion" those of DiffusionCLIP: five passes over fifty
+# images. The miniature ones are those at which zombies pleased the eye; docs/miniature.md says what else was tried.
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {"prompts": PromptStage(), "adapt": AdaptStage()},
+    "diffusion": {
+        "truncation": 1.0,
+        "latents": 50,
+        "prompts": PromptStage(),
+        "adapt": AdaptStage(
+            steps=250,
+            batch=1,
+            lr=2e-6,
+            lr_last=8e-6,
+            betas=(0.9, 0.999),
+            ema=0.0,
+            layers=("all",),
+            noise="const",
+            directional_weight=3.0,
+            directional_form="log",
+            l1_weight=0.3,
+        ),
+    },
     "miniature": {
         "truncation": 1.0,  # the truth beside a picture belongs to the whole latent
         "prompts": PromptStage(steps=100, base_text="label"),

@@ -5,11 +5,13 @@ Features are [N, embed_dim]; where a formula speaks of unit vectors, the functio
 "NADA" is Gal et al., "StyleGAN-NADA: CLIP-guided domain adaptation of image generators", 2022.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["contrastive", "directional", "domain_regularisation", "global_similarity", "offset", "unit"]
+__all__ = ["contrastive", "directional", "domain_regularisation", "global_similarity", "identity", "offset", "unit"]
 
 SAME = 1e-4  # unit features no farther apart than this are of the same image
 FIRST = 0.2  # the distance that such a pair is taken to have
@@ -32,8 +34,12 @@ def offset(source: Tensor, target: Tensor) -> Tensor:
     return difference / torch.where(distance < SAME, FIRST, distance)
 
 
-def directional(source: Tensor, target: Tensor, text_direction: Tensor) -> Tensor:
+def directional(
+    source: Tensor, target: Tensor, text_direction: Tensor, form: Literal["cosine", "log"] = "cosine"
+) -> Tensor:
     """mean(1 - cos(image direction, text direction)): NADA, equation 2; with a direction an image, IPL, equation 6.
+
+    With form "log" it is the mean of -log((2 - L) / 2), L being 1 - cos of a pair, as in DiffusionCLIP's program.
 
     Args:
         source, target: image features of G_s(w), G_t(w), [N, E].
@@ -41,7 +47,13 @@ def directional(source: Tensor, target: Tensor, text_direction: Tensor) -> Tenso
     """
     # The published program divides by the norm once more. Adam's first steps are signs of gradients, so its rounding is
     # kept; eps, below every other norm, is for a direction of zero alone.
-    return (1 - F.cosine_similarity(offset(source, target), text_direction, eps=0.5)).mean()
+    loss = 1 - F.cosine_similarity(offset(source, target), text_direction, eps=0.5)
+    return (loss if form == "cosine" else -torch.log1p(-loss / 2)).mean()
+
+
+def identity(source: Tensor, target: Tensor) -> Tensor:
+    """mean(1 - cos) of a recogniser's features of a pair, [N, E] each: DiffusionCLIP, equation 12 (L_face)."""
+    return (1 - F.cosine_similarity(source, target)).mean()
 
 
 def contrastive(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .config import Sampling
 from .errors import ZeroshiftError
 from .generators import Generator, load_generator
 from .images import make_grid
@@ -32,15 +33,20 @@ __all__ = [
 Person = tuple[int, int]  # (seed, sample): what determines a latent
 
 
-def load_source_and_target(run: RunFolder) -> tuple[Generator, Generator]:
+def load_source_and_target(run: RunFolder, sampling: Sampling | None = None) -> tuple[Generator, Generator]:
     """The generator that a finished run started from and the one that it delivered, on the best device there is.
+
+    `sampling` is how diffusion models make images; as in the run if None.
 
     Raises:
         ZeroshiftError: if the run is not finished, or a file of it cannot be read.
     """
     run.require_finished()
     device = Team(run.config.device).device
-    return load_generator(run.config.generator, device=device), load_generator(run.generator_path, device=device)
+    source, target = (load_generator(name, device=device) for name in (run.config.generator, run.generator_path))
+    for generator in (source, target):
+        generator.set_sampling(sampling or run.config.diffusion)
+    return source, target
 
 
 def class_labels(generator: Generator, class_index: int | None, num: int) -> Tensor | None:
@@ -71,13 +77,14 @@ def render_batches(
     class_index: int | None = None,
     batch_size: int = 8,
 ) -> Iterator[list[Tensor]]:
-    """Batches of images of latents [N, ...]: for each batch one tensor [n, 3, R, R] per generator, on the CPU."""
+    """Batches of images of latents [N, ...]: for each batch one tensor [n, 3, R, R] per generator, on the CPU.
+
+    The codes are those of the first generator, the source: what an adaptation changes comes after them.
+    """
     for part in latents.split(batch_size):
         labels = class_labels(generators[0], class_index, len(part))
-        yield [
-            generator(part.to(generator.device), labels, truncation=truncation).float().cpu()
-            for generator in generators
-        ]
+        codes = generators[0].codes(part.to(generators[0].device), labels, truncation=truncation)
+        yield [generator.synthesize(codes.to(generator.device)).float().cpu() for generator in generators]
 
 
 def generate(

@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from .adaptation import Adaptation
+from .bank import Bank
 from .config import AdaptConfig
 from .encoder import Encoder, load_encoder
 from .errors import ZeroshiftError
 from .generators import Generator, load_generator, save_generator
+from .generators.hub import cache_folder
+from .inversion import invert, read_folder
 from .methods import method_class
 from .methods.base import Method, Setting, Stage
+from .randomness import normal
 from .runs import RunFolder
 from .sampling import class_labels, generate
 from .team import Team
@@ -83,7 +87,9 @@ def adapt(
         for label in (config.source, config.target):
             encoder.warn_unknown(label)
     source.eval().requires_grad_(False)
-    setting = Setting(config, source, [encoder.to(team.device) for encoder in loaded], team)
+    source.set_sampling(config.diffusion)
+    loaded = [encoder.to(team.device) for encoder in loaded]
+    setting = Setting(config, source, loaded, team, _bank(config, source, loaded, team, progress))
     method = method_class(config.method)(setting)
     adaptation = Adaptation(setting, method)
     stages = [*method.stages(), adaptation]
@@ -98,12 +104,37 @@ def adapt(
     training.resume(run)
     with _interrupts_at_step_ends() as stop_if_asked:
         training.train(adaptation, stop_if_asked)
+    delivered = adaptation.target_ema.merged()
     if run is not None and team.leads:
         described = {"source": config.source, "target": config.target, "method": config.method}
-        save_generator(adaptation.target_ema, run.generator_path, described)
+        adaptation.target_ema.deliver(run.path)
+        save_generator(delivered, run.generator_path, described)
         run.close()
     team.wait()
-    return AdaptResult(adaptation.target_ema, source, method, training.history if run is None else run.records())
+    return AdaptResult(delivered, source, method, training.history if run is None else run.records())
+
+
+def _bank(
+    config: AdaptConfig, source: Generator, encoders: Sequence[Encoder], team: Team, progress: Progress | None
+) -> Bank | None:
+    """The images that the run draws from, if the configuration fixes them; inverted by the process that leads."""
+    if config.latents:
+        latents = normal(source.latent_shape, config.seed, "bank", samples=range(config.latents)).to(source.device)
+        return Bank.of_latents(source, latents, class_labels(source, config.class_index, config.latents), encoders)
+    if not config.images:
+        return None
+
+    def done(number: int, of: int) -> None:
+        if progress is not None and team.leads:
+            progress.update("invert", number, of, {})
+
+    images = read_folder(config.images, source.resolution)
+    if not team.leads:
+        team.wait()
+    codes = invert(source, images, cache_folder() / "inversions", done)
+    if team.leads:
+        team.wait()
+    return Bank.of_images(source, images.to(source.device), codes, encoders)
 
 
 @dataclass

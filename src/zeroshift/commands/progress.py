@@ -9,7 +9,7 @@ from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
 __all__ = ["Display"]
 
-TITLES = {"prompts": "learning prompts", "adapt": "adapting"}
+TITLES = {"invert": "inverting images", "prompts": "learning prompts", "adapt": "adapting"}
 LINES = 10  # a stage, where the screen is a file
 
 

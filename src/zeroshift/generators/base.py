@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -105,8 +106,27 @@ class Generator(nn.Module, ABC):
             f"A {self.architecture} generator cannot take real images: it has no inversion. Diffusion models have."
         )
 
+    def inverted_context(self, codes: Codes) -> Tensor | None:
+        """The context [N, context_dim] of codes that `invert` gave; None where `context_dim` is."""
+        return None
+
     def set_sampling(self, sampling: Sampling) -> None:
         """How images are made from now on, by a family that has a choice; others take no notice."""
+
+    def add_lora(self, rank: int, seed: int) -> None:
+        """From now on `layers` are low-rank updates beside the weights, and the weights themselves stay as they are.
+
+        Raises:
+            ZeroshiftError: if this family has none.
+        """
+        raise ZeroshiftError(f"A {self.architecture} generator has no low-rank updates. Leave adapt.lora out.")
+
+    def merged(self) -> "Generator":
+        """The same generator with its low-rank updates, if any, added to the weights."""
+        return self
+
+    def deliver(self, folder: Path) -> None:
+        """Writes into a run folder what other programs open, where a family has such a form."""
 
     @abstractmethod
     def layers(self) -> dict[str, nn.Module]:

@@ -1,9 +1,11 @@
 """Unconditional diffusion models of diffusers as generators: of pixels, or of the latents of a VQ or KL decoder."""
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from zeroshift.config import Sampling
 from zeroshift.errors import ZeroshiftError
+from zeroshift.generators import lora
 from zeroshift.generators.base import Codes, Generator, Latents
 from zeroshift.generators.noise_schedule import NoiseSchedule
 
-__all__ = ["Diffusion", "plain"]
+__all__ = ["Diffusion", "mix_predictions", "plain"]
 
 DECODERS = ("VQModel", "AutoencoderKL")
 
@@ -130,6 +133,10 @@ class Diffusion(Generator):
         levels = self.schedule.descent(self.sampling.t0, self.sampling.invert_steps)[::-1]
         return self.carry(self.encode(images), levels, None)
 
+    def inverted_context(self, codes: Codes) -> Tensor | None:
+        """What the network is told besides x_t0."""
+        return self.condition(codes)
+
     def condition(self, codes: Codes) -> Tensor | None:
         """What the network is told besides x and its level; a diffusion autoencoder's z_sem, here nothing."""
         return None
@@ -166,12 +173,61 @@ class Diffusion(Generator):
         return latents * self.decoder.config.scaling_factor
 
     def layers(self) -> dict[str, nn.Module]:
-        """The U-Net's parts: "unet.conv_in", "unet.down_blocks.0", ..., "unet.conv_out"."""
+        """The U-Net's parts: "unet.conv_in", "unet.down_blocks.0", ..., "unet.conv_out"; or the updates in them."""
         parts: dict[str, nn.Module] = {}
         for name, module in self.unet.named_children():
             inner = module.named_children() if isinstance(module, nn.ModuleList) else [("", module)]
-            parts |= {f"unet.{name}.{index}".rstrip("."): part for index, part in inner}
-        return {name: part for name, part in parts.items() if any(True for _ in part.parameters())}
+            parts |= {f"{name}.{index}".rstrip("."): part for index, part in inner}
+        if low_rank := lora.updates(self.unet):
+            parts = {
+                name: nn.ModuleList(pair for place, pair in low_rank.items() if f"{place}.".startswith(f"{name}."))
+                for name in parts
+            }
+        return {f"unet.{name}": part for name, part in parts.items() if any(True for _ in part.parameters())}
+
+    def add_lora(self, rank: int, seed: int) -> None:
+        """Low-rank updates beside the U-Net's convolutions and attentions become its `layers`."""
+        lora.add(self.unet, rank, seed)
+
+    def merged(self) -> "Diffusion":
+        """A copy whose weights hold what low-rank updates added; the generator itself if there are none."""
+        if not lora.updates(self.unet):
+            return self
+        merged = copy.deepcopy(self)
+        lora.merge(merged.unet)
+        return merged
+
+    def deliver(self, folder: Path) -> None:
+        """Writes pytorch_lora_weights.safetensors, if there are low-rank updates, and the whole model as pipeline/."""
+        if lora.updates(self.unet):
+            lora.write(self.unet, folder / lora.LORA_FILE)
+        if self.architecture == Diffusion.architecture:
+            from zeroshift.generators.pipelines import write_pipeline
+
+            write_pipeline(self.merged(), folder / "pipeline")
+
+
+def mix_predictions(source: Diffusion, targets: Sequence[Diffusion], shares: Sequence[float]) -> Diffusion:
+    """The source with predictions source + Σ share_i (target_i - source), at every step of DDIM.
+
+    DiffusionCLIP (Kim et al., 2022), section 3.4: one target with a share below 1 changes the image less, several
+    targets make an image of several domains. The weights are shared with `source` and `targets`.
+
+    Raises:
+        ZeroshiftError: if the generators are not of one architecture and size.
+    """
+    if any((one.architecture, one.config) != (source.architecture, source.config) for one in targets):
+        raise ZeroshiftError("Only diffusion models of one architecture, size and sampling can be mixed.")
+
+    def predict(x: Tensor, level: int, condition: Tensor | None) -> Tensor:
+        own = source.predict(x, level, condition)
+        return own + sum(
+            share * (target.predict(x, level, condition) - own) for target, share in zip(targets, shares, strict=True)
+        )
+
+    mixed = copy.copy(source)
+    mixed.predict = predict  # type: ignore[method-assign]
+    return mixed
 
 
 def _build_decoder(config: Mapping[str, Any]) -> nn.Module:

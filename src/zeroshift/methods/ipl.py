@@ -14,8 +14,6 @@ from .base import Method, Setting, Stage, check_finite
 
 __all__ = ["IPL", "METHOD", "PromptLearning", "PromptUpdate"]
 
-_PIXELS = 2**18  # of the source images that are made at once; more would cost memory, and on a CPU time
-
 
 @dataclass(frozen=True)
 class PromptUpdate:
@@ -54,7 +52,7 @@ class PromptLearning:
         setting = self._setting
         with torch.no_grad(), setting.autocast():
             labels = setting.labels(len(latents))
-            image_features = self._image_features(setting.source.codes(latents, labels), step, samples)
+            image_features = setting.source_features(latents, setting.codes(latents, labels), self.name, step, samples)
             contexts = setting.contexts(latents, labels, lambda: image_features)
         terms, learned = [], []
         for mapper, pair, context, images_seen, labels_seen, weight in zip(
@@ -83,16 +81,6 @@ class PromptLearning:
         self._optimizer.step()
         sources, targets = zip(*([one.detach() for one in pair] for pair in learned), strict=True)
         return PromptUpdate(losses, list(sources), list(targets))
-
-    def _image_features(self, codes: Tensor, step: int, samples: Sequence[int]) -> list[Tensor]:
-        """Features [n, E] of the source images, one an encoder; without graph, so a few images at a time will do."""
-        source, noise = self._setting.source, self._setting.config.adapt.noise
-        noise_seed, at_once = self._setting.noise_seed(self.name, step), max(1, _PIXELS // source.resolution**2)
-        seen = []
-        for part, numbers in zip(codes.split(at_once), torch.as_tensor(samples).split(at_once), strict=True):
-            images = source.synthesize(part, noise=noise, noise_seed=noise_seed, samples=numbers.tolist()).float()
-            seen.append([encoder.encode_image(images) for encoder in self._setting.encoders])
-        return [torch.cat(features) for features in zip(*seen, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """Mappers and optimiser."""

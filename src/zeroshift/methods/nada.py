@@ -53,12 +53,12 @@ class NADA(Method):
             return [features(encoder) for encoder in self.setting.encoders]
 
     def _source_means(self) -> list[Tensor]:
-        source, setting = self.setting.source, self.setting
+        setting = self.setting
         sums: list[Tensor | float] = [0.0 for _ in setting.encoders]
         for first in range(0, _SOURCE_SAMPLES, _AT_ONCE):
             samples = range(first, first + _AT_ONCE)
-            codes = source.codes(setting.latents("source images", 0, samples), setting.labels(_AT_ONCE))
-            images = source.synthesize(codes)
+            codes = setting.codes(setting.latents("source images", 0, samples), setting.labels(_AT_ONCE))
+            images = setting.source.synthesize(codes)
             for index, encoder in enumerate(setting.encoders):
                 sums[index] = sums[index] + unit(encoder.encode_image(images)).sum(dim=0)
         return [torch.as_tensor(total) / _SOURCE_SAMPLES for total in sums]
