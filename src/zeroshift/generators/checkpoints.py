@@ -108,7 +108,9 @@ def _read(path: Path) -> Generator:
     if not head:
         raise ZeroshiftError(f"{path} is empty.")
     if head.startswith(b"PK\x03\x04") or head == _TORCH_LEGACY:
-        return read_rosinality(path)
+        from zeroshift.generators import diffae_checkpoint
+
+        return diffae_checkpoint.read_diffae(path) if diffae_checkpoint.is_diffae(path) else read_rosinality(path)
     if head.startswith(b"\x80"):
         from zeroshift.generators import nvidia
 

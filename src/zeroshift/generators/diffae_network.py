@@ -37,7 +37,6 @@ class ResBlock(nn.Module):
         self.resample = resample
         self.norm0 = nn.GroupNorm(min(groups, inputs), inputs)
         self.conv0 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.conditional = embed_dim is not None and z_dim is not None
         if embed_dim is not None and z_dim is not None:
             self.time = nn.Linear(embed_dim, 2 * outputs)
             self.semantic = nn.Linear(z_dim, outputs)
@@ -49,7 +48,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor | None = None, z_sem: Tensor | None = None) -> Tensor:
         """[N, inputs, H, W], time embedding [N, embed_dim], z_sem [N, z_dim] -> [N, outputs, H', W']."""
         h = self.conv0(self._resampled(F.silu(self.norm0(x))))
-        if self.conditional:
+        if time is not None and z_sem is not None:
             scale, shift = self.time(F.silu(time))[:, :, None, None].chunk(2, dim=1)
             h = self.norm1(h) * (1 + scale) + shift
             h = self.conv1(F.silu(h * (1 + self.semantic(F.silu(z_sem))[:, :, None, None])))

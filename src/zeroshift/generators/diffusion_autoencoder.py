@@ -53,10 +53,11 @@ class DiffusionAutoencoder(Diffusion):
         self.schedule = NoiseSchedule(scheduler)
         self.unet, self.decoder = ConditionalUNet(**unet), None
         self.encoder = SemanticEncoder(**encoder)
-        self.resolution, self.context_dim = unet["resolution"], unet["z_dim"]
-        self.latent_shape = (self.context_dim + 3 * self.resolution**2,)
-        self.register_buffer("z_mean", torch.zeros(self.context_dim))
-        self.register_buffer("z_factor", torch.eye(self.context_dim))
+        self.resolution, z_dim = unet["resolution"], unet["z_dim"]
+        self.context_dim = z_dim
+        self.latent_shape = (z_dim + 3 * self.resolution**2,)
+        self.register_buffer("z_mean", torch.zeros(z_dim))
+        self.register_buffer("z_factor", torch.eye(z_dim))
 
     @property
     def config(self) -> dict[str, Any]:  # type: ignore[override]
