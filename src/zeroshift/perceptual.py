@@ -40,14 +40,12 @@ class LPIPS(FeatureNetwork):
             features = vgg16().features
         self.stages = nn.ModuleList(features[first:last] for first, last in STAGES)
         self.stages.to_empty(device="cpu")
-        stage_of = {layer: index for index, (first, last) in enumerate(STAGES) for layer in range(first, last)}
+        stage_of = {str(layer): index for index, (first, last) in enumerate(STAGES) for layer in range(first, last)}
         renamed = {}
         for name, value in state.items():
-            part, _, rest = name.partition(".")
+            part, _, rest = name.partition(".")  # "features", "0.weight"
             if part == "features":
-                layer, _, kind = rest.partition(".")
-                index = stage_of[int(layer)]
-                renamed[f"{index}.{int(layer) - STAGES[index][0]}.{kind}"] = value
+                renamed[f"{stage_of[rest.partition('.')[0]]}.{rest}"] = value
         self.stages.load_state_dict(renamed)
         linear = read_weights(_linear_weights())
         self._weights = [linear[f"lin{index}.model.1.weight"].flatten() for index in range(len(STAGES))]
