@@ -237,7 +237,7 @@ def test_known_checkpoints():
     assert (known[0].resolution, known[0].address) == (64, None)
     assert hub.resolve("miniature").parts[-3:] == ("miniature", "weights", "generator.safetensors")
     names = [checkpoint.name for checkpoint in known]
-    assert len(set(names)) == len(names) == 1 + 12 + 15 + 12 + 10
+    assert len(set(names)) == len(names) == 3 + 12 + 15 + 12 + 10
     addresses = {checkpoint.name: checkpoint.address for checkpoint in known}
     nvidia = "https://api.ngc.nvidia.com/v2/models/nvidia/research"
     assert addresses["ffhq"] == "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/ffhq.pkl"

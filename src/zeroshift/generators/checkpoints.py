@@ -1,7 +1,6 @@
 """Generators from and to files. What a file is, is told by its content, not by its name."""
 
 import contextlib
-import importlib.resources
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of a
 
 
 def load_generator(name_or_path: str | Path, device: str | torch.device = "cpu") -> Generator:
-    """A generator in evaluation mode, from a file or folder, a known name, or "miniature" (the embedded one).
+    """A generator in evaluation mode, from a file or folder, or a known name ("miniature": an embedded one).
 
     Files: our safetensors, .pt of rosinality's layout, .pkl of stylegan2-ada-pytorch and stylegan3. Folders: diffusers'
     unconditional pipelines (DDPM, DDIM, LDM). No code in them is ever executed. Known names (`zeroshift models` lists
@@ -36,15 +35,12 @@ def load_generator(name_or_path: str | Path, device: str | torch.device = "cpu")
     Raises:
         ZeroshiftError: a missing, damaged or foreign file, an unknown name.
     """
-    if str(name_or_path) == "miniature":
-        packaged = importlib.resources.files("zeroshift") / "miniature" / "weights" / "generator.safetensors"
-        with importlib.resources.as_file(packaged) as path:
-            return _read(path).to(device).eval()
-    path = Path(name_or_path)
-    if not path.exists() and not path.is_absolute() and len(path.parts) <= 2 and path.suffix not in _SUFFIXES:
-        from zeroshift.generators import hub
+    from zeroshift.generators import hub
 
-        path = hub.resolve(str(name_or_path))
+    name, path = str(name_or_path), Path(name_or_path)
+    looks_like_name = not path.is_absolute() and len(path.parts) <= 2 and path.suffix not in _SUFFIXES
+    if name in hub.EMBEDDED or (looks_like_name and not path.exists()):
+        path = hub.resolve(name)
     return _read(path).to(device).eval()
 
 

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from zeroshift.errors import ZeroshiftError
 from zeroshift.runs import disk_errors
 
-__all__ = ["Checkpoint", "cache_folder", "download", "known_checkpoints", "resolve"]
+__all__ = ["EMBEDDED", "Checkpoint", "cache_folder", "download", "known_checkpoints", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,13 @@ class Checkpoint:
     size_mb: float | None
     address: str | None
 
+
+# Architecture, and file or folder in miniature/weights.
+EMBEDDED = {
+    "miniature": ("stylegan2", "generator.safetensors"),
+    "miniature-diffusion": ("diffusion", "diffusion"),
+    "miniature-autoencoder": ("diffusion_autoencoder", "autoencoder.safetensors"),
+}
 
 _ADA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/"
 _SOURCES = f"{_ADA}transfer-learning-source-nets/"
@@ -74,10 +81,13 @@ _TIMEOUT = 30  # seconds without a byte
 
 
 def known_checkpoints() -> list[Checkpoint]:
-    """The generators that have a name, the embedded one first."""
-    embedded = _embedded()
-    size = round(embedded.stat().st_size / 1e6, 1) if embedded.exists() else None
-    known = [Checkpoint("miniature", "stylegan2", 64, "MIT", size, None)]
+    """The generators that have a name, the embedded ones first."""
+    known = []
+    for name, (architecture, _) in EMBEDDED.items():
+        path = _embedded(name)
+        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+        size = round(sum(each.stat().st_size for each in files) / 1e6, 1) if files else None
+        known.append(Checkpoint(name, architecture, 64, "MIT", size, None))
     for name, (resolution, address) in _STYLEGAN2_ADA.items():
         known.append(Checkpoint(name, "stylegan2", resolution, _LICENCE, None, address))
     lists = {"stylegan2": _STYLEGAN2, "stylegan3-t": _STYLEGAN3, "stylegan3-r": _STYLEGAN3}
@@ -110,7 +120,7 @@ def resolve(name: str) -> Path:
             f"There is no known generator {name!r}. {hint}`zeroshift models` lists the names; or give a file's path."
         )
     address = known[name].address
-    return download(address, cache_folder() / "generators" / f"{name}.pkl") if address else _embedded()
+    return download(address, cache_folder() / "generators" / f"{name}.pkl") if address else _embedded(name)
 
 
 def _hugging_face(name: str) -> Path:
@@ -163,8 +173,8 @@ def download(address: str, target: Path) -> Path:
     return target
 
 
-def _embedded() -> Path:
-    return Path(str(resources.files("zeroshift") / "miniature" / "weights" / "generator.safetensors"))
+def _embedded(name: str) -> Path:
+    return Path(str(resources.files("zeroshift") / "miniature" / "weights" / EMBEDDED[name][1]))
 
 
 def _fetch_whole(address: str, part: Path) -> None:
