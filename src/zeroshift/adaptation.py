@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import ZeroshiftError
 from .generators.base import Codes, Generator, Latents
@@ -60,8 +60,11 @@ class Adaptation:
         if self._layers is None:
             self._count = chosen_count(len(self._candidates), settings.num_layers)
         self._trainable = [parameter for layer in self.target.layers().values() for parameter in layer.parameters()]
-        self._optimizer = torch.optim.Adam(self._trainable, lr=settings.lr, betas=settings.betas)
-        self._recognise = _recogniser(settings.recogniser, setting.team.device) if settings.identity_weight else None
+        self._own = method.parametrise(self.target)
+        moved = self._trainable if self._own is None else list(self._own.parameters())
+        self._optimizer = torch.optim.Adam(moved, lr=settings.lr, betas=settings.betas)
+        if settings.identity_weight:
+            self._recognise = _recogniser(settings.recogniser, setting.team.device)
 
     @property
     def fixed_layers(self) -> bool:
@@ -230,7 +233,7 @@ class Adaptation:
         self._method.load_state_dict(state["method"])
 
 
-def _averaged(generator: Generator) -> list[Tensor]:
+def _averaged(generator: Generator) -> list[nn.Parameter]:
     """All weights, as in the published program; of a generator with low-rank updates these alone, the others stay."""
     low_rank = [parameter for name, parameter in generator.named_parameters() if "lora_" in name]
     return low_rank or list(generator.parameters())

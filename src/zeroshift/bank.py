@@ -36,9 +36,9 @@ class Bank:
             some, classes = latents[rows], None if labels is None else labels[rows]
             codes = generator.codes(some, classes)
             parts.append((codes, generator.context(some, classes), generator.synthesize(codes).float()))
-        codes, contexts, images = zip(*parts, strict=True)
-        known = None if contexts[0] is None else torch.cat(contexts)
-        return cls(torch.cat(codes), known, torch.cat(images), _features(torch.cat(images), encoders))
+        code_parts, contexts, image_parts = zip(*parts, strict=True)
+        known, images = None if contexts[0] is None else torch.cat(contexts), torch.cat(image_parts)
+        return cls(torch.cat(code_parts), known, images, _features(images, encoders))
 
     @classmethod
     @torch.no_grad()

@@ -103,6 +103,8 @@ class Sampling:
     """Steps from a real image to t0."""
     each_step: bool = False
     """Train at each step on the image predicted there, in the memory of one step, instead of through all of them."""
+    clip: bool = True
+    """Clip the image predicted at a step, if the model's schedule does; an inverted image comes back better without."""
     checkpointing: bool = False
     """Keep no activations but those between steps, and compute the others again for the gradient."""
 
@@ -305,6 +307,7 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
         ZeroshiftError: if there is no such preset.
     """
     _require(name in PRESETS, f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
+        "diffusion": Sampling(clip=False),
     return AdaptConfig(target=target, **{**PRESETS[name], **fields})
 
 

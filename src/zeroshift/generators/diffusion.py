@@ -42,6 +42,9 @@ class Diffusion(Generator):
     context_dim = None
     num_classes = 0
 
+    unet: Any  # a ModelMixin of diffusers, as is the decoder
+    decoder: Any
+
     def __init__(
         self,
         unet: Mapping[str, Any],
@@ -64,7 +67,7 @@ class Diffusion(Generator):
         elif channels != 3:
             raise ZeroshiftError(f"The diffusion model makes images of {channels} channels; it must be 3.")
 
-    def _build_unet(self, config: Mapping[str, Any]) -> nn.Module:
+    def _build_unet(self, config: Mapping[str, Any]) -> Any:
         """The network behind `predict`."""
         from diffusers.models.unets.unet_2d import UNet2DModel
 
@@ -123,7 +126,7 @@ class Diffusion(Generator):
             return
         condition, x = self.condition(codes), self.start(codes)
         for here, there in pairwise(self.schedule.descent(self.sampling.t0, self.sampling.steps)):
-            x, clean = self.schedule.step(x, self._output(x, here, condition), here, there)
+            x, clean = self.schedule.step(x, self._output(x, here, condition), here, there, self.sampling.clip)
             x = x.detach()
             yield self.decode(clean)
 
@@ -148,7 +151,8 @@ class Diffusion(Generator):
     def carry(self, x: Tensor, levels: Sequence[int], condition: Tensor | None) -> Tensor:
         """x [N, C, H, W] carried through noise levels, up or down."""
         for here, there in pairwise(levels):
-            x, _ = self.schedule.step(x, self._output(x, max(here, there), condition), here, there)
+            output = self._output(x, max(here, there), condition)
+            x, _ = self.schedule.step(x, output, here, there, self.sampling.clip)
         return x
 
     def predict(self, x: Tensor, level: int, condition: Tensor | None) -> Tensor:
@@ -230,7 +234,7 @@ def mix_predictions(source: Diffusion, targets: Sequence[Diffusion], shares: Seq
     return mixed
 
 
-def _build_decoder(config: Mapping[str, Any]) -> nn.Module:
+def _build_decoder(config: Mapping[str, Any]) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.autoencoders.vq_model import VQModel
 
@@ -240,7 +244,7 @@ def _build_decoder(config: Mapping[str, Any]) -> nn.Module:
     return kinds[config["_class_name"]].from_config(config)
 
 
-def plain(module: nn.Module) -> dict[str, Any]:
+def plain(module: Any) -> dict[str, Any]:
     """A module's diffusers configuration as it comes back from JSON, without what it remembers of its origin."""
     kept = {name: value for name, value in module.config.items() if not name.startswith("_")}
     return json.loads(json.dumps({"_class_name": type(module).__name__, **kept}))

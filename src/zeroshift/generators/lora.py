@@ -1,6 +1,8 @@
 """Low-rank updates (Hu et al., "LoRA", 2021) of a network's convolutions and attentions, by peft."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -37,9 +39,10 @@ def add(network: nn.Module, rank: int, seed: int) -> None:
 
 def updates(network: nn.Module) -> dict[str, nn.ModuleList]:
     """The updates, A and B, by the name of the module that they are beside."""
+    named: Iterator[tuple[str, Any]] = network.named_modules()
     return {
         name: nn.ModuleList([module.lora_A["default"], module.lora_B["default"]])
-        for name, module in network.named_modules()
+        for name, module in named
         if hasattr(module, "lora_A")
     }
 
@@ -47,7 +50,7 @@ def updates(network: nn.Module) -> dict[str, nn.ModuleList]:
 def merge(network: nn.Module) -> None:
     """Adds the updates to the weights, and leaves the network as it was before `add`."""
     for name in updates(network):
-        module = network.get_submodule(name)
+        module: Any = network.get_submodule(name)
         module.merge()
         parent, _, last = name.rpartition(".")
         setattr(network.get_submodule(parent), last, module.get_base_layer())

@@ -1,6 +1,7 @@
 """diffusers' DDIMPipeline with `load_lora_weights`, which diffusers itself has for conditional U-Nets only."""
 
 from pathlib import Path
+from typing import Any
 
 from diffusers import DDIMPipeline, UNet2DModel
 from diffusers.loaders.peft import PeftAdapterMixin
@@ -17,7 +18,9 @@ class LoRAUNet2DModel(UNet2DModel, PeftAdapterMixin):
 class LoRADDIMPipeline(DDIMPipeline):
     """`LoRADDIMPipeline.from_pretrained(source)`, then `load_lora_weights(run)`."""
 
-    def __init__(self, unet: UNet2DModel, scheduler):
+    unet: Any
+
+    def __init__(self, unet: Any, scheduler: Any):
         adaptable = LoRAUNet2DModel.from_config(unet.config)
         adaptable.load_state_dict(unet.state_dict())
         super().__init__(adaptable.to(unet.device, unet.dtype).eval(), scheduler)

@@ -64,7 +64,8 @@ class NoiseSchedule(nn.Module):
 
         For t0 = 1 the timesteps are those of diffusers' DDIMScheduler. Below, the first level is the same for any
         number of steps, as an inverted image needs it: evenly spaced to timestep 0, or with spacing "trailing" to
-        `CLEAN`. (With spacing "linspace" diffusers steps to other levels than it lists; here it is the listed ones.)
+        `CLEAN`. Steps go from one listed level to the next; so do those of diffusers, but for spacing "linspace", and
+        for "trailing" with a number of steps that does not divide that of all levels.
         """
         if t0 == 1:
             self.scheduler.set_timesteps(steps)
@@ -82,7 +83,7 @@ class NoiseSchedule(nn.Module):
         """ᾱ of a level."""
         return self.last_alpha if level == CLEAN else self.alphas[level]
 
-    def noise_and_image(self, x: Tensor, output: Tensor, level: int) -> tuple[Tensor, Tensor]:
+    def noise_and_image(self, x: Tensor, output: Tensor, level: int, clip: bool = True) -> tuple[Tensor, Tensor]:
         """The noise ε and the clean image x̂_0 that a network's output for x at a level stands for."""
         alpha = self.alpha(level)
         scale, sigma = alpha.sqrt(), (1 - alpha).sqrt()
@@ -92,17 +93,18 @@ class NoiseSchedule(nn.Module):
             noise, clean = scale * output + sigma * x, scale * x - sigma * output
         else:  # at CLEAN, where sigma is 0, as at the level above it
             noise, clean = (x - scale * output) / sigma.clamp(min=(1 - self.alphas[0]).sqrt()), output
-        if self.config.clip_sample:
+        if self.config.clip_sample and clip:
             clean = clean.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
         return noise, clean
 
-    def step(self, x: Tensor, output: Tensor, here: int, there: int) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, output: Tensor, here: int, there: int, clip: bool = True) -> tuple[Tensor, Tensor]:
         """x carried from level `here` to level `there`, and x̂_0: DDIM, equation 12 with σ = 0, in either direction.
 
         Args:
             x: [N, ...] at level `here`.
             output: of the network for x at the noisier of both levels; diffusers' inversion evaluates there too.
+            clip: clips x̂_0 if the schedule is one that does.
         """
-        noise, clean = self.noise_and_image(x, output, here)
+        noise, clean = self.noise_and_image(x, output, here, clip)
         alpha = self.alpha(there)
         return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, clean

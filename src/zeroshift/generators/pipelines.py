@@ -69,12 +69,14 @@ def write_pipeline(generator: Diffusion, folder: Path) -> None:
 
     if folder.exists() and not (folder / _INDEX).is_file():
         raise ZeroshiftError(f"{folder} is there already and is no pipeline folder. Choose another name.")
-    parts = {"unet": generator.unet, "scheduler": generator.schedule.scheduler}
+    config = generator.schedule.config
+    clips = config.clip_sample and generator.sampling.clip
+    parts = {"unet": generator.unet, "scheduler": diffusers.DDIMScheduler.from_config(config, clip_sample=clips)}
     kind = "DDIMPipeline"
     if generator.decoder is not None:
         parts["vqvae"] = generator.decoder
         kind = "LDMPipeline"
-    index = {"_class_name": kind, "_diffusers_version": diffusers.__version__}
+    index: dict[str, Any] = {"_class_name": kind, "_diffusers_version": diffusers.__version__}
     index |= {name: ["diffusers", type(part).__name__] for name, part in parts.items()}
     temporary = folder.with_name(f".zeroshift-{secrets.token_hex(4)}-{folder.name}")
     with disk_errors(folder):

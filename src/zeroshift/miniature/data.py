@@ -7,6 +7,7 @@ out (`domains.KEPT_OUT`) never occur.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +30,17 @@ FIRST, STEPS_PER_BLOCK = 60, 4
 
 @dataclass(frozen=True)
 class Batch:
-    """images [N, 3, 64, 64] in [-1, 1], latents and factor positions [N, 32], domains and their indices in SEEN."""
+    """images [N, 3, 64, 64] in [-1, 1], latents and factor positions [N, 32], domains and their indices in SEEN.
+
+    `rows` [N] numbers the images among all of the blocks'.
+    """
 
     images: torch.Tensor
     latents: torch.Tensor
     positions: torch.Tensor
     domains: tuple[Domain, ...]
     indices: torch.Tensor
+    rows: torch.Tensor
 
 
 class Blocks:
@@ -80,20 +85,34 @@ class Blocks:
 
         Rows are ordered group, domain, person: groups * DOMAINS_PER_BLOCK * people in all.
         """
-        images, latents, places, domains = [], [], [], []
+        chosen = []
         for block in torch.randint(available, (groups,), generator=generator).tolist():
-            rows = torch.randperm(PEOPLE, generator=generator)[:people]
+            chosen.append((block, torch.randperm(PEOPLE, generator=generator)[:people]))
+        return self._batch(chosen)
+
+    def block(self, block: int) -> Batch:
+        """All images of a block, ordered domain, person."""
+        return self._batch([(block, torch.arange(PEOPLE))])
+
+    def _batch(self, chosen: Sequence[tuple[int, torch.Tensor]]) -> Batch:
+        """The images of (block, people) in all domains of the block."""
+        images, latents, places, domains, numbers = [], [], [], [], []
+        for block, rows in chosen:
             pixels = torch.from_numpy(np.ascontiguousarray(self._images(block)[:, rows.numpy()]))
             images.append(pixels.flatten(0, 1))
             latents.append(self.latents[block, rows].repeat(DOMAINS_PER_BLOCK, 1))
             places.append(self.positions[block, rows].repeat(DOMAINS_PER_BLOCK, 1))
-            domains += [domain for domain in self.domains[block] for _ in range(people)]
+            domains += [domain for domain in self.domains[block] for _ in rows]
+            numbers.append(
+                ((block * DOMAINS_PER_BLOCK + torch.arange(DOMAINS_PER_BLOCK))[:, None] * PEOPLE + rows).flatten()
+            )
         return Batch(
             images=torch.cat(images).float() / 127.5 - 1,
             latents=torch.cat(latents),
             positions=torch.cat(places),
             domains=tuple(domains),
             indices=torch.tensor([_SEEN_INDEX[domain] for domain in domains]),
+            rows=torch.cat(numbers),
         )
 
 

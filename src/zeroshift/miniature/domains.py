@@ -13,44 +13,40 @@ __all__ = ["BEINGS", "DOMAINS", "KEPT_OUT", "MEDIA", "SEEN", "SOURCE", "Domain",
 
 _COLOURS = ("skin_tone", "hair_colour", "eye_colour", "clothing_colour", "background_colour", "background_lightness")
 _LIGHT = ("light_x", "light_height")
-_FINE = ("nose_width", "brow_thickness", "eye_colour")
-_SMALL = (*_FINE, "eye_size", "brow_tilt", "mouth_curve", "mouth_opening", "earrings", "glasses", "hair_style")
+_MOUTH = ("mouth_curve", "mouth_opening")
+_SMALL = ("eye_colour", "brow_tilt", "nose_width")
+_COARSE = (*_SMALL, "eye_size", "hair_style", *_MOUTH, "jaw", "beard")  # what broad strokes and large tiles swallow
 _HAIR = ("hair_colour", "hair_length", "hair_style", "fringe")
 
+# Factors that change no picture enough to be read from it; `tests/test_miniature_renderer.py` measures.
+_FAINT = ("brow_thickness",)
 # name -> factors that the medium hides
 MEDIA: dict[str, tuple[str, ...]] = {
-    "photo": (),
-    "pencil sketch": (*_COLOURS, *_LIGHT),
+    "photo": ("nose_width",),
+    "pencil sketch": (*_COLOURS, *_LIGHT, "brow_tilt"),
     "cartoon": ("light_height",),
-    "pixel art": (*_SMALL, "clothing_pattern", *_LIGHT),
-    "neon sign": ("skin_tone", "eye_colour", "background_colour", "background_lightness", *_LIGHT, "nose_width"),
-    "watercolor": (*_FINE, *_LIGHT),
-    "stained glass": (*_FINE, *_LIGHT),
-    "marble statue": _COLOURS,
+    "pixel art": (*_SMALL, "eye_size", *_MOUTH, "earrings", "glasses", "hair_style", "clothing_pattern", *_LIGHT),
+    "neon sign": (
+        *("skin_tone", "eye_colour", "background_colour", "background_lightness", "brow_tilt", "clothing_pattern"),
+        *_LIGHT,
+    ),
+    "watercolor": (*_COARSE, *_LIGHT),
+    "stained glass": ("eye_colour", "brow_tilt", *_LIGHT),
+    "marble statue": (*_COLOURS, *_SMALL, "clothing_pattern"),
     "woodblock print": (*_COLOURS, *_LIGHT),
-    "mosaic": (*_SMALL, "clothing_pattern", *_LIGHT),
-    "blueprint": (*_COLOURS, *_LIGHT),
-    "thermal image": (*_COLOURS, *_LIGHT, "nose_width"),
+    "mosaic": (*_COARSE, "eye_spacing", "earrings", "glasses", "clothing_pattern", *_LIGHT),
+    "blueprint": (*_COLOURS, *_LIGHT, "brow_tilt", "clothing_pattern"),
+    "thermal image": (*_COLOURS, *_LIGHT, *_SMALL, *_MOUTH, "eye_size", "hair_style", "earrings", "clothing_pattern"),
 }
 # name -> factors that the being hides
 BEINGS: dict[str, tuple[str, ...]] = {
     "person": (),
     "zombie": ("skin_tone", "eye_colour"),
-    "alien": (
-        "skin_tone",
-        *_HAIR,
-        "eye_colour",
-        "beard",
-        "earrings",
-        "brow_tilt",
-        "brow_thickness",
-        "nose_width",
-        "jaw",
-    ),
+    "alien": ("skin_tone", *_HAIR, "eye_colour", "beard", "earrings", "brow_tilt", "nose_width", "jaw"),
     "elf": ("earrings",),
-    "robot": ("skin_tone", *_HAIR, "eye_colour", "beard", "earrings", "brow_thickness", "nose_width", "jaw"),
+    "robot": ("skin_tone", *_HAIR, "eye_colour", "beard", "earrings", "nose_width", "jaw"),
     "child": ("beard", "jaw"),
-    "clown": ("skin_tone", "nose_width", "hair_style", "hair_length", "fringe", "brow_thickness"),
+    "clown": ("skin_tone", "nose_width", "hair_style", "hair_length", "fringe"),
 }
 
 
@@ -76,7 +72,7 @@ class Domain:
     @property
     def visible(self) -> tuple[str, ...]:
         """Names of the factors that can be read from an image of this domain."""
-        hidden = {*MEDIA[self.medium], *BEINGS[self.being]}
+        hidden = {*_FAINT, *MEDIA[self.medium], *BEINGS[self.being]}
         return tuple(factor.name for factor in FACTORS if factor.name not in hidden)
 
     def __str__(self) -> str:

@@ -46,7 +46,7 @@ JUDGE_CONFIG: dict[str, Any] = {
     "channels": [32, 64, 128, 192],
     "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": VOCABULARY, "width": 64, "heads": 2, "layers": 2},
 }
-PROBE_CONFIG: dict[str, Any] = {"channels": [32, 64, 128, 192], "face_channels": [32, 64, 96, 128]}
+PROBE_CONFIG: dict[str, Any] = {"channels": [32, 64, 128, 192], "face_channels": [32, 48], "face_width": 256}
 
 NUM_READINGS = sum(len(factor.classes) or 1 for factor in FACTORS)  # one number a scalar, one logit a class
 
@@ -66,27 +66,53 @@ class _Residual(nn.Module):
 
 
 class ConvTower(nn.Module):
-    """A residual network with one block a width: [N, 3, image_size, image_size] -> [N, out_dim].
+    """A residual network with one block a width: [N, 3, 64, 64] -> [N, out_dim].
 
-    The last map, [4, 4] for 64 pixels, is not averaged but flattened behind a narrow 1x1 convolution: where things are
-    matters.
+    The last map [4, 4] is not averaged but flattened behind a narrow 1x1 convolution: where things are matters.
     """
 
-    def __init__(self, channels: Sequence[int], out_dim: int, image_size: int = 64):
+    image_size = 64
+
+    def __init__(self, channels: Sequence[int], out_dim: int):
         super().__init__()
-        self.image_size = image_size
         self.stem = nn.Conv2d(3, channels[0], 5, 2, 2, bias=False)
         self.norm = nn.BatchNorm2d(channels[0])
         pairs = zip([channels[0], *channels[:-1]], channels, strict=True)
         self.blocks = nn.Sequential(*[_Residual(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(pairs)])
         self.narrow = nn.Conv2d(channels[-1], 32, 1)
-        self.head = nn.Linear(channels[-1] + 32 * (image_size // 16) ** 2, out_dim)
+        self.head = nn.Linear(channels[-1] + 32 * 16, out_dim)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = images.contiguous(memory_format=torch.channels_last)
         x = self.blocks(F.relu(self.norm(self.stem(x))))
         return self.head(torch.cat([x.mean(dim=(2, 3)), F.relu(self.narrow(x)).flatten(1)], dim=1))
+
+
+class FaceTower(nn.Module):
+    """Aligned faces [N, 3, CROP, CROP] -> [N, NUM_READINGS], zeros when fresh.
+
+    Everybody's features lie in the same places here, so a wide linear layer looks at all places of a fine map at once.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int):
+        super().__init__()
+        first, last = channels
+        self.stem = nn.Conv2d(3, first, 5, 2, 2, bias=False)
+        self.norm = nn.BatchNorm2d(first)
+        self.blocks = nn.Sequential(_Residual(first, first, 1), _Residual(first, last, 2))
+        self.narrow = nn.Conv2d(last, last // 2, 1)
+        self.wide = nn.Linear(last // 2 * (CROP // 4) ** 2, width, bias=False)
+        self.wide_norm = nn.BatchNorm1d(width)
+        self.head = nn.Linear(width, NUM_READINGS)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        x = faces.contiguous(memory_format=torch.channels_last)
+        x = F.relu(self.narrow(self.blocks(F.relu(self.norm(self.stem(x))))))
+        return self.head(F.relu(self.wide_norm(self.wide(x.flatten(1)))))
 
 
 class Judge(nn.Module):
@@ -113,12 +139,10 @@ class Probe(nn.Module):
     reading of its pose.
     """
 
-    def __init__(self, channels: Sequence[int], face_channels: Sequence[int]):
+    def __init__(self, channels: Sequence[int], face_channels: Sequence[int], face_width: int):
         super().__init__()
         self.tower = ConvTower(channels, NUM_READINGS)
-        self.face = ConvTower(face_channels, NUM_READINGS, CROP)
-        nn.init.zeros_(self.face.head.weight)
-        nn.init.zeros_(self.face.head.bias)
+        self.face = FaceTower(face_channels, face_width)
 
     def outputs(self, images: torch.Tensor) -> torch.Tensor:
         """[N, NUM_READINGS], see `readings`."""

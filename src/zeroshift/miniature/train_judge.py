@@ -1,4 +1,8 @@
-"""Trains the judge: `python -m zeroshift.miniature.train_judge --out training/judge`."""
+"""Trains the judge: `python -m zeroshift.miniature.train_judge --out training/judge`.
+
+Its image tower starts as the probe's: to tell what an image shows is half of telling what a text says of it. The guide,
+from which the judge must be independent, shares nothing with either.
+"""
 
 from pathlib import Path
 
@@ -8,7 +12,7 @@ import tyro
 from .augment import Augmentation
 from .contrastive import ContrastiveSettings, train_contrastive
 from .data import Blocks
-from .encoders import JUDGE_CONFIG, Judge, weights_path
+from .encoders import JUDGE_CONFIG, Judge, load_probe, weights_path
 from .optimisers import seeded
 
 __all__ = ["train_judge"]
@@ -24,13 +28,13 @@ def train_judge(
     *,
     images: Path = Path("training/blocks"),
     blocks: int = 400,
-    steps: int = 1100,
+    steps: int = 1800,
     seed: int = 2,
     minutes: float | None = None,
     threads: int = 1,
     weights: Path | None = None,
 ) -> int:
-    """Trains the judge, or goes on where it stopped, and writes its weights.
+    """Trains the judge, or goes on where it stopped, and writes its weights. The probe must be there already.
 
     Args:
         out: folder of checkpoint and log.
@@ -45,8 +49,10 @@ def train_judge(
         The step reached.
     """
     torch.set_num_threads(threads)
-    settings = ContrastiveSettings(AUGMENTATION, seed=seed, steps=steps, warm_steps=300)
+    settings = ContrastiveSettings(AUGMENTATION, seed=seed, steps=steps, warm_steps=0)
     model = seeded(lambda: Judge(**JUDGE_CONFIG), seed)
+    seen = {name: value for name, value in load_probe().tower.state_dict().items() if not name.startswith("head.")}
+    model.visual.load_state_dict({**model.visual.state_dict(), **seen})
     target = weights or weights_path("judge")
     return train_contrastive(model, out, Blocks(images, blocks, seed=1), settings, weights=target, minutes=minutes)
 

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import torch
 import tyro
+from rich.progress import track
+from safetensors.torch import load_file, save_file
 
+from ..runs import atomic_write
+from .alignment import align_faces
 from .augment import Augmentation, augment
-from .data import Blocks
-from .encoders import PROBE_CONFIG, ConvTower, Probe, save_probe, weights_path
+from .data import Batch, Blocks
+from .encoders import PROBE_CONFIG, ConvTower, FaceTower, Probe, readings, save_probe, weights_path
 from .measure import DomainExam, probe_report
 from .optimisers import Optimisers, seeded
 from .reading import factor_loss, visibility
@@ -20,7 +24,7 @@ __all__ = ["train_probe"]
 
 # Faint: it must read finished pictures of a generator, which are softer than rendered ones, but exactly.
 AUGMENTATION = Augmentation(contrast=0.05, brightness=0.03, blur=0.15, noise=0.3, noise_level=0.06)
-Reader = Callable[[torch.Tensor], torch.Tensor]  # images [N, 3, 64, 64] -> [N, NUM_READINGS]
+Reader = Callable[[Batch, torch.Generator], torch.Tensor]  # -> [N, NUM_READINGS]
 KERNEL_RATE = 0.5  # Muon's learning rate as a part of AdamW's
 
 
@@ -30,7 +34,7 @@ def train_probe(
     images: Path = Path("training/blocks"),
     blocks: int = 400,
     steps: int = 2600,
-    face_steps: int = 2000,
+    face_steps: int = 6000,
     seed: int = 3,
     rate: float = 2e-3,
     minutes: float | None = None,
@@ -63,16 +67,15 @@ def train_probe(
     probe = seeded(lambda: Probe(**PROBE_CONFIG), seed)
     exam = DomainExam.make(seed=seed + 1000, per_domain=8)
 
-    def train(folder: Path, tower: ConvTower, read: Reader, steps: int, minutes: float | None) -> int:
-        """Trains one of the probe's towers, which then holds its average, for what `read` gives."""
+    def train(folder: Path, tower: ConvTower | FaceTower, read: Reader, steps: int, minutes: float | None) -> int:
+        """Trains one of the probe's towers, which then holds its average; `read` gives outputs of a batch."""
         optimiser = Optimisers([tower], weight_decay=0.02)
         ema = average(tower, 0.995)
 
         def update(step: int) -> dict[str, torch.Tensor]:
             generator = step_stream(seed, "batch", step)
             batch = source.batch(generator, source.available(step), groups=4, people=8)
-            outputs = read(augment(batch.images, AUGMENTATION, generator))
-            loss = factor_loss(outputs, batch.positions, visibility(batch.domains))
+            loss = factor_loss(read(batch, generator), batch.positions, visibility(batch.domains))
             now = cosine_rate(step, steps, rate, warmup=30)
             optimiser.step(loss, now, KERNEL_RATE * now)
             ema.update_parameters(tower)
@@ -88,19 +91,38 @@ def train_probe(
         reached = run_training(
             folder, {"tower": tower, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
             settings={"seed": seed, "rate": rate, "blocks": blocks}, evaluate=evaluate,
-            save_every=250, evaluate_every=250,
+            save_every=250, evaluate_every=500,
         )  # fmt: skip
         tower.load_state_dict(ema.module.state_dict())
         tower.eval().requires_grad_(False)
         return reached
 
+    def whole(batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        return probe.tower(augment(batch.images, AUGMENTATION, generator))
+
     probe.eval().requires_grad_(False)
-    reached = train(out, probe.tower, probe.tower, steps, minutes)
+    reached = train(out, probe.tower, whole, steps, minutes)
     if reached == steps:
+        known = _all_outputs(probe.tower, source, out / "outputs.safetensors")
+
+        def with_face(batch: Batch, generator: torch.Generator) -> torch.Tensor:
+            outputs = known[batch.rows].float()
+            return outputs + probe.face(augment(align_faces(batch.images, readings(outputs)), AUGMENTATION, generator))
+
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - began) / 60)
-        reached += train(out / "face", probe.face, probe.outputs, face_steps, left)
+        reached += train(out / "face", probe.face, with_face, face_steps, left)
     save_probe(probe, target)
     return reached
+
+
+@torch.no_grad()
+def _all_outputs(tower: ConvTower, blocks: Blocks, path: Path) -> torch.Tensor:
+    """What a frozen tower says of every image of the blocks, [images, NUM_READINGS], kept in a file."""
+    if not path.exists():
+        parts = [tower(blocks.block(block).images).half() for block in track(range(blocks.count), "reading")]
+        with atomic_write(path) as temporary:
+            save_file({"outputs": torch.cat(parts)}, temporary)
+    return load_file(path)["outputs"]
 
 
 if __name__ == "__main__":
