@@ -117,7 +117,7 @@ class _Fitting:
                 if self._size == 1 or not should_reduce_batch_size(error):
                     raise
             self._size //= 2
-            clear_device_cache(garbage_collection=True)
+            clear_device_cache()
 
 
 def evaluate(

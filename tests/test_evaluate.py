@@ -1,0 +1,421 @@
+"""`zeroshift evaluate`: what is drawn, what is shared, what is written, on tiny random models."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.linalg import sqrtm
+
+import zeroshift.evaluation as evaluation
+from zeroshift import RunFolder, evaluate
+from zeroshift.cli import main
+from zeroshift.commands.evaluate import _true_images
+from zeroshift.comparison import as_json, compare, heading, markdown
+from zeroshift.config import AdaptConfig
+from zeroshift.encoder import Encoder, load_encoder
+from zeroshift.errors import ZeroshiftError
+from zeroshift.evaluation import MINIATURE_SAMPLES, References, Result, read_results, usual_network
+from zeroshift.features import FeatureNetwork, load_network
+from zeroshift.generators import Generator, load_generator, save_generator
+from zeroshift.images import eight_bit, find_images, save_png, to_uint8
+from zeroshift.losses import unit
+from zeroshift.metrics.protocols import MEASURES
+
+
+def make_run(generator: Path, folder: Path, scale: float = 1.2, **fields: object) -> RunFolder:
+    config = AdaptConfig(target="zombie", generator=str(generator), encoders=("ViT-B-32/openai",), device="cpu")
+    run = RunFolder.open(folder, replace(config, **fields))
+    target = load_generator(generator)
+    with torch.no_grad():
+        for parameter in target.synthesis.parameters():
+            parameter.mul_(scale)
+    save_generator(target, run.generator_path)
+    return run
+
+
+@pytest.fixture
+def run(tiny_generator: Path, tmp_path: Path) -> RunFolder:
+    return make_run(tiny_generator, tmp_path / "run")
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    """A folder of pictures, not square and of several sizes, and a file that is none."""
+    random = np.random.default_rng(0)
+    for index in range(14):
+        size = (20 + index, 24)
+        pixels = np.kron(random.integers(0, 256, (*(side // 4 + 1 for side in size), 3)), np.ones((4, 4, 1)))
+        save_png(tmp_path / "real" / str(index % 2) / f"{index:02d}.png", pixels[: size[0], : size[1]].astype(np.uint8))
+    (tmp_path / "real" / "notes.txt").write_text("not a picture")
+    return tmp_path / "real"
+
+
+def drawn(run: RunFolder, num: int, seed: int, truncation: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the measures must have seen, sample by sample."""
+    generators: list[Generator] = [load_generator(path) for path in (run.config.generator, run.generator_path)]
+    with torch.no_grad():
+        both = [
+            torch.cat([g(g.sample_latents(seed, [i]), truncation=truncation) for i in range(num)]) for g in generators
+        ]
+    return eight_bit(both[0]), eight_bit(both[1])
+
+
+@pytest.fixture
+def encoder(tiny_encoder: Path) -> Encoder:
+    return load_encoder(str(tiny_encoder))
+
+
+# Values
+
+
+def test_measures_are_those_of_the_naive_way(run: RunFolder, real: Path, encoder: Encoder, tiny_encoder: Path) -> None:
+    looks = f"open_clip:{tiny_encoder}"
+    names = [f"{name}:{looks}" for name in ("fd", "clip-distance", "direction", "diversity", "intra-diversity", "id")]
+    results = evaluate(run, [*names, "scs"], references=References.from_folder(real), num=40, seed=3).results
+    found = {result.measure: result.value for result in results}
+    source, target = drawn(run, 40, seed=3, truncation=0.7)
+    pictures = []
+    for path in sorted(real.rglob("*.png")):
+        with Image.open(path) as picture:
+            pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+        side = min(pixels.shape[-2:])
+        top, left = ((length - side) / 2 for length in pixels.shape[-2:])
+        pixels = pixels[:, :, round(top) :, round(left) :][:, :, :side, :side]
+        pictures.append(eight_bit(F.interpolate(pixels, [16, 16], mode="bicubic", antialias=True)))
+    with torch.no_grad():
+        a, b, c = (encoder.encode_image(images) for images in (source, target, torch.cat(pictures)))
+        labels = [encoder.label_feature(label) for label in ("photo", "zombie")]
+    x, y = b.double().numpy(), c.double().numpy()
+    root = sqrtm(np.cov(x.T) @ np.cov(y.T) + 1e-12 * np.eye(24)).real
+    distance = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
+    assert found["fd"] == pytest.approx(distance, rel=1e-3)
+    assert found["clip-distance"] == pytest.approx(float((1 - unit(b) @ unit(labels[1])).mean()), abs=1e-5)
+    text = unit(unit(labels[1]) - unit(labels[0]))
+    assert found["direction"] == pytest.approx(float((unit(unit(b) - unit(a)) @ text).mean()), abs=1e-4)
+    between = 1 - unit(b) @ unit(b).T
+    assert found["diversity"] == pytest.approx(float(between.sum() / (40 * 39)), abs=1e-5)
+    nearest = (unit(b) @ unit(c[:10]).T).argmax(dim=1)
+    clusters = [between[nearest == k][:, nearest == k] for k in range(10)]
+    within = [float(each.sum() / (len(each) * (len(each) - 1))) for each in clusters if len(each) > 1]
+    assert found["intra-diversity"] == pytest.approx(np.mean(within), abs=1e-5)
+    assert found["id"] == pytest.approx(float(F.cosine_similarity(a, b).mean()), abs=1e-5)
+    edges = load_network("sobel")
+    one, other = edges(source).flatten(1), edges(target).flatten(1)
+    dice = 2 * (one * other).sum(1) / (one.square().sum(1) + other.square().sum(1))
+    assert found["scs"] == pytest.approx(float(dice.mean()), abs=1e-5)
+
+
+def test_published_numbers_of_samples_and_truncation(run: RunFolder) -> None:
+    expected = {"fid": 5000, "kid": 5000, "is": 5000, "sifid": 1000, "scs": 500, "intra-lpips": 1000, "id": 1000}
+    assert {name: MEASURES[name].samples for name in expected} == expected
+    assert [name for name, measure in MEASURES.items() if measure.references == 10] == [
+        "sifid", "intra-diversity", "intra-lpips",
+    ]  # fmt: skip
+    (result,) = evaluate(run, ["scs"]).results
+    assert (result.samples, result.truncation, result.seed) == (500, 0.7, 0)
+    (first,) = evaluate(run, ["scs"], num=20).results
+    (whole,) = evaluate(run, ["scs"], num=20, truncation=1.0).results
+    assert first.value != whole.value
+    assert whole.truncation == 1.0
+
+
+def test_runs_of_the_miniature_world_keep_their_truncation(tmp_path: Path) -> None:
+    run = make_run(Path("miniature"), tmp_path / "run", truncation=1.0)
+    result = evaluate(run, num=10, references=References("truth", torch.rand(12, 3, 64, 64) * 2 - 1))
+    names = [(each.measure, each.network, each.truncation) for each in result.results]
+    assert [name for name, *_ in names] == [
+        "fd", "kd", "clip-distance", "direction", "diversity", "intra-diversity", "scs",
+    ]  # fmt: skip
+    assert {network for _, network, _ in names} == {"miniature-judge", "sobel"}
+    assert {truncation for *_, truncation in names} == {1.0}
+    assert set(result.left_out) == {"fid", "kid", "is", "sifid", "pairwise-lpips", "intra-lpips", "id"}
+    assert usual_network(MEASURES["fd"], replace(run.config, generator="ffhq")) == "dinov2"
+
+
+# Sharing
+
+
+class _Counting(FeatureNetwork):
+    """Says how many images it has seen; a measure of texts or features gets their mean colours."""
+
+    provides = frozenset({"features", "classes", "edges"})
+
+    def __init__(self, most: int = 1000) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.batches: list[int] = []
+        self._most = most
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > self._most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        self.batches.append(len(images))
+        return images.mean(dim=(2, 3))
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        return 5 * features
+
+
+def test_samples_are_drawn_once_and_shared(run: RunFolder, real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, drawn_rows = _Counting(), []
+    synthesize = type(load_generator(run.generator_path)).synthesize
+
+    def counted(self: Generator, codes: torch.Tensor, **options: object) -> torch.Tensor:
+        drawn_rows.append(len(codes))
+        return synthesize(self, codes, **options)
+
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: network)
+    monkeypatch.setattr(type(load_generator(run.generator_path)), "synthesize", counted)
+    references = References.from_folder(real)
+    results = evaluate(run, ["fid", "kid", "is", "diversity", "id"], references=references, num=30).results
+    assert sum(drawn_rows) == 2 * 30, "source and target"
+    # the three names of networks are loaded for themselves here, and one of them looks at pairs
+    assert sum(network.batches) == 30 + len(references) + 30 + 2 * 30
+    assert [result.measure for result in results] == ["fid", "kid", "is", "diversity", "id"]
+    assert {result.measure: (result.samples, result.references) for result in results} == {
+        "fid": (30, 14), "kid": (30, 14), "is": (30, 0), "diversity": (30, 0), "id": (30, 0),
+    }  # fmt: skip
+    assert {result.measure: result.spread is not None for result in results} == {
+        "fid": False, "kid": True, "is": True, "diversity": False, "id": False,
+    }  # fmt: skip
+    drawn_rows.clear()
+    network.batches.clear()
+    (again,) = evaluate(run, ["fid"], references=references, num=30).results
+    assert again.value == results[0].value
+    assert sum(drawn_rows) == 30, "no source where no measure looks at it"
+    assert sum(network.batches) == 30, "reference images are looked at once for all runs"
+
+
+def test_batches_fit_memory(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = []
+    for most in (1000, 7):
+        network = _Counting(most)
+        monkeypatch.setattr(evaluation, "load_network", lambda name, device, network=network: network)
+        values.append(evaluate(run, ["diversity"], num=30).results[0].value)
+        assert max(network.batches) == (16 if most == 1000 else 4)
+        assert sum(network.batches) == 30
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: _Counting(most=0))
+    with pytest.raises(RuntimeError, match="allocate"):
+        evaluate(run, ["diversity"], num=30)
+
+
+def test_fewer_samples_are_the_first_ones(run: RunFolder, tiny_encoder: Path) -> None:
+    """A measure of 500 beside one of more sees what it would see alone."""
+    alone = evaluate(run, ["scs"]).results[0]
+    name = f"clip-distance:open_clip:{tiny_encoder}"
+    beside = {result.measure: result for result in evaluate(run, [name, "scs"]).results}
+    assert (beside["clip-distance"].samples, beside["scs"].samples) == (1000, 500)
+    assert beside["scs"].value == pytest.approx(alone.value, abs=1e-6)
+
+
+# What is written
+
+
+def test_results_are_appended(run: RunFolder, tiny_encoder: Path) -> None:
+    name = f"diversity:open_clip:{tiny_encoder}"
+    for seed in (0, 1, 1):
+        evaluate(run, [name, "scs"], num=12, seed=seed)
+    lines = (run.path / "metrics-diversity.jsonl").read_text().splitlines()
+    assert len(lines) == 3
+    record = json.loads(lines[0])
+    assert record == {
+        "measure": "diversity", "value": record["value"], "spread": None, "better": "higher",
+        "protocol": "diversity_all_pairs", "network": f"open_clip:{tiny_encoder}", "samples": 12, "references": 0,
+        "reference": "", "seed": 0, "truncation": 0.7, "time": record["time"],
+    }  # fmt: skip
+    assert 0 < record["value"] < 2
+    kept = read_results(run)
+    assert [(result.measure, result.seed) for result in kept] == [
+        ("diversity", 0), ("diversity", 1), ("scs", 0), ("scs", 1),
+    ]  # fmt: skip
+    assert run.records() == [], "metrics.jsonl is the training's"
+
+
+def test_a_value_that_does_not_exist(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that are all alike but share no reference with another: no pair, no number, no broken JSON."""
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: _Counting())
+    monkeypatch.setattr("zeroshift.metrics.protocols.intra_cluster_distance", lambda *_, **__: math.nan)
+    (result,) = evaluate(run, ["intra-diversity"], references=References("two", torch.rand(2, 3, 9, 9)), num=10).results
+    assert result.value is None
+    assert "NaN" not in (run.path / "metrics-intra-diversity.jsonl").read_text()
+
+
+# The command
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    code = main(["evaluate", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, " ".join(captured.err.split())
+
+
+def test_command_shows_and_reports(
+    run: RunFolder, real: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = [f"fd:open_clip:{tiny_encoder}", "scs"]
+    code, out, _ = run_cli(capsys, run.path, "--metrics", *metrics, "--reference", real, "--num", "12")
+    assert code == 0
+    assert "fd_all_references" in out
+    fd, scs = read_results(run)
+    assert f"{scs.value:.4f}" in out
+    page = run.report_path.read_text(encoding="utf-8")
+    assert f"<b>{scs.value:.4f}</b>" in page
+    assert f"14 ({real})" in page
+    assert fd.reference == str(real)
+    assert run_cli(capsys, run.path, "--metrics", "scs", "--num", "14")[0] == 0
+    page = run.report_path.read_text(encoding="utf-8")
+    assert page.count("scs ↑") == 2, "the report is written anew, with the results so far"
+
+
+def test_command_compares_runs(
+    tiny_generator: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [
+        make_run(tiny_generator, tmp_path / f"{method}-{seed}", scale, method=method, seed=seed)
+        for method, seed, scale in (("nada", 0, 1.1), ("nada", 1, 1.2), ("ipl", 0, 1.3))
+    ]
+    metrics = ["scs", f"clip-distance:open_clip:{tiny_encoder}"]
+    table = tmp_path / "tables" / "all"
+    code, out, _ = run_cli(capsys, *(run.path for run in runs), "--metrics", *metrics, "--num", "12", "--out", table)
+    assert code == 0
+    assert "method=nada" in out
+    values = [read_results(run)[1].value for run in runs]
+    records = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
+    assert [len(record["runs"]) for record in records] == [2, 1]
+    scs = records[0]["measures"][0]
+    assert (scs["measure"], scs["values"]) == ("scs", values[:2])
+    assert scs["mean"] == pytest.approx(np.mean(values[:2]))
+    assert scs["spread"] == pytest.approx(np.std(values[:2], ddof=1))
+    assert records[1]["measures"][0]["spread"] is None
+    lines = table.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("| runs | scs ↑ (sobel) | clip-distance ↓ (open_clip:")
+    assert lines[2].startswith(f"| method=nada (2) | {np.mean(values[:2]):.4f} ± ")
+    assert lines[3].startswith(f"| method=ipl | {values[2]:.4f} |")
+
+
+def test_command_in_the_miniature_world_brings_its_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(Path("miniature"), tmp_path / "run", scale=1.01, truncation=1.0)
+    code, out, _ = run_cli(capsys, run.path, "--num", "10")
+    assert code == 0
+    assert "Left out: fid, kid, is" in out
+    results = {result.measure: result for result in read_results(run)}
+    assert (results["fd"].reference, results["fd"].references) == ("truth", 10)
+    assert MINIATURE_SAMPLES == 256
+    unknown = RunFolder(run.path, replace(run.config, target="disney"))
+    assert _true_images(unknown, 10, 0) is None, "the renderer has no picture of it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["{run}", "--metrics", "fids"], "fids: There is no such measure. Did you mean fid"),
+        (["{run}", "--metrics", "scs:resnet"], "There is no feature network 'resnet'"),
+        (
+            ["{run}", "--metrics", "kd:sobel", "--reference", "{real}"],
+            "needs a network that gives features; sobel gives",
+        ),
+        (["{run}", "--metrics", "fid"], "fid: Real images of the target domain are needed: --reference FOLDER"),
+        (
+            ["{run}", "--metrics", "fd:hed:{real}/notes.txt", "--reference", "{real}"],
+            "cannot be read as a file of weights",
+        ),
+        (["{run}", "--metrics", "scs", "--reference", "{run}/nowhere"], "There is no folder"),
+        (["{run}", "--metrics", "scs", "--reference", "{run}"], "There are no images in"),
+        (["{run}", "--metrics", "scs", "--num", "3"], "too few to measure anything"),
+        (["{run}", "--metrics", "scs", "--truncation", "0"], "it must be above zero"),
+        (["{real}", "--metrics", "scs"], "is not a run folder"),
+        ([], "Name at least one run folder"),
+    ],
+)
+def test_bad_input(
+    run: RunFolder, real: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    before = sorted(run.path.rglob("*"))
+    filled = [argument.format(run=run.path, real=real) for argument in arguments]
+    code, out, err = run_cli(capsys, *filled)
+    assert code == 1
+    assert err.startswith("Error: ")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_more_bad_input(run: RunFolder, real: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    looks = f"open_clip:{tiny_encoder}"
+    with pytest.raises(ZeroshiftError, match="no distribution"):
+        evaluate(run, [f"fd:{looks}"], references=References("one", torch.rand(1, 3, 8, 8)), num=10)
+    (real / "0" / "00.png").write_bytes(b"no picture")
+    with pytest.raises(ZeroshiftError, match=r"00\.png cannot be read"):
+        evaluate(run, [f"fd:{looks}"], references=References.from_folder(real), num=10)
+    run.generator_path.unlink()
+    code, _, err = run_cli(capsys, run.path)
+    assert code == 1
+    assert "is not finished" in err
+
+
+def test_measures_that_cannot_be_had_are_left_out(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def only_edges(name: str, device: torch.device) -> FeatureNetwork:
+        tried.append(name)
+        if name != "sobel":
+            raise ZeroshiftError(f"{name} cannot be reached.")
+        return load_network(name, device)
+
+    monkeypatch.setattr(evaluation, "load_network", only_edges)
+    result = evaluate(run, num=10)
+    assert [each.measure for each in result.results] == ["scs"]
+    assert result.left_out["is"] == "inception cannot be reached."
+    assert result.left_out["fid"].startswith("Real images")
+    assert len(tried) == len(set(tried)), "a network that cannot be had is tried once"
+    with pytest.raises(ZeroshiftError, match=r"is: inception cannot be reached\."):
+        evaluate(run, ["is"], num=10)
+
+
+def test_the_guide_may_not_judge(run: RunFolder, tiny_encoder: Path) -> None:
+    guided = RunFolder(run.path, replace(run.config, encoders=(str(tiny_encoder),)))
+    (guided.path / "config.json").write_text(guided.config.to_json())
+    with pytest.warns(UserWarning, match="by the encoder that guided this run"):
+        evaluate(guided, [f"clip-distance:open_clip:{tiny_encoder}"], num=10)
+
+
+# Tables and pictures
+
+
+def test_comparison_groups_by_settings(tiny_generator: Path) -> None:
+    def result(measure: str, value: float | None) -> Result:
+        return Result(measure, value, None, "lower", "p", "n", 10, 0, "", 0, 1.0, "now")
+
+    base = AdaptConfig(target="zombie", generator=str(tiny_generator))
+    runs = [RunFolder(f"r{seed}", replace(base, seed=seed)) for seed in range(3)]
+    columns, rows = compare(
+        (run, [result("a", value), result("b", None)]) for run, value in zip(runs, (1.0, 2.0, 6.0), strict=True)
+    )
+    assert [heading(column) for column in columns] == ["a ↓ (n)", "b ↓ (n)"]
+    (row,) = rows
+    assert (row.label, row.runs) == ("r0", ["r0", "r1", "r2"])
+    assert row.cell(columns[0]) == "3.000 ± 2.646"
+    assert row.cell(columns[1]) == "–"
+    assert json.loads(as_json(columns, rows))[0]["measures"][1]["mean"] is None
+    other = RunFolder("other", replace(base, target="elf", encoders=("a", "b")))
+    _, rows = compare([(runs[0], [result("a", 1.0)]), (other, [result("a", 0.25)])])
+    assert [row.label for row in rows] == ["target=zombie, encoders=miniature", "target=elf, encoders=a+b"]
+    assert markdown(columns[:1], rows).splitlines()[-1] == "| target=elf, encoders=a+b | 0.2500 |"
+
+
+def test_images_come_in_a_fixed_order(real: Path) -> None:
+    assert [path.name for path in find_images(real)][:3] == ["00.png", "02.png", "04.png"]
+    references = References.from_folder(real)
+    whole = references.batch(0, 5, 16)
+    assert torch.equal(whole[3:], references.batch(3, 5, 16))
+    assert whole.shape == (5, 3, 16, 16)
+    levels = torch.from_numpy(to_uint8(whole)).permute(0, 3, 1, 2)
+    assert torch.allclose(levels / 127.5 - 1, whole, atol=1e-6), "on the levels of a file"
