@@ -35,6 +35,7 @@ class _Part:
     """Some samples of a step, as the source sees them; see `Pairs` for the fields."""
 
     samples: Sequence[int]
+    codes: Codes
     contexts: list[Tensor]
     source_images: Tensor
     source_features: list[Tensor]
@@ -93,6 +94,10 @@ class Adaptation:
         layers = self._layers if layer_latents is None else self.choose_layers(layer_latents, step)
         assert layers is not None
         train_only(self.target, layers)
+        if self._own is not None:
+            given = self._own()
+            for name, parameter in self.target.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and name in given)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate(step)
         numbers = torch.as_tensor(samples).chunk(settings.accumulate)
@@ -102,20 +107,23 @@ class Adaptation:
         ]
         history = []
         for _ in range(self.target.pictures_per_code):
+            self.target.zero_grad(set_to_none=True)
             self._optimizer.zero_grad(set_to_none=True)
             totals, targets = [], []
             for part in parts:
                 pairs = self._pairs(part, step)
                 share = len(part.samples) / self._batch
                 losses = {name: value * share for name, value in self._losses(pairs, part.texts).items()}
-                torch.stack(list(losses.values())).sum().backward()
+                joint = self._method.joint_losses(pairs)
+                torch.stack([*losses.values(), *joint.values()]).sum().backward()
                 totals.append(torch.stack([value.detach() for value in losses.values()]))
                 targets.append(pairs.target_images.detach())
             setting.team.sum_gradients(self._trainable)
             values = setting.team.sum(torch.stack(totals).sum(dim=0)).tolist()
-            history.append({"loss": sum(values), **dict(zip(losses, values, strict=True))})
+            terms = dict(zip(losses, values, strict=True)) | {name: float(v.detach()) for name, v in joint.items()}
+            history.append({"loss": sum(terms.values()), **terms})
             check_finite(history[-1], self.name, step)
-            self._optimizer.step()
+            self._move()
             self._average(settings.ema)
         reported = {name: sum(one[name] for one in history) / len(history) for name in history[0]}
         texts = [
@@ -125,6 +133,20 @@ class Adaptation:
         return AdaptUpdate(
             reported, layers, torch.cat([part.source_images for part in parts]), torch.cat(targets), texts
         )
+
+    def _move(self) -> None:
+        """An optimiser step: on the weights, or through them on what the method makes them from."""
+        if self._own is None:
+            self._optimizer.step()
+            return
+        named = dict(self.target.named_parameters())
+        reached = [(weight, named[name].grad) for name, weight in self._own().items() if named[name].requires_grad]
+        weights, gradients = zip(*reached, strict=True)
+        torch.autograd.backward(weights, gradients)
+        self._optimizer.step()
+        with torch.no_grad():
+            for name, weight in self._own().items():
+                named[name].copy_(weight)
 
     def _rate(self, step: int) -> float:
         """The learning rate: it comes to `lr_last` geometrically, as DiffusionCLIP's grows from pass to pass."""
@@ -176,14 +198,24 @@ class Adaptation:
         # Random noise differs between source and target, as in the published programs.
         noise_seed = setting.noise_seed("target", step)
         pictures = self.target.pictures(codes, noise=settings.noise, noise_seed=noise_seed, samples=samples)
-        return _Part(samples, contexts, images, features, texts, pictures)
+        return _Part(samples, codes, contexts, images, features, texts, pictures)
 
     def _pairs(self, part: "_Part", step: int) -> Pairs:
         """The part's samples with the target's next picture of each."""
         with self._setting.autocast():
             images = next(part.pictures).float()
             features = self._encode(images, part.samples, step)
-        return Pairs(step, part.samples, part.contexts, part.source_images, images, part.source_features, features)
+
+        @torch.no_grad()
+        def features_of(generator: Generator) -> list[Tensor]:
+            noise, noise_seed = self._setting.config.adapt.noise, self._setting.noise_seed("other", step)
+            with self._setting.autocast():
+                seen = generator.synthesize(part.codes, noise=noise, noise_seed=noise_seed, samples=part.samples)
+                return self._encode(seen.float(), part.samples, step)
+
+        return Pairs(
+            step, part.samples, part.contexts, part.source_images, images, part.source_features, features, features_of
+        )
 
     def _losses(self, pairs: Pairs, texts: Sequence[Tensor]) -> dict[str, Tensor]:
         """The losses of some pairs, means over them."""
@@ -223,6 +255,7 @@ class Adaptation:
             "target_ema": self.target_ema.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "method": self._method.state_dict(),
+            "own": {} if self._own is None else self._own.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -231,6 +264,8 @@ class Adaptation:
         self.target_ema.load_state_dict(state["target_ema"])
         self._optimizer.load_state_dict(dict(state["optimizer"]))
         self._method.load_state_dict(state["method"])
+        if self._own is not None:
+            self._own.load_state_dict(state["own"])
 
 
 def _averaged(generator: Generator) -> list[nn.Parameter]:

@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import ZeroshiftError
 
-__all__ = ["PRESETS", "AdaptConfig", "AdaptStage", "PromptStage", "Sampling", "changed", "preset"]
+__all__ = [
+    "PRESETS", "AdaptConfig", "AdaptStage", "MethodOptions", "PromptStage", "Sampling", "changed", "preset",
+]  # fmt: skip
 
 BaseText = Literal["published", "label", "none"]
 DirectionalForm = Literal["cosine", "log"]
@@ -101,12 +103,20 @@ class Sampling:
     """Steps from t0 to the image; the training goes through them all."""
     invert_steps: int = 40
     """Steps from a real image to t0."""
-    each_step: bool = False
-    """Train at each step on the image predicted there, in the memory of one step, instead of through all of them."""
     clip: bool = True
     """Clip the image predicted at a step, if the model's schedule does; an inverted image comes back better without."""
+    each_step: bool = False
+    """Train at each step on the image predicted there, in the memory of one step, instead of through all of them."""
     checkpointing: bool = False
     """Keep no activations but those between steps, and compute the others again for the gradient."""
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """Settings of a method's own. Those that have some say so by a subclass, in the file of the method."""
+
+    def validate(self) -> None:
+        """Raises ZeroshiftError naming the first setting whose value makes no sense."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,8 @@ class AdaptConfig:
     prompts: PromptStage = field(default_factory=PromptStage)
     adapt: AdaptStage = field(default_factory=AdaptStage)
     diffusion: Sampling = field(default_factory=Sampling)
+    options: MethodOptions = field(default_factory=MethodOptions)
+    """Of the method's own class; a plain `MethodOptions` stands for its defaults."""
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -166,7 +178,7 @@ class AdaptConfig:
         Raises:
             ZeroshiftError: naming the first field whose value makes no sense.
         """
-        from .methods import METHODS  # the names only; methods import this module
+        from .methods import METHODS, method_class  # here, as methods import this module
 
         _check_types(self, "")
         source, target = self.source.strip(), self.target.strip()
@@ -180,6 +192,10 @@ class AdaptConfig:
             self.method in METHODS,
             f"There is no method {self.method!r}. The methods are: {', '.join(METHODS)}.",
         )
+        if type(self.options) is not MethodOptions:
+            kind = method_class(self.method).Options
+            _require(type(self.options) is kind, f"The options of {self.method!r} are: {_field_names(kind)}.")
+            self.options.validate()
         _require(
             not self.target_images or self.method == "nada",
             "Only the method 'nada' takes its direction from target images. Choose it, or leave the images out.",
@@ -291,6 +307,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             directional_form="log",
             l1_weight=0.3,
         ),
+        "diffusion": Sampling(clip=False),
     },
     "miniature": {
         "truncation": 1.0,  # the truth beside a picture belongs to the whole latent
@@ -301,14 +318,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
-    """The numbers of a preset with a target and any other fields of `AdaptConfig`.
+    """The numbers of a preset, and of the method named in `fields`, with a target and any other fields.
 
     Raises:
-        ZeroshiftError: if there is no such preset.
+        ZeroshiftError: if there is no such preset or method.
     """
     _require(name in PRESETS, f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
-        "diffusion": Sampling(clip=False),
-    return AdaptConfig(target=target, **{**PRESETS[name], **fields})
+    config = AdaptConfig(target=target, **PRESETS[name])
+    if "method" in fields:
+        method = _method(fields["method"])
+        config = changed(config, {"options": method.Options(), **method.presets.get(name, {})})
+    return dataclasses.replace(config, **fields)
 
 
 def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
@@ -335,6 +355,17 @@ def _require(holds: bool, otherwise: str) -> None:
         raise ZeroshiftError(otherwise)
 
 
+def _method(name: str) -> Any:
+    from .methods import METHODS, method_class
+
+    _require(name in METHODS, f"There is no method {name!r}. The methods are: {', '.join(METHODS)}.")
+    return method_class(name)
+
+
+def _field_names(kind: type) -> str:
+    return ", ".join(spec.name for spec in dataclasses.fields(kind)) or "none"
+
+
 def _build(cls: type, values: Any, where: str) -> Any:
     _require(isinstance(values, Mapping), f"{where or 'The configuration'} must be a JSON object.")
     types = get_type_hints(cls)
@@ -343,7 +374,9 @@ def _build(cls: type, values: Any, where: str) -> Any:
     built = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(types[name]):
-            value = _build(types[name], value, f"{where}{name}.")
+            own = types[name] is MethodOptions and value
+            kind = _method(values.get("method", AdaptConfig.method)).Options if own else types[name]
+            value = _build(kind, value, f"{where}{name}.")
         built[name] = tuple(value) if isinstance(value, list) else value
     missing = [
         f"{where}{spec.name}"
@@ -358,7 +391,7 @@ def _check_types(config: Any, where: str) -> None:
     for name, kind in get_type_hints(type(config)).items():
         value = getattr(config, name)
         if dataclasses.is_dataclass(kind):
-            _require(type(value) is kind, f"{where}{name} must be a {getattr(kind, '__name__', kind)}.")
+            _require(isinstance(value, kind), f"{where}{name} must be a {getattr(kind, '__name__', kind)}.")
             _check_types(value, f"{where}{name}.")
         else:
             _require(_fits(value, kind), f"{where}{name} is {value!r}; it must be {_words(kind)}.")

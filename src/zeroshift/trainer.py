@@ -108,6 +108,7 @@ def adapt(
     if run is not None and team.leads:
         described = {"source": config.source, "target": config.target, "method": config.method}
         adaptation.target_ema.deliver(run.path)
+        method.save(run.path, delivered)
         save_generator(delivered, run.generator_path, described)
         run.close()
     team.wait()

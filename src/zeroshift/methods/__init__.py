@@ -1,6 +1,7 @@
 """The methods: each says which text direction, and which extra loss, an image pair gets at a step.
 
-A method is one file here that defines `METHOD`, a subclass of `base.Method`; its file name is its name.
+A method is one file here that defines `METHOD`, a subclass of `base.Method`; its file name, with
+hyphens for underscores, is its name.
 """
 
 from importlib import import_module
@@ -12,9 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "method_class"]
 
-METHODS: tuple[str, ...] = tuple(sorted(module.name for module in iter_modules(__path__) if module.name != "base"))
+METHODS: tuple[str, ...] = tuple(
+    sorted(module.name.replace("_", "-") for module in iter_modules(__path__) if module.name != "base")
+)
 
 
 def method_class(name: str) -> "type[Method]":
     """The class of the method `name`, one of `METHODS`."""
-    return import_module(f".{name}", __name__).METHOD
+    return import_module(f".{name.replace('-', '_')}", __name__).METHOD

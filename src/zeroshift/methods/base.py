@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..bank import Bank
-from ..config import AdaptConfig
+from ..config import AdaptConfig, MethodOptions
 from ..encoder import Encoder
 from ..errors import ZeroshiftError
 from ..generators.base import Codes, Generator, Latents
@@ -17,7 +18,7 @@ from ..losses import unit
 from ..randomness import normal, stream
 from ..team import Team
 
-__all__ = ["Method", "Pairs", "Setting", "Stage", "check_finite"]
+__all__ = ["Method", "Pairs", "Setting", "Stage", "check_finite", "require_whole_batches"]
 
 _PIXELS = 2**18  # of the source images that are made at once; more would cost memory, and on a CPU time
 
@@ -116,6 +117,7 @@ class Pairs:
     target_images: Tensor  # [n, 3, H, W], G_t(w), with graph
     source_features: list[Tensor]  # one an encoder: [n, E], or [views * n, E], all first views first
     target_features: list[Tensor]  # the same, with graph
+    features_of: Callable[[Generator], list[Tensor]]  # the same of another generator's images of these samples
 
 
 class Stage(Protocol):
@@ -135,7 +137,15 @@ class Stage(Protocol):
 
 
 class Method:
-    """Says which text direction an image pair gets, and what else counts. Subclasses override what differs."""
+    """Says which text direction an image pair gets, and what else counts. Subclasses override what differs.
+
+    Attributes:
+        Options: the class of the method's own settings, which are in `config.options`.
+        presets: for each of `config.PRESETS` the settings that are others for this method, by dotted name.
+    """
+
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, setting: Setting):
         self.setting = setting
@@ -156,6 +166,25 @@ class Method:
         """Further losses by name, each the mean over `pairs`; they are added to the directional one."""
         return {}
 
+    def joint_losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """Losses that compare the samples of the whole batch (see `everyone`), the same in every process."""
+        return {}
+
+    def everyone(self, features: Tensor) -> Tensor:
+        """[views * n, E] of this process's samples -> [views, batch, E] of all; the own rows keep their graph."""
+        views = max(1, self.setting.config.adapt.views)
+        return self.setting.team.gather(features.unflatten(0, (views, -1)).transpose(0, 1)).transpose(0, 1)
+
+    def parametrise(self, target: Generator) -> nn.Module | None:
+        """What trains in place of the weights of G_t: a module that gives some of them, by their names in `target`.
+
+        Its parameters are trained through these weights, so G_t and its average stay ordinary generators.
+        """
+        return None
+
+    def save(self, folder: Path, target: Generator) -> None:
+        """Writes what the method leaves in the folder of a run beside `target`, the adapted generator."""
+
     def target_features(self) -> list[Tensor]:
         """[E], one an encoder: where the target domain lies, for the choice of layers.
 
@@ -174,6 +203,15 @@ class Method:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state_dict` gave."""
+
+
+def require_whole_batches(config: AdaptConfig, least: int) -> None:
+    """Raises ZeroshiftError unless batches have `least` samples and are worked off in one part."""
+    if config.adapt.batch < least or config.adapt.accumulate > 1:
+        raise ZeroshiftError(
+            f"The method {config.method!r} compares the images of a batch with each other: adapt.batch must be at "
+            f"least {least}, and adapt.accumulate 1."
+        )
 
 
 def check_finite(losses: Mapping[str, float], stage: str, step: int) -> None:

@@ -1,0 +1,193 @@
+"""AIR: the direction is anchored anew on the way, as offsets of near concepts agree better (Liu et al., 2025)."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..config import MethodOptions
+from ..encoder import Encoder
+from ..errors import ZeroshiftError
+from ..generators.base import Generator
+from ..losses import directional, offset, unit
+from ..randomness import normal
+from .base import Pairs, Setting
+from .nada import NADA
+
+__all__ = ["AIR", "METHOD", "AIROptions", "blended_label", "learn_prompt"]
+
+_AT_ONCE = 50  # images
+
+
+@dataclass(frozen=True)
+class AIROptions(MethodOptions):
+    """What is AIR's own. The defaults are the published program's."""
+
+    start: float = 0.5
+    """Share of the steps after which the first anchor is set."""
+    every: float = 0.1
+    """Share of the steps between anchors."""
+    anchor_weight: float = 1.0
+    """Weight of the directional loss from the anchor."""
+    context: str = "a photo of a"
+    """Words that the learned context of an anchor's prompt begins as."""
+    prompt_steps: int = 200
+    """Steps by which the prompt of an anchor is learned."""
+    prompt_lr: float = 0.002
+    """Adam's learning rate for it."""
+    samples: int = 1000
+    """Images that show how far an anchor is from the one before."""
+
+    def validate(self) -> None:
+        """Raises ZeroshiftError naming the first option that makes no sense."""
+        if not (0 < self.start < 1 and 0 < self.every < 1):
+            raise ZeroshiftError("options.start and options.every are shares of the steps, between 0 and 1.")
+        if self.prompt_steps < 1 or self.samples < 1:
+            raise ZeroshiftError("options.prompt_steps and options.samples must be at least 1.")
+        if self.prompt_lr <= 0 or self.anchor_weight < 0:
+            raise ZeroshiftError("options.prompt_lr must be positive, and options.anchor_weight at least 0.")
+        if not self.context.strip():
+            raise ZeroshiftError("options.context is empty. Give the words to begin from, such as 'a photo of a'.")
+
+
+def blended_label(encoder: Encoder, source: str, target: str, alpha: float) -> Tensor:
+    """(1 - alpha) source + alpha target, of the labels' token embeddings: [1, L, width], L tokens of the target.
+
+    As in the published program the prompt is as long as with the target, and a longer source label is cut. What stands
+    behind a shorter one (end and padding tokens) is mixed in there; here its last token is repeated.
+    """
+    ends = [encoder.embed_words(label) for label in (source, target)]  # [L, width]
+    positions = torch.arange(len(ends[1]), device=encoder.device).clamp(max=len(ends[0]) - 1)
+    return torch.lerp(ends[0][positions], ends[1], alpha)[None]
+
+
+def learn_prompt(
+    encoder: Encoder, context: Tensor, label: Tensor, before: Tensor, moved: Tensor, steps: int, lr: float
+) -> Tensor:
+    """Learns the prompt P_i of an anchor by Adam on 1 - cos(moved, unit(E_T(P_i)) - before): its unit feature [E].
+
+    Args:
+        context: [1, m, width], where to begin.
+        label: [1, L, width], which follows it.
+        before: [E], the feature of P_(i - 1).
+        moved: [E], the mean unit offset of images from the anchor before to this one.
+    """
+
+    def feature(context: Tensor) -> Tensor:
+        return unit(encoder.encode_prompts(torch.cat([context, label], dim=1), "")[0])
+
+    learned = context.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([learned], lr=lr)
+    for _ in range(steps):
+        loss = 1 - torch.cosine_similarity(feature(learned) - before, moved, dim=0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return feature(learned).detach()
+
+
+class AIR(NADA):
+    """NADA; from half of the steps on also the direction to the target from an anchor, a G_t of some steps before."""
+
+    Options = AIROptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "published": {"adapt.layers": ("all",)},
+        "miniature": {"adapt.layers": ("all",), "options": AIROptions(prompt_steps=100, samples=200)},
+    }
+
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
+        config = setting.config
+        self._options = config.options if isinstance(config.options, AIROptions) else AIROptions()
+        steps = config.adapt.steps
+        self._start = max(1, round(self._options.start * steps))
+        self._every = max(1, round(self._options.every * steps))
+        self._anchor: Generator | None = None
+        self._seen: list[Tensor] = []  # features [samples, E] of the last anchor's images, one an encoder
+        self._prompts: list[Tensor] = []  # [E], the feature of its prompt
+        with torch.no_grad():
+            self._labels = [
+                [encoder.label_feature(label) for label in (config.source, config.target)]
+                for encoder in setting.encoders
+            ]
+        setting.team.share(range(self._options.samples))  # told here if they do not split
+        for encoder in setting.encoders:  # as is a label that is too long
+            self._read_prompt(encoder)
+
+    def _read_prompt(self, encoder: Encoder, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Context [1, m, width] and blended label [1, L, width] that a prompt begins with."""
+        config = self.setting.config
+        context = encoder.embed_words(self._options.context)[None]
+        label = blended_label(encoder, config.source, config.target, alpha)
+        encoder.encode_prompts(torch.cat([context, label], dim=1), "")
+        return context, label
+
+    def begin_step(self, step: int, target: Generator) -> None:
+        """Sets an anchor when it is time."""
+        if step >= self._start and (step - self._start) % self._every == 0:
+            self._set_anchor(step, target)
+
+    def _set_anchor(self, step: int, target: Generator) -> None:
+        config, options = self.setting.config, self._options
+        if self._anchor is None:
+            self._seen, self._prompts = self._features(self.setting.source), [source for source, _ in self._labels]
+        self._anchor = copy.deepcopy(target).requires_grad_(False)
+        seen, prompts = self._features(self._anchor), []
+        for encoder, before, now, prompt in zip(self.setting.encoders, self._seen, seen, self._prompts, strict=True):
+            moved = unit(offset(before, now).mean(dim=0))
+            start = self._read_prompt(encoder, alpha=step / config.adapt.steps)
+            prompts.append(learn_prompt(encoder, *start, prompt, moved, options.prompt_steps, options.prompt_lr))
+        self._seen, self._prompts = seen, prompts
+
+    @torch.no_grad()
+    def _features(self, generator: Generator) -> list[Tensor]:
+        """Features [samples, E] of a generator's images of the same latents, one an encoder."""
+        setting, source = self.setting, self.setting.source
+        mine = setting.team.share(range(self._options.samples))
+        seen = []
+        for first in range(0, len(mine), _AT_ONCE):
+            part = mine[first : first + _AT_ONCE]
+            latents = normal(source.latent_shape, setting.config.seed, "anchors", samples=part).to(source.device)
+            codes = source.codes(latents, setting.labels(len(part)), truncation=setting.config.truncation)
+            with setting.autocast():
+                images = generator.synthesize(codes).float()
+                seen.append([encoder.encode_image(images) for encoder in setting.encoders])
+        return [setting.team.gather(torch.cat(features)) for features in zip(*seen, strict=True)]
+
+    def anchor_directions(self) -> list[Tensor]:
+        """[1, E], one an encoder: unit(E_T(target) - E_T(P_i)), from the last anchor on."""
+        return [unit(target - prompt)[None] for (_, target), prompt in zip(self._labels, self._prompts, strict=True)]
+
+    def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """1 - cos(E_I(G_t) - E_I(A_i), E_T(target) - E_T(P_i)), weighted."""
+        if self._anchor is None:
+            return {}
+        terms = [
+            weight * directional(anchor, now, direction)
+            for weight, anchor, now, direction in zip(
+                self.setting.config.weights, pairs.features_of(self._anchor), pairs.target_features,
+                self.anchor_directions(), strict=True,
+            )
+        ]  # fmt: skip
+        return {"anchor": self._options.anchor_weight * torch.stack(terms).sum()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last anchor, its features, its prompts; empty before there is one."""
+        if self._anchor is None:
+            return {}
+        return {"anchor": self._anchor.state_dict(), "seen": self._seen, "prompts": self._prompts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        if state:
+            self._anchor = copy.deepcopy(self.setting.source)
+            self._anchor.load_state_dict(state["anchor"])
+            device = self.setting.team.device
+            self._seen = [seen.to(device) for seen in state["seen"]]
+            self._prompts = [prompt.to(device) for prompt in state["prompts"]]
+
+
+METHOD = AIR

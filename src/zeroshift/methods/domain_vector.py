@@ -1,0 +1,180 @@
+"""Domain vector: all that trains is a number an input channel (HyperDomainNet for one domain, Alanov et al., 2022).
+
+The published program scales a kernel's input channels after its demodulation. Here they are scaled before it, together
+with the styles: then the vector can be worked into the affine layers, and what is delivered is an ordinary generator.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..config import MethodOptions
+from ..errors import ZeroshiftError
+from ..generators.base import Generator
+from ..losses import unit
+from ..runs import atomic_write
+from .base import Pairs, Setting, require_whole_batches
+from .nada import NADA
+
+__all__ = ["METHOD", "DomainVector", "Modulation", "apply_vector", "in_domain", "modulated_layers", "vector_between"]
+
+_FILE = "domain-vector.safetensors"
+_COLOURS = 3
+
+
+@dataclass(frozen=True)
+class DomainVectorOptions(MethodOptions):
+    """What is HyperDomainNet's own."""
+
+    in_domain_weight: float = 1.0
+    """Weight of the term that keeps the pairwise cosines of a batch."""
+
+    def validate(self) -> None:
+        """Raises ZeroshiftError for a negative weight."""
+        if self.in_domain_weight < 0:
+            raise ZeroshiftError(f"options.in_domain_weight is {self.in_domain_weight}; it must be at least 0.")
+
+
+def in_domain(source: Tensor, target: Tensor) -> Tensor:
+    """Mean over pairs of the squared change of their cosine, features [..., B, E]: the in-domain angle consistency."""
+    change = unit(source) @ unit(source).mT - unit(target) @ unit(target).mT  # [..., B, B], zero on the diagonal
+    batch = change.shape[-1]
+    return change.square().sum(dim=(-2, -1)).mean() / (batch * (batch - 1))
+
+
+def modulated_layers(generator: Generator) -> dict[str, nn.Module]:
+    """The modulated and demodulated convolutions by name: layers with an affine map of w that do not give colours.
+
+    Raises:
+        ZeroshiftError: if the generator has none.
+    """
+    found = {
+        name: layer
+        for name, layer in generator.layers().items()
+        if hasattr(layer, "affine") and layer.weight.ndim == 4 and len(layer.weight) != _COLOURS
+    }
+    if not found:
+        raise ZeroshiftError(
+            f"The method 'domain-vector' scales the channels of modulated convolutions, and a {generator.architecture} "
+            "generator has none. Choose a StyleGAN, or another method."
+        )
+    return found
+
+
+class Modulation(nn.Module):
+    """The vector d of a domain, and the weights of G_t that follow from it and from the source's."""
+
+    def __init__(self, source: Generator):
+        super().__init__()
+        self._affine = {
+            f"{name}.affine.{kind}": getattr(layer.affine, kind).detach().clone()
+            for name, layer in modulated_layers(source).items()
+            for kind in ("weight", "bias")
+        }
+        self._sizes = [len(value) for name, value in self._affine.items() if name.endswith("bias")]
+        self.vector = nn.Parameter(torch.ones(sum(self._sizes), device=source.device))
+
+    def forward(self) -> dict[str, Tensor]:
+        """The affine maps, their styles scaled: d * (A w + b)."""
+        parts = [part for part in self.vector.split(self._sizes) for _ in ("weight", "bias")]
+        return {
+            name: value * (part if value.ndim == 1 else part[:, None])
+            for (name, value), part in zip(self._affine.items(), parts, strict=True)
+        }
+
+
+@torch.no_grad()
+def vector_between(source: Generator, target: Generator) -> Tensor:
+    """The vector d [C] that takes the source to a target that this method trained; by least squares, a channel each."""
+    parts = []
+    layers = modulated_layers(target)
+    for name, layer in modulated_layers(source).items():
+        before, after = (
+            torch.cat([one.affine.weight, one.affine.bias[:, None]], dim=1).double() for one in (layer, layers[name])
+        )
+        parts.append((before * after).sum(dim=1) / before.square().sum(dim=1).clamp(min=1e-30))
+    return torch.cat(parts).float()
+
+
+@torch.no_grad()
+def apply_vector(source: Generator, path: str | Path) -> Generator:
+    """A copy of the source moved to the domain whose vector a run with this method left in a file.
+
+    Raises:
+        ZeroshiftError: if the file is missing, damaged, no domain vector, or of another kind of generator.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = json.loads((file.metadata() or {})["zeroshift"])
+            vector = file.get_tensor("vector")
+        architecture, config = described["architecture"], described["config"]
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ZeroshiftError(f"{path} cannot be read as a domain vector ({error}).") from error
+    if (architecture, config) != (source.architecture, json.loads(json.dumps(source.config))):
+        raise ZeroshiftError(f"The domain vector {path} belongs to a {architecture} generator of other sizes.")
+    target = copy.deepcopy(source)
+    modulation = Modulation(source)
+    modulation.vector.copy_(vector)
+    named = dict(target.named_parameters())
+    for name, weight in modulation().items():
+        named[name].copy_(weight)
+    return target
+
+
+class DomainVector(NADA):
+    """NADA's direction, HyperDomainNet's parameters: 6,048 of them for StyleGAN2 at 1024 pixels."""
+
+    Options = DomainVectorOptions
+    # The numbers of its configuration for one text; no moving average is taken there.
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "published": {
+            "adapt.batch": 4, "adapt.lr": 0.1, "adapt.betas": (0.9, 0.999), "adapt.ema": 0.0, "adapt.layers": ("all",),
+        },
+        "miniature": {"adapt.lr": 0.02, "adapt.layers": ("all",)},
+    }  # fmt: skip
+
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
+        options = setting.config.options
+        self._weight = (options if isinstance(options, DomainVectorOptions) else DomainVectorOptions()).in_domain_weight
+        if self._weight:
+            require_whole_batches(setting.config, least=2)
+        modulated_layers(setting.source)
+
+    def parametrise(self, target: Generator) -> nn.Module:
+        """The vector d."""
+        return Modulation(target)
+
+    def joint_losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """The in-domain term, weighted."""
+        if not self._weight:
+            return {}
+        terms = [
+            weight * in_domain(self.everyone(source), self.everyone(target))
+            for weight, source, target in zip(
+                self.setting.config.weights, pairs.source_features, pairs.target_features, strict=True
+            )
+        ]
+        return {"in_domain": self._weight * torch.stack(terms).sum()}
+
+    def save(self, folder: Path, target: Generator) -> None:
+        """Writes domain-vector.safetensors: the domain in a few KB, for `apply_vector`."""
+        config, source = self.setting.config, self.setting.source
+        described = {
+            "source": config.source, "target": config.target, "architecture": source.architecture,
+            "config": source.config,
+        }  # fmt: skip
+        with atomic_write(folder / _FILE) as temporary:
+            vector = vector_between(source, target).cpu()
+            save_file({"vector": vector}, temporary, metadata={"zeroshift": json.dumps(described)})
+
+
+METHOD = DomainVector

@@ -1,0 +1,226 @@
+"""SVL: variations of the target text, whose spread the images are to have (Jeon et al., ICCV 2023)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import MethodOptions
+from ..errors import ZeroshiftError
+from ..generators.base import Generator
+from ..losses import offset, unit
+from ..randomness import normal
+from .base import Method, Pairs, Setting, require_whole_batches
+
+__all__ = [
+    "METHOD", "SVL", "SVLOptions", "first_moment", "learn_variations", "relation", "second_moment", "variation_loss",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SVLOptions(MethodOptions):
+    """What is SVL's own. Where we know no number of the paper's, weights are 1."""
+
+    variations: int = 6
+    """Variations of the target text."""
+    variation_steps: int = 2000
+    """Steps by which they are learned."""
+    variation_lr: float = 0.01
+    """Adam's learning rate for them."""
+    orthogonality_weight: float = 1.0
+    """Weight of the term that drives them apart."""
+    moment_weight: float = 1.0
+    """Weight of the second moments; that of the means is 1."""
+    relation_weight: float = 1.0
+    """Weight of the term that keeps the similarities within a batch."""
+    relation_scale: float = 20.0
+    """Factor of the similarities before their softmax."""
+    ewc_weight: float = 1.0
+    """Weight of elastic weight consolidation."""
+    fisher_samples: int = 64
+    """Images from which the importance of the weights is estimated."""
+
+    def validate(self) -> None:
+        """Raises ZeroshiftError naming the first option that makes no sense."""
+        for name, least in (("variations", 2), ("variation_steps", 1), ("fisher_samples", 1)):
+            if getattr(self, name) < least:
+                raise ZeroshiftError(f"options.{name} is {getattr(self, name)}; it must be at least {least}.")
+        for name in ("orthogonality_weight", "moment_weight", "relation_weight", "ewc_weight"):
+            if getattr(self, name) < 0:
+                raise ZeroshiftError(f"options.{name} is {getattr(self, name)}; it must be at least 0.")
+        if self.variation_lr <= 0 or self.relation_scale <= 0:
+            raise ZeroshiftError("options.variation_lr and options.relation_scale must be positive.")
+
+
+def _varied(text: Tensor, free: Tensor) -> Tensor:
+    """text + perturbations [K, E] in the directions of `free` with the norm of the text's feature [E]."""
+    return text + text.norm() * unit(free)
+
+
+def variation_loss(text: Tensor, free: Tensor, orthogonality_weight: float) -> Tensor:
+    """Variations should stay near the text (cosine), and their perturbations be orthogonal to each other.
+
+    mean_k(1 - cos(t + e_k, t)) + weight * mean_{j != k} cos(e_j, e_k)^2, with |e_k| = |t|.
+    """
+    consistency = (1 - F.cosine_similarity(_varied(text, free), text)).mean()
+    cosines = unit(free) @ unit(free).T
+    count = len(free)
+    others = (cosines.square().sum() - count) / (count * (count - 1))
+    return consistency + orthogonality_weight * others
+
+
+def learn_variations(text: Tensor, start: Tensor, steps: int, lr: float, orthogonality_weight: float) -> Tensor:
+    """Variations [K, E] of a text's feature [E], learned by Adam from perturbations [K, E]."""
+    free = start.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([free], lr=lr)
+    for _ in range(steps):
+        loss = variation_loss(text, free, orthogonality_weight)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return _varied(text, free).detach()
+
+
+def first_moment(images: Tensor, texts: Tensor) -> Tensor:
+    """1 - cos of the means of image directions [N, E] and text directions [K, E]."""
+    return 1 - F.cosine_similarity(images.mean(dim=0), texts.mean(dim=0), dim=0)
+
+
+def second_moment(images: Tensor, texts: Tensor) -> Tensor:
+    """|mean(d d^T) - mean(t t^T)|^2 (Frobenius) of image directions d [N, E] and text directions t [K, E].
+
+    Through Gram matrices, <sum d d^T, sum t t^T> = sum (d . t)^2: no matrix [E, E] is made.
+    """
+
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T).square().mean()
+
+    return product(images, images) - 2 * product(images, texts) + product(texts, texts)
+
+
+def relation(source: Tensor, target: Tensor, scale: float) -> Tensor:
+    """How far the similarities within a batch have changed; features [..., B, E], B at least 3.
+
+    mean_i KL(softmax_j(scale cos(s_i, s_j)) | softmax_j(scale cos(t_i, t_j))), j != i; after Ojha et al., 2021.
+    """
+
+    def log_similarities(features: Tensor) -> Tensor:
+        cosines = unit(features) @ unit(features).mT  # [..., B, B]
+        batch = cosines.shape[-1]
+        apart = ~torch.eye(batch, dtype=torch.bool, device=cosines.device)
+        return (scale * cosines)[..., apart].unflatten(-1, (batch, batch - 1)).log_softmax(dim=-1)
+
+    before, now = log_similarities(source), log_similarities(target)
+    return (before.exp() * (before - now)).sum(dim=-1).mean()
+
+
+class SVL(Method):
+    """Directions with a spread in place of one, and a generator that is kept from forgetting."""
+
+    Options = SVLOptions
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # The moments take the place of the directional loss, consolidation that of the layer choice.
+        "published": {"adapt.batch": 4, "adapt.layers": ("all",), "adapt.directional_weight": 0.0},
+        "miniature": {
+            "adapt.layers": ("all",), "adapt.directional_weight": 0.0, "options": SVLOptions(variation_steps=500),
+        },
+    }  # fmt: skip
+
+    def __init__(self, setting: Setting):
+        super().__init__(setting)
+        options = setting.config.options
+        self._options = options if isinstance(options, SVLOptions) else SVLOptions()
+        require_whole_batches(setting.config, least=3)
+        setting.team.share(range(self._options.fisher_samples))  # told here if they do not split
+        self._directions = [self._spread(index) for index in range(len(setting.encoders))]
+        self._importance: dict[str, Tensor] = {}
+        self._target: Generator | None = None
+
+    def _spread(self, index: int) -> Tensor:
+        """[K, E]: unit directions from the source label to the variations of the target label."""
+        encoder, config, options = self.setting.encoders[index], self.setting.config, self._options
+        with torch.no_grad():
+            source, target = encoder.label_feature(config.source), unit(encoder.label_feature(config.target))
+        start = normal(target.shape, config.seed, "variations", index, samples=range(options.variations)).to(target)
+        variations = learn_variations(
+            target, start, options.variation_steps, options.variation_lr, options.orthogonality_weight
+        )
+        return unit(unit(variations) - unit(source))
+
+    def text_directions(self, contexts: Any, step: int) -> list[Tensor]:
+        """The mean direction [1, E], one an encoder."""
+        return [unit(directions.mean(dim=0))[None] for directions in self._directions]
+
+    def begin_step(self, step: int, target: Generator) -> None:
+        """Keeps G_t at hand for the consolidation, and weighs the source's weights before the first step."""
+        self._target = target
+        if not self._importance and self._options.ewc_weight:
+            self._importance = self.fisher()
+
+    def fisher(self) -> dict[str, Tensor]:
+        """How much each weight of the source matters for its images: diagonal of the Fisher information, by name.
+
+        The mean over latents of (d <G(w), r> / d weight)^2 with r ~ N(0, 1 / pixels): up to scale that of Kirkpatrick
+        et al. (2017), if images are means of Gaussians; sum(F (change of weights)^2) is about the mean squared change
+        of an image's values. Computed anew in a resumed run: it follows from the seed.
+        """
+        setting, source = self.setting, self.setting.source
+        samples = setting.team.share(range(self._options.fisher_samples))
+        names = [
+            f"{layer}.{name}" for layer, module in source.layers().items() for name, _ in module.named_parameters()
+        ]
+        weights = [source.get_parameter(name).requires_grad_() for name in names]
+        total = [torch.zeros_like(weight) for weight in weights]
+        for sample in samples:
+            latents = normal(source.latent_shape, setting.config.seed, "fisher", samples=[sample]).to(source.device)
+            images = source.synthesize(source.codes(latents, setting.labels(1)))
+            drawn = normal(images.shape[1:], setting.config.seed, "fisher images", samples=[sample]).to(images)
+            gradients = torch.autograd.grad((images * drawn).sum() / images.numel() ** 0.5, weights, allow_unused=True)
+            for sum_of_squares, gradient in zip(total, gradients, strict=True):
+                if gradient is not None:
+                    sum_of_squares += gradient.square()
+        source.requires_grad_(False)
+        count = self._options.fisher_samples
+        return {name: setting.team.sum(part) / count for name, part in zip(names, total, strict=True)}
+
+    def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """Elastic weight consolidation, weighted: sum(F (weight - source's weight)^2)."""
+        if not self._options.ewc_weight or self._target is None:
+            return {}
+        now, source = dict(self._target.named_parameters()), dict(self.setting.source.named_parameters())
+        terms = [(part * (now[name] - source[name]).square()).sum() for name, part in self._importance.items()]
+        return {"ewc": self._options.ewc_weight * torch.stack(terms).sum()}
+
+    def joint_losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """First and second moments of the directions of the whole batch, and relations within it, weighted."""
+        terms = []
+        for weight, source, target, texts in zip(
+            self.setting.config.weights, pairs.source_features, pairs.target_features, self._directions, strict=True
+        ):
+            source, target = self.everyone(source), self.everyone(target)  # [views, B, E]
+            moved = offset(source, target).flatten(0, 1)
+            terms.append(
+                weight
+                * torch.stack(
+                    [
+                        first_moment(moved, texts),
+                        self._options.moment_weight * second_moment(moved, texts),
+                        self._options.relation_weight * relation(source, target, self._options.relation_scale),
+                    ]
+                )
+            )
+        return dict(zip(("mean", "moment", "relation"), torch.stack(terms).sum(dim=0).unbind(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The directions."""
+        return {"directions": self._directions}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self._directions = [directions.to(self.setting.team.device) for directions in state["directions"]]
+
+
+METHOD = SVL
