@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..config import PRESETS, AdaptConfig, preset
+from ..methods import METHODS
 from ..runs import RunFolder, flat
 from . import call
 
@@ -29,15 +30,16 @@ SHORT = {
 ENCODER = "ViT-B-32-quickgelu/openai"  # of the published programs; guides every generator but the embedded one
 
 
-def default_config(generator: str, preset_name: str | None = None) -> AdaptConfig:
+def default_config(generator: str, preset_name: str | None = None, method: str | None = None) -> AdaptConfig:
     """The settings for a generator, with an empty target; the embedded one has a preset and an encoder of its own.
 
     Raises:
-        ZeroshiftError: if there is no such preset.
+        ZeroshiftError: if there is no such preset or method.
     """
+    chosen = {} if method is None else {"method": method}
     if generator == "miniature":
-        return preset(preset_name or "miniature", target="")
-    return preset(preset_name or "published", target="", generator=generator, encoders=(ENCODER,))
+        return preset(preset_name or "miniature", target="", **chosen)
+    return preset(preset_name or "published", target="", generator=generator, encoders=(ENCODER,), **chosen)
 
 
 def default_folder(config: AdaptConfig) -> Path:
@@ -47,9 +49,10 @@ def default_folder(config: AdaptConfig) -> Path:
 
 
 def command_line(config: AdaptConfig, out: Path) -> str:
-    """The command that repeats a run: what differs from the defaults of its generator, and the folder."""
+    """The command that repeats a run: what differs from the defaults of its generator and method, and the folder."""
     settings = flat(config)
-    defaults = {**flat(default_config(config.generator)), "generator": "miniature"}
+    defaults = flat(default_config(config.generator, method=config.method))
+    defaults |= {"generator": "miniature", "method": AdaptConfig.method}
     long = {name: short for short, name in SHORT.items()}
     words = ["zeroshift", "adapt"]
     for name, value in settings.items():
@@ -104,10 +107,14 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # never complains: that is left to tyro
-    for option in ("--generator", "--preset"):
+    for option in ("--generator", "--preset", "--method"):
         peek.add_argument(option, nargs="?")
     seen, _ = peek.parse_known_args(list(arguments))
-    base = default_config(seen.generator or "miniature", seen.preset if seen.preset in PRESETS else None)
+    base = default_config(
+        seen.generator or "miniature",
+        seen.preset if seen.preset in PRESETS else None,
+        seen.method if seen.method in METHODS else None,
+    )
     defaults = replace(base, target=tyro.MISSING)
 
     def adapt(
@@ -124,6 +131,7 @@ def main(arguments: Sequence[str]) -> None:
               --source photo --target disney --out runs/disney
 
         The same command on the same folder resumes; with more --steps it goes on.
+        A method has defaults and options of its own: zeroshift adapt --method NAME --help.
         Short names: --encoder for --encoders; --steps, --lr, --batch, --layers for --adapt.steps and so on.
 
         Args:
