@@ -12,14 +12,25 @@ from zeroshift import cli
 from zeroshift.encoder import load_encoder
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators import StyleGAN2
-from zeroshift.miniature import commands
+from zeroshift.generators.diffusion import Diffusion
+from zeroshift.generators.diffusion_autoencoder import DiffusionAutoencoder
+from zeroshift.miniature import commands, diffusion_exam
 from zeroshift.miniature import report as reporting
+from zeroshift.miniature.denoising import SCHEDULER
 from zeroshift.miniature.domains import KEPT_OUT, MEDIA, parse_domain
 from zeroshift.miniature.encoders import JUDGE_CONFIG, PROBE_CONFIG, Judge, Probe, build_guide, load_judge, save_encoder
 from zeroshift.miniature.factors import FACTOR_INDEX, FACTORS, NUM_FACTORS, class_indices, positions
 from zeroshift.miniature.renderer import render, sample_latents
 from zeroshift.miniature.report import Figure, generator_figures, markdown
 from zeroshift.miniature.sheet import domain_sheet, factor_latents, factor_sheet, generator_sheet
+
+UNET = {
+    "sample_size": 64, "block_out_channels": (4, 4), "norm_num_groups": 2, "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D"),
+    "attention_head_dim": 4,
+}  # fmt: skip
+ENCODER = {"resolution": 64, "channels": (4, 4, 4, 4), "z_dim": 6, "blocks": 1, "attention": (), "groups": 2}
+CONDITIONAL = {**ENCODER, "embed_dim": 8}
 
 
 @pytest.mark.parametrize("factor", FACTORS, ids=lambda factor: factor.name)
@@ -112,7 +123,15 @@ def test_report(tmp_path, monkeypatch, encoders):
     monkeypatch.setattr(reporting, "load_encoder", lambda name: encoders[0])
     monkeypatch.setattr(reporting, "load_judge", lambda: encoders[1])
     monkeypatch.setattr(reporting, "load_probe", lambda: Probe(**PROBE_CONFIG).eval())
-    monkeypatch.setattr(reporting, "load_generator", lambda name: generator)
+    schedule = {**SCHEDULER, "num_train_timesteps": 40}
+    models = {
+        "miniature": generator,
+        "miniature-diffusion": Diffusion(UNET, schedule).eval(),
+        "miniature-autoencoder": DiffusionAutoencoder(CONDITIONAL, ENCODER, schedule).eval(),
+    }
+    monkeypatch.setattr(reporting, "load_generator", models.get)
+    monkeypatch.setattr(diffusion_exam, "PHOTOS", 1)
+    monkeypatch.setattr(diffusion_exam, "STEPS", 1)
     screen = io.StringIO()
     figures = reporting.report(tmp_path, seed=3, people=1, candidates=4, console=Console(file=screen, width=160))
     assert len(figures) == reporting._COUNT
@@ -122,7 +141,7 @@ def test_report(tmp_path, monkeypatch, encoders):
     for figure in figures:
         assert figure.name in text
         assert figure.name in screen.getvalue()
-    for name in ("domains", "factors", "generator"):
+    for name in ("domains", "factors", "generator", "diffusion"):
         assert f"({name}.png)" in text
         assert min(size(tmp_path / f"{name}.png")) > 64
 
@@ -150,7 +169,7 @@ def test_commands_say_what_is_wrong(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("model", ["guide", "judge", "probe", "generator"])
+@pytest.mark.parametrize("model", ["guide", "judge", "probe", "generator", "diffusion", "autoencoder"])
 def test_every_model_has_its_recipe(model, capsys):
     assert cli.main(["miniature", "train", model, "--help"]) == 0
     assert "--out" in capsys.readouterr().out

@@ -23,11 +23,10 @@ from zeroshift.generators.diffusion_autoencoder import DiffusionAutoencoder
 
 __all__ = ["convert", "is_diffae", "read_diffae"]
 
-# Of templates.py and config.py there: noise is predicted, and sampling steps are spaced from timestep 0. Predicted
-# images are clipped there, which we do not, as it cannot be inverted.
+# Of templates.py and config.py there: noise is predicted, and sampling steps are spaced from timestep 0.
 SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
-    "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": True, "timestep_spacing": "leading",
+    "prediction_type": "epsilon", "clip_sample": True, "set_alpha_to_one": True, "timestep_spacing": "leading",
     "steps_offset": 0,
 }  # fmt: skip
 _STATISTICS = ("latent.ckpt", "latent.pkl")

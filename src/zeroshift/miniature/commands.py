@@ -5,12 +5,17 @@ from pathlib import Path
 from ..errors import ZeroshiftError
 from ..images import save_png
 from .domains import BEINGS, MEDIA, SOURCE, Domain, parse_domain
+from .train_autoencoder import train_autoencoder
+from .train_diffusion import train_diffusion
 from .train_generator import train_generator
 from .train_guide import train_guide
 from .train_judge import train_judge
 from .train_probe import train_probe
 
-__all__ = ["factors", "report", "sheet", "train_generator", "train_guide", "train_judge", "train_probe"]
+__all__ = [
+    "factors", "report", "sheet", "train_autoencoder", "train_diffusion", "train_generator", "train_guide",
+    "train_judge", "train_probe",
+]  # fmt: skip
 
 
 def sheet(

@@ -1,9 +1,10 @@
 """What the miniature world's models must be able to do, measured: a table with thresholds, and pictures."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,8 +13,10 @@ from rich.table import Table
 
 from ..encoder import Encoder, load_encoder
 from ..generators import Generator, load_generator
+from ..generators.diffusion import Diffusion
 from ..images import save_png
 from ..runs import atomic_write
+from .diffusion_exam import STEPS, examine
 from .domains import BEINGS, DOMAINS, KEPT_OUT, MEDIA, SEEN, SOURCE, Domain
 from .encoders import Probe, load_judge, load_probe
 from .measure import (
@@ -28,9 +31,17 @@ from .measure import (
     retrieval_report,
 )  # fmt: skip
 from .renderer import render, sample_latents
-from .sheet import domain_sheet, factor_sheet, generator_sheet
+from .sheet import diffusion_sheet, domain_sheet, factor_sheet, generator_sheet
 
-__all__ = ["Figure", "generator_figures", "markdown", "measure_all", "one_domain_per_medium", "report"]
+__all__ = [
+    "Figure",
+    "diffusion_figures",
+    "generator_figures",
+    "markdown",
+    "measure_all",
+    "one_domain_per_medium",
+    "report",
+]
 
 
 @dataclass(frozen=True)
@@ -97,12 +108,25 @@ def generator_figures(generator: Generator, judge: Encoder, *, seed: int, count:
     ]
 
 
+def diffusion_figures(name: str, generator: Diffusion, judge: Encoder, *, seed: int, count: int) -> list[Figure]:
+    """A diffusion model by name: see `examine`."""
+    found = examine(generator, judge, seed=seed, count=count)
+    return [
+        _number(f"{name}: FD of samples to {count} renders, judge's features", found["distance"]),
+        _number(f"{name}: the same of {count} other renders", found["floor"]),
+        _share(f"{name}: judged photo of a person", found["accuracy"]),
+        _number(f"{name}: inverted and regenerated, {STEPS} steps each, PSNR", found["round_trip"], " dB"),
+    ]
+
+
 def measure_all(
-    guide: Encoder, judge: Encoder, probe: Probe, generator: Generator, *, seed: int, people: int, candidates: int
-) -> Iterator[Figure]:
+    guide: Encoder, judge: Encoder, probe: Probe, generator: Generator, diffusion: Mapping[str, Diffusion],
+    *, seed: int, people: int, candidates: int,
+) -> Iterator[Figure]:  # fmt: skip
     """All figures, one by one.
 
     Args:
+        diffusion: the diffusion models by name.
         seed: of the people; the trainings used small numbers.
         people: in each of the 84 domains, for the exams of domains and factors.
         candidates: captions to choose from, and photos in the exams of photos; half as many with faint patterns.
@@ -121,6 +145,8 @@ def measure_all(
         yield _share(f"{name}: caption of a photo of a person among {candidates}", photos, at_least=0.5)
         yield _share(f"{name}: the same, mean of 12 domains", sum(found.values()) / len(found))
     yield from generator_figures(generator, judge, seed=seed, count=candidates)
+    for name, model in diffusion.items():
+        yield from diffusion_figures(name, model, judge, seed=seed, count=candidates)
     seen = probe_report(probe, exam, SEEN)
     yield _share("probe: mean class accuracy, visible factors, seen domains", seen[CLASS], at_least=0.95)
     yield _number("probe: mean R2, visible factors, seen domains", seen[R2], at_least=0.85)
@@ -156,6 +182,7 @@ def report(
     console, out = console or Console(), Path(out)
     guide, judge, probe = load_encoder("miniature"), load_judge(), load_probe()
     generator = load_generator("miniature")
+    diffusion: dict[str, Any] = {name: load_generator(f"miniature-{name}") for name in ("diffusion", "autoencoder")}
     pictures = {
         "domains": (
             "Eight people in every medium and as every being.",
@@ -163,12 +190,18 @@ def report(
         ),
         "factors": ("One factor varied a row.", lambda: factor_sheet()),
         "generator": ("The generator beside the renderer.", lambda: generator_sheet(generator, 12, seed)),
+        "diffusion": (
+            "Random people of the diffusion models; photos, and what the autoencoder makes of them.",
+            lambda: diffusion_sheet(diffusion["diffusion"], diffusion["autoencoder"], 12, seed),
+        ),
     }
     figures: list[Figure] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as screen:
         task = screen.add_task("measuring", total=_COUNT + len(pictures))
-        for figure in measure_all(guide, judge, probe, generator, seed=seed, people=people, candidates=candidates):
+        for figure in measure_all(
+            guide, judge, probe, generator, diffusion, seed=seed, people=people, candidates=candidates
+        ):
             figures.append(figure)
             screen.update(task, advance=1, description=figure.name)
         for name, (_, draw) in pictures.items():
@@ -187,7 +220,7 @@ def report(
     return figures
 
 
-_COUNT = 15  # figures that `measure_all` gives
+_COUNT = 23  # figures that `measure_all` gives
 
 
 def _sampler() -> tuple[Domain, ...]:

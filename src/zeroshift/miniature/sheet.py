@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from ..generators import Generator
+from ..generators.diffusion import Diffusion
+from ..generators.diffusion_autoencoder import DiffusionAutoencoder
 from ..images import labelled_rows
+from .diffusion_exam import sampled, twenty_steps
 from .domains import SOURCE, Domain
 from .factors import FACTOR_INDEX, FACTORS, NUM_FACTORS, Factor
 from .renderer import render, sample_latents
 
-__all__ = ["domain_sheet", "factor_latents", "factor_sheet", "generator_sheet"]
+__all__ = ["diffusion_sheet", "domain_sheet", "factor_latents", "factor_sheet", "generator_sheet"]
 
 COLUMNS = 6  # of a factor sheet; the number of classes is 2, 3 or 6
 
@@ -39,6 +42,21 @@ def generator_sheet(generator: Generator, num: int, seed: int, scale: int = 1) -
             "truncated 0.7": generator(latents, truncation=0.7),
         }
     return labelled_rows(rows, scale)
+
+
+def diffusion_sheet(diffusion: Diffusion, autoencoder: DiffusionAutoencoder, num: int, seed: int) -> np.ndarray:
+    """Random people of both models, and photos beside what the autoencoder makes of z_sem and x_T, and of z_sem."""
+    photos = render(sample_latents(seed, range(num)))
+    rows = {}
+    for name, model in (("diffusion", diffusion), ("autoencoder", autoencoder)):
+        with twenty_steps(model):
+            rows[name] = sampled(model, seed, num)
+    with twenty_steps(autoencoder), torch.no_grad():
+        latents = autoencoder.encode_images(photos)
+        noise = autoencoder.sample_latents(seed, range(num))
+        z_sem_alone = torch.cat([latents[:, : autoencoder.context_dim], noise[:, autoencoder.context_dim :]], dim=1)
+        rows |= {"photo": photos, "reconstructed": autoencoder(latents), "from z_sem alone": autoencoder(z_sem_alone)}
+    return labelled_rows(rows, 1)
 
 
 def factor_latents(name: str) -> Tensor:

@@ -12,9 +12,10 @@ import torch
 import tyro
 from torch import Tensor
 
-from ..generators import save_generator
+from ..generators import load_generator, save_generator
 from ..generators.diffusion_autoencoder import DiffusionAutoencoder
 from .denoising import SCHEDULER, rate_share, velocity_loss
+from .diffusion_exam import print_exam
 from .encoders import weights_path
 from .optimisers import Optimisers, seeded
 from .photos import Photos
@@ -105,6 +106,8 @@ def train_autoencoder(
         settings={"seed": seed, "batch": batch, "rate": rate}, evaluate=evaluate, save_every=200, evaluate_every=400,
     )  # fmt: skip
     save(reached)
+    if reached == steps:
+        print_exam(load_generator(weights or weights_path("autoencoder")), EXAM_SEED)
     return reached
 
 

@@ -8,9 +8,11 @@ import torch
 import tyro
 from torch import Tensor
 
+from ..generators import load_generator
 from ..generators.diffusion import Diffusion
 from ..generators.pipelines import write_pipeline
 from .denoising import SCHEDULER, rate_share, velocity_loss
+from .diffusion_exam import print_exam
 from .encoders import weights_path
 from .optimisers import Optimisers, seeded
 from .photos import Photos
@@ -91,6 +93,8 @@ def train_diffusion(
         settings={"seed": seed, "batch": batch, "rate": rate}, evaluate=evaluate, save_every=200, evaluate_every=400,
     )  # fmt: skip
     save()
+    if reached == steps:
+        print_exam(load_generator(target), EXAM_SEED)
     return reached
 
 
