@@ -55,7 +55,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, out) == (0, "zeroshift 0.1.0\n")
 
 
-@pytest.mark.parametrize("name", ["adapt", "generate", "interpolate", "export", "models"])
+@pytest.mark.parametrize("name", ["adapt", "generate", "evaluate", "interpolate", "export", "models"])
 def test_every_command_teaches(capsys: pytest.CaptureFixture[str], name: str) -> None:
     code, out, _ = run_cli(capsys, name, "--help")
     assert code == 0
