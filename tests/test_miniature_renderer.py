@@ -58,7 +58,7 @@ def test_visible_factors_change_the_picture(domain, latents):
         low[:, index], high[:, index] = -1.6, 1.6
         moved = (render(low, domain) - render(high, domain)).abs().mean(dim=1).flatten(1)
         some = moved.topk(12, dim=1).values.mean()  # small features change few pixels
-        assert some > 0.25, f"{factor.name} does not show in {domain}"
+        assert some > 0.15, f"{factor.name} does not show in {domain}"
     assert torch.equal(base, render(latents, domain))
 
 
