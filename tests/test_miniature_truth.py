@@ -1,31 +1,16 @@
 """Measures against the truth, with the shipped judge and probe."""
 
 import pytest
-import torch
-import torch.nn.functional as F
 
 from zeroshift.miniature.domains import SOURCE, parse_domain
 from zeroshift.miniature.encoders import load_judge, load_probe
 from zeroshift.miniature.renderer import render, sample_latents
-from zeroshift.miniature.truth import TruthExam, diversity, factor_agreement, paired_distance
+from zeroshift.miniature.truth import TruthExam, factor_agreement
 
 
 @pytest.fixture(scope="module")
 def exam() -> TruthExam:
     return TruthExam.make(parse_domain("zombie"), sample_latents(77, range(48)), load_judge(), load_probe())
-
-
-def test_diversity_is_the_mean_over_pairs() -> None:
-    features = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
-    pairs = [1 - F.cosine_similarity(features[i], features[j], dim=0) for i in range(7) for j in range(7) if i != j]
-    assert diversity(features) == pytest.approx(float(torch.stack(pairs).mean()), abs=1e-6)
-    assert diversity(features[:1].repeat(4, 1)) == pytest.approx(0, abs=1e-6)
-
-
-def test_paired_distance() -> None:
-    one = torch.eye(3)
-    assert paired_distance(one, one * 5) == pytest.approx(0, abs=1e-6)
-    assert paired_distance(one, one.roll(1, 0)) == pytest.approx(1)
 
 
 def test_the_truth_passes_its_own_exam(exam: TruthExam) -> None:

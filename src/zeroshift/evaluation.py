@@ -16,6 +16,7 @@ from torch import Tensor
 from .config import AdaptConfig
 from .errors import ZeroshiftError
 from .features import FeatureNetwork, load_network
+from .generators import Generator
 from .images import eight_bit, find_images, read_image, square
 from .metrics.protocols import MEASURES, Measure, Seen
 from .runs import RunFolder, append_record, read_records
@@ -163,38 +164,15 @@ def evaluate(
         for side, amount in amounts[name].items():
             wanted[network, side] = max(amount, wanted.get((network, side), 0))
 
-    source, target = load_source_and_target(run)
-    drawn = {
-        side: generator
-        for side, generator in (("source", source), ("target", target))
-        if any(side == each for _, each in wanted)
-    }
     looks = {
         name: _Fitting(_looking(network, device), CPU_BATCH if device.type == "cpu" else DEVICE_BATCH)
         for name, network in networks.items()
     }
-
-    def draw(latents: Tensor) -> Tensor:  # [n, sides, 3, R, R]
-        labels = class_labels(source, config.class_index, len(latents))
-        codes = source.codes(latents, labels, truncation=truncation)
-        return torch.stack([generator.synthesize(codes).float().cpu() for generator in drawn.values()], dim=1)
-
-    pixels = CPU_PIXELS if device.type == "cpu" else DEVICE_PIXELS
-    size = max(1, min(pixels // source.resolution**2, DEVICE_BATCH))
-    fitting = _Fitting(draw, size)
-    kept: dict[tuple[str, str], list[Tensor]] = {key: [] for key in wanted}
+    source, target = load_source_and_target(run)
+    seen = _look_at_samples(source, target, wanted, looks, config.class_index, seed, truncation, track)
     for (network, side), amount in wanted.items():
         if side == "reference" and references is not None:
-            kept[network, side] = [references.seen_by(network, looks[network], amount, source.resolution, track)]
-    total = max(amount for (_, side), amount in wanted.items() if side in drawn)
-    firsts = range(0, total, size)
-    for first in track(firsts, len(firsts), f"Samples of {config.target}"):
-        latents = source.sample_latents(seed, range(first, min(first + size, total)))
-        images = dict(zip(drawn, eight_bit(fitting(latents)).unbind(dim=1), strict=True))
-        for (network, side), amount in wanted.items():
-            if side in drawn and first < amount:
-                kept[network, side].append(looks[network](images[side][: amount - first]))
-    seen = {key: torch.cat(parts) for key, parts in kept.items()}
+            seen[network, side] = references.seen_by(network, looks[network], amount, source.resolution, track)
 
     results = []
     for name, (measure, network) in track(chosen.items(), len(chosen), "Measuring"):
@@ -219,6 +197,41 @@ def evaluate(
         append_record(run.path / f"metrics-{result.measure}.jsonl", asdict(result))
         results.append(result)
     return Evaluation(results, left_out)
+
+
+def _look_at_samples(
+    source: Generator,
+    target: Generator,
+    wanted: dict[tuple[str, str], int],
+    looks: dict[str, _Fitting],
+    class_index: int | None,
+    seed: int,
+    truncation: float,
+    track: Track,
+) -> dict[tuple[str, str], Tensor]:
+    """What each network keeps of the samples, by (network, side); a side that nobody wants is not drawn."""
+    wanted = {(network, side): amount for (network, side), amount in wanted.items() if side != "reference"}
+    sides = {side for _, side in wanted}
+    drawn = {side: one for side, one in (("source", source), ("target", target)) if side in sides}
+
+    def draw(latents: Tensor) -> Tensor:  # [n, sides, 3, R, R]
+        labels = class_labels(source, class_index, len(latents))
+        codes = source.codes(latents, labels, truncation=truncation)  # the target's too: as when it was trained
+        return torch.stack([generator.synthesize(codes).float().cpu() for generator in drawn.values()], dim=1)
+
+    pixels = CPU_PIXELS if source.device.type == "cpu" else DEVICE_PIXELS
+    size = max(1, min(pixels // source.resolution**2, DEVICE_BATCH))
+    fitting = _Fitting(draw, size)
+    kept: dict[tuple[str, str], list[Tensor]] = {key: [] for key in wanted}
+    total = max(wanted.values())
+    firsts = range(0, total, size)
+    for first in track(firsts, len(firsts), "Samples"):
+        latents = source.sample_latents(seed, range(first, min(first + size, total)))
+        images = dict(zip(drawn, eight_bit(fitting(latents)).unbind(dim=1), strict=True))
+        for (network, side), amount in wanted.items():
+            if first < amount:
+                kept[network, side].append(looks[network](images[side][: amount - first]))
+    return {key: torch.cat(parts) for key, parts in kept.items()}
 
 
 def read_results(run: RunFolder) -> list[Result]:

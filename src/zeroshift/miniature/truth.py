@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..encoder import Encoder
-from ..metrics.frechet import frechet_distance, gaussian
+from ..metrics import diversity, frechet_distance, gaussian, paired_distance
 from .domains import DOMAINS, SOURCE, Domain
 from .encoders import ConvTower, Probe
 from .factors import BORDER, FACTOR_INDEX, FACTORS, positions
@@ -15,22 +15,7 @@ from .measure import CHUNK, in_chunks, label_features
 from .renderer import render
 from .train_generator import psnr
 
-__all__ = [
-    "TruthExam", "diversity", "factor_agreement", "map_distance", "paired_distance", "variance_kept",
-]  # fmt: skip
-
-
-def diversity(features: Tensor) -> float:
-    """Mean cosine distance between the features [N, E] of different images."""
-    unit = F.normalize(features, dim=-1)
-    n = len(unit)
-    # the sum over all pairs of unit vectors is the squared length of their sum
-    return float(1 - (unit.sum(dim=0).square().sum() - n) / (n * (n - 1)))
-
-
-def paired_distance(features: Tensor, truth: Tensor) -> float:
-    """Mean cosine distance between each image and the true target image of the same person, both [N, E]."""
-    return float((1 - F.cosine_similarity(features, truth, dim=-1)).mean())
+__all__ = ["TruthExam", "factor_agreement", "map_distance", "variance_kept"]
 
 
 def variance_kept(features: Tensor, truth: Tensor) -> float:
