@@ -1,5 +1,6 @@
 """Diffusion autoencoders (Preechakul et al., "Diffusion autoencoders", 2022) as generators."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -48,7 +49,7 @@ class DiffusionAutoencoder(Diffusion):
         for key in ("resolution", "z_dim"):
             if unet[key] != encoder[key]:
                 raise ZeroshiftError(f"U-Net and encoder differ in {key}: {unet[key]} and {encoder[key]}.")
-        self._networks = {"unet": dict(unet), "encoder": dict(encoder)}
+        self._networks = json.loads(json.dumps({"unet": dict(unet), "encoder": dict(encoder)}))  # as read from a file
         self.sampling = Sampling(**sampling or {})
         self.schedule = NoiseSchedule(scheduler)
         self.unet, self.decoder = ConditionalUNet(**unet), None
