@@ -16,6 +16,14 @@ from zeroshift.encoder import load_encoder
 from zeroshift.errors import ZeroshiftError
 from zeroshift.features import FeatureNetwork, load_network, read_weights
 from zeroshift.images import eight_bit
+from zeroshift.metrics import inception_score
+from zeroshift.metrics.protocols import (
+    Seen,
+    diversity_all_pairs,
+    intra_10_references_50_a_cluster,
+    is_10_splits,
+    sifid_10_references,
+)
 
 
 def images(n: int = 2, size: int = 32, seed: int = 0) -> torch.Tensor:
@@ -41,6 +49,8 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
         network = FeatureExtractorInceptionV3("random", ["2048"], str(folder / "none.pth"))
+        for parameter in network.parameters():
+            parameter.mul_(6**0.5)  # so that images do not fade on their way through
     torch.save(network.state_dict(), folder / "inception.pth")
     return folder / "inception.pth"
 
@@ -76,6 +86,37 @@ def test_shallow_inception_gives_gaussians_of_places(inception_file: Path) -> No
     assert torch.allclose(found[0, 1:].T @ found[0, 1:], torch.cov(rows.T), atol=1e-6)
 
 
+def test_sifid_is_the_naive_one(inception_file: Path) -> None:
+    network, seen, references = load_network(f"inception-maps:{inception_file}"), images(2), images(2, seed=1)
+    maps: list[torch.Tensor] = []
+    handle = network.network.Conv2d_4a_3x3.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    observed = Seen(network, ("photo", "zombie"), 0, look(network, seen), reference=look(network, references))
+    handle.remove()
+    value, _ = sifid_10_references(observed)
+    rows = [[each.flatten(1).T.double().numpy() for each in batch] for batch in maps]
+    naive = []
+    for x in rows[0]:
+        for y in rows[1]:
+            a, b = np.cov(x.T), np.cov(y.T)
+            levels, axes = np.linalg.eigh(a)
+            root = axes * np.sqrt(levels.clip(0)) @ axes.T  # (A B)^½ has the trace of (A^½ B A^½)^½
+            common = np.sqrt(np.linalg.eigvalsh(root @ b @ root).clip(0)).sum()
+            naive.append(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b) - 2 * common)
+    assert value == pytest.approx(np.mean(naive), rel=1e-3)
+    assert value > 0
+
+
+def test_inception_score_takes_the_logits(inception_file: Path) -> None:
+    network, features = load_network(f"inception:{inception_file}"), torch.randn(10, 2048)
+    with torch.inference_mode():
+        p = torch.softmax(features @ network.network.fc.weight.T, dim=1).double()
+    value, spread = is_10_splits(Seen(network, ("photo", "zombie"), 0, features))
+    assert value == pytest.approx(1), "a split of one image says nothing"
+    assert spread == pytest.approx(0, abs=1e-9)
+    divergence = (p * (p / p.mean(dim=0)).log()).sum(dim=1).mean()
+    assert inception_score(network.classify(features), splits=1)[0] == pytest.approx(float(divergence.exp()), rel=1e-5)
+
+
 # LPIPS
 
 
@@ -91,12 +132,17 @@ def lpips_origin() -> torch.nn.Module:
         return lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
 
 
-def test_lpips_is_the_authors(lpips_origin: torch.nn.Module, tmp_path: Path) -> None:
+@pytest.fixture
+def vgg_file(lpips_origin: torch.nn.Module, tmp_path: Path) -> Path:
     state = {}
     for name, value in lpips_origin.net.state_dict().items():  # "slice1.0.weight" -> torchvision's "features.0.weight"
         state[f"features.{name.split('.', 1)[1]}"] = value
     torch.save(state, tmp_path / "vgg.pth")
-    network = load_network(f"lpips:{tmp_path / 'vgg.pth'}")
+    return tmp_path / "vgg.pth"
+
+
+def test_lpips_is_the_authors(lpips_origin: torch.nn.Module, vgg_file: Path) -> None:
+    network = load_network(f"lpips:{vgg_file}")
     a, b = images(2, 48), images(2, 48, seed=1)
     with torch.inference_mode():
         expected = lpips_origin(a, b).flatten()
@@ -104,6 +150,20 @@ def test_lpips_is_the_authors(lpips_origin: torch.nn.Module, tmp_path: Path) -> 
     assert torch.allclose(found, expected, rtol=1e-3)
     assert found.min() > 0
     assert look(network, images(1, 512)).shape == (1, 3, 256, 256)
+
+
+def test_lpips_diversity_is_the_naive_one(lpips_origin: torch.nn.Module, vgg_file: Path) -> None:
+    network, seen, references = load_network(f"lpips:{vgg_file}"), images(9, 32), images(2, 32, seed=1)
+    with torch.inference_mode():
+        between = torch.stack([lpips_origin(one[None], seen).flatten() for one in seen])
+        nearest = torch.stack([lpips_origin(one[None], seen).flatten() for one in references]).argmin(dim=0)
+    observed = Seen(network, ("photo", "zombie"), 0, look(network, seen), reference=look(network, references))
+    value, _ = diversity_all_pairs(observed)
+    assert value == pytest.approx(float(between.sum() / (9 * 8)), rel=1e-3)
+    clusters = [between[nearest == k][:, nearest == k] for k in range(2)]
+    within = [float(each.sum() / (len(each) * (len(each) - 1))) for each in clusters if len(each) > 1]
+    value, _ = intra_10_references_50_a_cluster(observed)
+    assert value == pytest.approx(sum(within) / len(within), rel=1e-3)
 
 
 # Edges
