@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": "Draw samples of a run, source beside target.",
     "evaluate": "Measure runs: quality, diversity, identity, structure.",
     "interpolate": "Make a film: from person to person, from source to target.",
+    "translate": "Bring a real image into the domain of a run (diffusion models).",
     "export": "Write the adapted generator for other programs.",
     "models": "List the known checkpoints: licence, size, address.",
     "benchmark": "Compare methods with each other and with the truth, in the miniature world.",

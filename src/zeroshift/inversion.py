@@ -1,4 +1,4 @@
-"""Real images as codes: each is inverted once, and kept in the cache for whoever asks again."""
+"""Real images: as codes, each inverted once and kept in the cache for whoever asks again; and in another domain."""
 
 import hashlib
 import json
@@ -12,10 +12,12 @@ from torch import Tensor
 
 from .config import Sampling
 from .generators.base import Codes, Generator
+from .generators.diffusion import mix_predictions
+from .generators.hub import cache_folder
 from .images import find_images, read_image, square
 from .runs import atomic_write
 
-__all__ = ["invert", "read_folder"]
+__all__ = ["Translator", "invert", "read_folder"]
 
 _AT_ONCE = 4
 
@@ -54,6 +56,26 @@ def invert(
                 save_file({"codes": codes.contiguous()}, temporary)
         done(len(images) - len(missing) + first + len(some), len(images))
     return torch.stack([codes for codes in found if codes is not None]).to(generator.device)
+
+
+class Translator:
+    """Brings real images into the domain of one or more adapted generators, or a part of the way.
+
+    Args:
+        source: the generator they were adapted from, which inverts.
+        targets, shares: see `generators.diffusion.mix_predictions`.
+    Raises:
+        ZeroshiftError: if the generators are no diffusion models, or not of one kind.
+    """
+
+    def __init__(self, source: Generator, targets: Sequence[Generator], shares: Sequence[float]):
+        self.source, self._mixed = source, mix_predictions(source, targets, shares)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images [N, 3, resolution, resolution] in [-1, 1], on the CPU -> the same."""
+        codes = invert(self.source, images, cache_folder() / "inversions")
+        return self._mixed.synthesize(codes).float().cpu()
 
 
 def _read(file: Path) -> Tensor | None:

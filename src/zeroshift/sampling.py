@@ -7,6 +7,7 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ __all__ = [
     "latent_loop",
     "load_source_and_target",
     "render_batches",
+    "require_one_source",
     "strength_loop",
     "walk",
 ]
@@ -33,20 +35,36 @@ __all__ = [
 Person = tuple[int, int]  # (seed, sample): what determines a latent
 
 
-def load_source_and_target(run: RunFolder, sampling: Sampling | None = None) -> tuple[Generator, Generator]:
+def load_source_and_target(
+    run: RunFolder, sampling: Sampling | None = None, steps: int | None = None
+) -> tuple[Generator, Generator]:
     """The generator that a finished run started from and the one that it delivered, on the best device there is.
 
-    `sampling` is how diffusion models make images; as in the run if None.
-
+    Args:
+        sampling: how a diffusion model makes images; as in the run if None.
+        steps: its steps from t0 to the image, if they are to be others.
     Raises:
-        ZeroshiftError: if the run is not finished, or a file of it cannot be read.
+        ZeroshiftError: if the run is not finished, a file of it cannot be read, or its generator takes no steps.
     """
     run.require_finished()
     device = Team(run.config.device).device
     source, target = (load_generator(name, device=device) for name in (run.config.generator, run.generator_path))
+    sampling = sampling or run.config.diffusion
+    if steps is not None:
+        if "sampling" not in source.config:
+            raise ZeroshiftError(f"A {source.architecture} generator makes an image in one step. Leave --steps out.")
+        sampling = replace(sampling, steps=steps)
     for generator in (source, target):
-        generator.set_sampling(sampling or run.config.diffusion)
+        generator.set_sampling(sampling)
     return source, target
+
+
+def require_one_source(runs: Sequence[RunFolder]) -> None:
+    """Raises ZeroshiftError unless all runs started from one generator."""
+    if len({run.config.generator for run in runs}) > 1:
+        raise ZeroshiftError(
+            "These runs started from different generators; only targets of one source can be shown together."
+        )
 
 
 def class_labels(generator: Generator, class_index: int | None, num: int) -> Tensor | None:

@@ -27,11 +27,12 @@ SHORT = {
     "--batch": "--adapt.batch",
     "--layers": "--adapt.layers",
 }
-ENCODER = "ViT-B-32-quickgelu/openai"  # of the published programs; guides every generator but the embedded one
+# By preset, of the published programs; they guide every generator but the embedded ones.
+ENCODERS = {"published": "ViT-B-32-quickgelu/openai", "diffusion": "ViT-B-16-quickgelu/openai"}
 
 
 def default_config(generator: str, preset_name: str | None = None, method: str | None = None) -> AdaptConfig:
-    """The settings for a generator, with an empty target; the embedded one has a preset and an encoder of its own.
+    """The settings for a generator, with an empty target; families and embedded ones have presets and encoders.
 
     Raises:
         ZeroshiftError: if there is no such preset or method.
@@ -39,7 +40,12 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
     chosen = {} if method is None else {"method": method}
     if generator == "miniature":
         return preset(preset_name or "miniature", target="", **chosen)
-    return preset(preset_name or "published", target="", generator=generator, encoders=(ENCODER,), **chosen)
+    from ..generators.checkpoints import architecture_of
+
+    diffuses = (architecture_of(generator) or "").startswith("diffusion")
+    name = preset_name or ("diffusion" if diffuses else "published")
+    encoder = "miniature" if generator.startswith("miniature-") else ENCODERS.get(name, ENCODERS["published"])
+    return preset(name, target="", generator=generator, encoders=(encoder,), **chosen)
 
 
 def default_folder(config: AdaptConfig) -> Path:
@@ -120,7 +126,7 @@ def main(arguments: Sequence[str]) -> None:
     def adapt(
         config: Annotated[AdaptConfig, tyro.conf.arg(name="")] = defaults,
         out: Path | None = None,
-        preset: Literal["miniature", "published"] | None = None,
+        preset: Literal["miniature", "published", "diffusion"] | None = None,
     ) -> None:
         """Move a generator to the domain that --target names, guided by CLIP.
 
@@ -136,7 +142,8 @@ def main(arguments: Sequence[str]) -> None:
 
         Args:
             out: The run folder; runs/GENERATOR-TARGET-METHOD if None.
-            preset: Where the defaults below come from; "miniature" for the embedded generator, else "published".
+            preset: Where the defaults below come from; "miniature" for the embedded GAN, "diffusion" for diffusion
+                models, else "published".
         """
         run_adaptation(config, default_folder(config) if out is None else out)
 

@@ -11,17 +11,18 @@ from . import call
 
 __all__ = ["export", "main"]
 
-SUFFIXES = {"safetensors": ".safetensors", "rosinality-pt": ".pt"}
+NAMES = {"safetensors": "export.safetensors", "rosinality-pt": "export.pt", "diffusers": "export"}
 
 
 def export(
     run: Annotated[Path, tyro.conf.Positional],
-    format: Literal["safetensors", "rosinality-pt"] = "safetensors",
+    format: Literal["safetensors", "rosinality-pt", "diffusers"] = "safetensors",
     out: Path | None = None,
 ) -> None:
-    """Write the adapted generator of a finished run as one file that other programs read.
+    """Write the adapted generator of a finished run as other programs read it.
 
-    rosinality-pt is the format of the published IPL, NADA, e4e and ReStyle programs.
+    rosinality-pt is the format of the published IPL, NADA, e4e and ReStyle programs; diffusers a folder that its
+    DDIMPipeline.from_pretrained opens (LDMPipeline's for latent diffusion).
 
     Examples:
       zeroshift export runs/disney --format rosinality-pt
@@ -30,13 +31,13 @@ def export(
     Args:
         run: A run folder that `zeroshift adapt` made.
         format: The format to write.
-        out: The file to write; RUN/export.pt or RUN/export.safetensors if None.
+        out: The file or folder to write; RUN/export.safetensors, RUN/export.pt or RUN/export if None.
     """
     from ..generators import export_generator, load_generator
 
     folder = RunFolder.read(run)
     folder.require_finished()
-    out = folder.path / f"export{SUFFIXES[format]}" if out is None else out
+    out = folder.path / NAMES[format] if out is None else out
     export_generator(load_generator(str(folder.generator_path)), out, format=format)
     print(out)
 

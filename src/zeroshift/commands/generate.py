@@ -17,6 +17,7 @@ def generate(
     num: int = 16,
     seed: int = 0,
     truncation: float | None = None,
+    steps: int | None = None,
     batch_size: int = 8,
     columns: int = 4,
     out: Path | None = None,
@@ -35,6 +36,7 @@ def generate(
         num: How many samples.
         seed: Which samples.
         truncation: 1 shows all the variety there is, less stays nearer to the mean; as in the run if None.
+        steps: Of a diffusion model, from t0 to the image; as in the run if None.
         batch_size: Samples at a time; changes no picture.
         columns: Pairs in a row of the grid.
         out: Folder to write to; RUN/samples-seed-SEED if None.
@@ -44,12 +46,12 @@ def generate(
     from .. import sampling
     from ..images import make_grid, save_png, to_uint8
 
-    require_positive(num=num, batch_size=batch_size, columns=columns)
+    require_positive(num=num, batch_size=batch_size, columns=columns, steps=1 if steps is None else steps)
     folder = RunFolder.read(run)
     config = folder.config
     out = default_output(folder, f"samples-seed-{seed}", out)
     batches = sampling.generate(
-        sampling.load_source_and_target(folder),
+        sampling.load_source_and_target(folder, steps=steps),
         num,
         seed=seed,
         truncation=config.truncation if truncation is None else truncation,

@@ -25,6 +25,7 @@ def interpolate(
     seconds: float = 2.0,
     fps: int = 30,
     truncation: float | None = None,
+    steps: int | None = None,
     batch_size: int = 8,
 ) -> None:
     """Make an endless film of one or more runs: the source at the left, each run's target beside it.
@@ -44,21 +45,19 @@ def interpolate(
         seconds: Time from one person to the next.
         fps: Frames a second.
         truncation: As in the run if None.
+        steps: Of a diffusion model, from t0 to the image; as in the run if None.
         batch_size: Frames at a time; changes no picture.
     """
     from .. import sampling
     from ..images import save_film
 
-    require_positive(seconds=seconds, fps=fps, batch_size=batch_size)
+    require_positive(seconds=seconds, fps=fps, batch_size=batch_size, steps=1 if steps is None else steps)
     if not runs:
         raise ZeroshiftError("Name at least one run folder, such as: zeroshift interpolate runs/disney --seeds 1,2,3")
     folders = [RunFolder.read(run) for run in runs]
     config, people = folders[0].config, parse_people(seeds)
-    if len({folder.config.generator for folder in folders}) > 1:
-        raise ZeroshiftError(
-            "These runs started from different generators; only targets of one source can be shown together."
-        )
-    loaded = [sampling.load_source_and_target(folder) for folder in folders]
+    sampling.require_one_source(folders)
+    loaded = [sampling.load_source_and_target(folder, config.diffusion, steps) for folder in folders]
     out = default_output(folders[0], "walk.mp4", out)
     frames = max(1, round(seconds * fps))
     film = sampling.walk(

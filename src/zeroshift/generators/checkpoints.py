@@ -18,7 +18,7 @@ from zeroshift.generators.rosinality import read_rosinality, write_rosinality
 from zeroshift.generators.stylegan2 import StyleGAN2
 from zeroshift.runs import atomic_write
 
-__all__ = ["FORMATS", "export_generator", "generator_metadata", "load_generator", "save_generator"]
+__all__ = ["FORMATS", "architecture_of", "export_generator", "generator_metadata", "load_generator", "save_generator"]
 
 FORMATS = ("safetensors", "rosinality-pt", "diffusers")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
@@ -42,6 +42,22 @@ def load_generator(name_or_path: str | Path, device: str | torch.device = "cpu")
     if name in hub.EMBEDDED or (looks_like_name and not path.exists()):
         path = hub.resolve(name)
     return _read(path).to(device).eval()
+
+
+def architecture_of(name_or_path: str | Path) -> str | None:
+    """What `Generator.architecture` will be, as far as that can be told without loading or fetching anything."""
+    from zeroshift.generators import hub
+
+    name, path = str(name_or_path), Path(name_or_path)
+    known = {checkpoint.name: checkpoint.architecture for checkpoint in hub.known_checkpoints()}
+    if name in known and (name in hub.EMBEDDED or not path.exists()):
+        return known[name]
+    if path.is_dir() or (not path.exists() and "/" in name and path.suffix not in _SUFFIXES):
+        return Diffusion.architecture
+    try:
+        return generator_metadata(path)["architecture"]
+    except ZeroshiftError:  # none of ours, or none at all
+        return None
 
 
 def generator_metadata(path: str | Path) -> dict[str, Any]:

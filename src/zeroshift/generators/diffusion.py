@@ -211,15 +211,17 @@ class Diffusion(Generator):
             write_pipeline(self.merged(), folder / "pipeline")
 
 
-def mix_predictions(source: Diffusion, targets: Sequence[Diffusion], shares: Sequence[float]) -> Diffusion:
+def mix_predictions(source: Generator, targets: Sequence[Generator], shares: Sequence[float]) -> "Diffusion":
     """The source with predictions source + Σ share_i (target_i - source), at every step of DDIM.
 
     DiffusionCLIP (Kim et al., 2022), section 3.4: one target with a share below 1 changes the image less, several
     targets make an image of several domains. The weights are shared with `source` and `targets`.
 
     Raises:
-        ZeroshiftError: if the generators are not of one architecture and size.
+        ZeroshiftError: if the generators are no diffusion models, or not of one architecture and size.
     """
+    if not isinstance(source, Diffusion):
+        raise ZeroshiftError(f"A {source.architecture} generator predicts no noise that could be mixed.")
     if any((one.architecture, one.config) != (source.architecture, source.config) for one in targets):
         raise ZeroshiftError("Only diffusion models of one architecture, size and sampling can be mixed.")
 

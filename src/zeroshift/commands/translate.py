@@ -1,0 +1,71 @@
+"""`zeroshift translate`: real images in the domain of a run."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..errors import ZeroshiftError
+from ..runs import RunFolder
+from . import call, default_output, parse_numbers, require_positive, tracked
+
+__all__ = ["main", "translate"]
+
+
+def translate(
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    strength: float = 1.0,
+    mix: str | None = None,
+    steps: int = 40,
+    invert_steps: int = 40,
+    out: Path | None = None,
+) -> None:
+    """Bring a real image into the domain of one or more runs of a diffusion model: RUN... IMAGE.
+
+    The source model inverts the image, the adapted one decodes it. Writes IMAGE.png: the image, what became of it.
+
+    Examples:
+      zeroshift translate runs/zombie me.jpg
+      zeroshift translate runs/zombie photos --strength 0.7 --out translated        a folder of images, less far
+      zeroshift translate runs/zombie runs/sketch me.jpg --mix 0.5,0.5             two domains at once
+
+    Args:
+        paths: Run folders, all from one source, then an image or a folder of images.
+        strength: How far to go from the source (0) to the target (1): how their noise predictions are mixed.
+        mix: One share per run; equal ones if None.
+        steps: Steps of DDIM from the code to the image.
+        invert_steps: Steps of DDIM from the image to the code.
+        out: Folder to write to; translated in the first run's folder if None.
+    """
+    import torch
+
+    from .. import inversion, sampling
+    from ..images import find_images, make_grid, read_image, save_png, square
+
+    if len(paths) < 2:
+        raise ZeroshiftError("Name one or more run folders and then an image: zeroshift translate runs/zombie me.jpg")
+    require_positive(steps=steps, invert_steps=invert_steps)
+    folders = [RunFolder.read(run) for run in paths[:-1]]
+    sampling.require_one_source(folders)
+    shares = [1 / len(folders)] * len(folders) if mix is None else parse_numbers(mix, "--mix")
+    if len(shares) != len(folders):
+        raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(folders)} runs: give one share per run.")
+    files = find_images(paths[-1]) if paths[-1].is_dir() else [paths[-1]]
+    read_image(files[0])  # a wrong path is told before models load
+    how = replace(folders[0].config.diffusion, steps=steps, invert_steps=invert_steps)
+    loaded = [sampling.load_source_and_target(folder, how) for folder in folders]
+    translator = inversion.Translator(
+        loaded[0][0], [target for _, target in loaded], [strength * share for share in shares]
+    )
+    out = default_output(folders[0], "translated", out)
+    for file in tracked(files, len(files), "Translating"):
+        image = square(read_image(file), translator.source.resolution)[None]
+        pair = torch.cat([image, translator(image)])
+        save_png(out / f"{file.stem}.png", make_grid(pair, columns=2))
+    print(out / f"{files[0].stem}.png" if len(files) == 1 else f"{len(files)} pictures: {out}")
+
+
+def main(arguments: Sequence[str]) -> None:
+    call(translate, "translate", arguments)
