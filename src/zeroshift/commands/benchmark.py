@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import ZeroshiftError
 from . import call, tracked
@@ -10,7 +10,7 @@ from . import call, tracked
 __all__ = ["benchmark", "main"]
 
 # What the sizes stand for where nothing else is said.
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "full": {"seeds": (0, 1, 2), "people": 512, "fit_steps": 300, "set": ()},
     "smoke": {
         "targets": ("zombie", "pencil sketch"),
@@ -33,7 +33,7 @@ def benchmark(
     people: int | None = None,
     fit_steps: int | None = None,
     processes: int | None = None,
-    baseline: str = "nada",
+    baseline: str | None = None,
     page: Path | None = None,
     pages_only: bool = False,
 ) -> None:
@@ -59,7 +59,7 @@ def benchmark(
         people: In the exam.
         fit_steps: Of the upper bound, which is fitted to true images; 0: no such bound.
         processes: Adaptations at a time; one a processor core if None.
-        baseline: The row that the others are compared with.
+        baseline: The method that the others are compared with, as in --methods; nada, or else the first, if None.
         page: Where the page goes; OUT/benchmark.md if None.
         pages_only: Adapt nothing, write the page from what is there.
     """
@@ -67,16 +67,20 @@ def benchmark(
     from ..miniature.benchmark_page import write_page
 
     usual = SIZES[size]
-    fit_steps = usual["fit_steps"] if fit_steps is None else fit_steps
+    bound_steps: int = usual["fit_steps"] if fit_steps is None else fit_steps
     rows = [parse_row(name) for name in methods] or list(ROWS)
+    names = [row.name for row in rows]
+    chosen = baseline or ("nada" if "nada" in names else names[0])
+    if chosen not in names:
+        raise ZeroshiftError(f"{chosen!r} cannot be the baseline: it is not among the methods {', '.join(names)}.")
     plan = Plan(
         out=out,
-        rows=(Row("source"), *rows, *([Row("fitted")] if fit_steps else []), Row("truth")),
+        rows=(Row("source"), *rows, *([Row("fitted")] if bound_steps else []), Row("truth")),
         targets=targets or usual.get("targets", TARGETS),
         seeds=seeds or usual["seeds"],
         people=usual["people"] if people is None else people,
         changes=parse_changes((*usual["set"], *set, *([] if steps is None else [f"adapt.steps={steps}"]))),
-        fit_steps=fit_steps,
+        fit_steps=bound_steps,
         processes=cores() if processes is None else processes,
     ).validate()
     failed = []
@@ -86,7 +90,7 @@ def benchmark(
             if problem is not None:
                 failed.append(f"{cell.row.name}, {cell.target}, seed {cell.seed}: {problem}")
     page = out / "benchmark.md" if page is None else page
-    write_page(plan, page, baseline)
+    write_page(plan, page, chosen)
     print(f"Page: {page}")
     if failed:
         raise ZeroshiftError(f"{len(failed)} adaptations failed; the others are kept. " + " ".join(failed))

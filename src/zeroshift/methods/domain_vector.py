@@ -50,15 +50,16 @@ def in_domain(source: Tensor, target: Tensor) -> Tensor:
     return change.square().sum(dim=(-2, -1)).mean() / (batch * (batch - 1))
 
 
-def modulated_layers(generator: Generator) -> dict[str, nn.Module]:
+def modulated_layers(generator: Generator) -> dict[str, Any]:
     """The modulated and demodulated convolutions by name: layers with an affine map of w that do not give colours.
 
     Raises:
         ZeroshiftError: if the generator has none.
     """
+    layers: dict[str, Any] = generator.layers()
     found = {
         name: layer
-        for name, layer in generator.layers().items()
+        for name, layer in layers.items()
         if hasattr(layer, "affine") and layer.weight.ndim == 4 and len(layer.weight) != _COLOURS
     }
     if not found:

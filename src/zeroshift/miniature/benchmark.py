@@ -50,6 +50,11 @@ class Row:
 ROWS: tuple[Row, ...] = (
     Row("nada", {"method": "nada"}),
     Row("ipl", {"method": "ipl"}),
+    Row("ipl-published", {"method": "ipl", "prompts.base_text": "published"}),
+    Row("ipl-none", {"method": "ipl", "prompts.base_text": "none"}),
+    Row("air", {"method": "air"}),
+    Row("svl", {"method": "svl"}),
+    Row("domain-vector", {"method": "domain-vector"}),
 )
 # Media and beings by themselves, then pairs; the encoders never saw those of `domains.KEPT_OUT`.
 TARGETS = (

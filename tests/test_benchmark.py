@@ -1,0 +1,286 @@
+"""The benchmark: its cells, what a second call makes, its statistics, its page."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from zeroshift.cli import main
+from zeroshift.config import AdaptConfig, changed
+from zeroshift.errors import ZeroshiftError
+from zeroshift.images import make_grid, save_png
+from zeroshift.miniature import benchmark, benchmark_page
+from zeroshift.miniature.benchmark import (
+    ROWS,
+    TARGETS,
+    Cell,
+    Plan,
+    Row,
+    cores,
+    missing,
+    parse_changes,
+    parse_row,
+    read_people,
+)
+from zeroshift.miniature.benchmark_bounds import BOUNDS
+from zeroshift.miniature.benchmark_page import MEASURES, differences, write_page
+from zeroshift.miniature.benchmark_statistics import LEAST_TARGETS, compare
+from zeroshift.miniature.domains import KEPT_OUT, MEDIA, parse_domain
+from zeroshift.miniature.encoders import load_judge
+from zeroshift.miniature.renderer import render, sample_latents
+from zeroshift.miniature.truth import map_distance, variance_kept
+
+TINY = {"adapt.steps": 1, "adapt.batch": 2, "adapt.views": 0, "adapt.layer_batch": 1}
+
+
+def plan(out: Path, *rows: str, **changes: Any) -> Plan:
+    named = tuple(Row(name) if name in BOUNDS else parse_row(name) for name in rows)
+    given = {
+        "targets": ("zombie",),
+        "seeds": (0,),
+        "people": 16,
+        "changes": TINY,
+        "fit_steps": 1,
+        "processes": cores(),
+    } | changes
+    return Plan(out=out, rows=named, **given)
+
+
+# -- rows and plans ---------------------------------------------------------------------------------------------------
+
+
+def test_rows_and_targets() -> None:
+    assert {"nada", "ipl", "ipl-published", "ipl-none", "air", "svl", "domain-vector"} <= {row.name for row in ROWS}
+    assert len(TARGETS) >= 12
+    domains = [parse_domain(target) for target in TARGETS]
+    assert sum(domain in KEPT_OUT for domain in domains) >= 2, "pairs that the encoders never saw"
+    assert len({domain.medium for domain in domains}) >= len(MEDIA) // 2
+
+
+def test_every_row_can_be_configured(tmp_path: Path) -> None:
+    for row in ROWS:
+        config = Cell(row, "zombie", 3).config({"adapt.steps": 7})
+        assert (config.seed, config.adapt.steps, config.method) == (3, 7, row.changes["method"])
+
+
+def test_a_row_with_changes() -> None:
+    row = parse_row("ipl:prompts.base-text=none,adapt.views=0")
+    config = Cell(row, "zombie", 0).config({})
+    assert (config.prompts.base_text, config.adapt.views) == ("none", 0)
+    assert row.name == "ipl:prompts.base-text=none,adapt.views=0"
+    assert parse_changes(['adapt.layers=["all"]', "adapt.lr=0.5"]) == {"adapt.layers": ("all",), "adapt.lr": 0.5}
+
+
+def test_changed() -> None:
+    config = changed(AdaptConfig(target="zombie"), {"adapt.lr": 0.5, "seed": 2})
+    assert config == dataclasses.replace(
+        AdaptConfig(target="zombie"), seed=2, adapt=dataclasses.replace(AdaptConfig(target="").adapt, lr=0.5)
+    )
+    for name in ("adapt.speed", "nothing", "adapt.lr.more", "seed.more"):
+        with pytest.raises(ZeroshiftError, match=f"no setting '{name}'"):
+            changed(config, {name: 1})
+
+
+def test_what_makes_no_sense_is_told(tmp_path: Path) -> None:
+    for call, sentence in (
+        (lambda: parse_row("magic"), "no method 'magic'"),
+        (lambda: parse_row("ipl:views"), "'views' changes no setting"),
+        (lambda: plan(tmp_path, "nada", targets=("photo",)).validate(), "is the source domain"),
+        (lambda: plan(tmp_path, "nada", targets=("unicorn",)).validate(), "no domain 'unicorn'"),
+        (lambda: plan(tmp_path, "nada", "nada").validate(), "named twice"),
+        (lambda: plan(tmp_path, "nada", seeds=()).validate(), "at least one"),
+        (lambda: plan(tmp_path, "nada", people=3).validate(), "at least 16 people"),
+        (lambda: plan(tmp_path, "nada:adapt.lr=0").validate(), "adapt.lr is 0"),
+        (lambda: plan(tmp_path, "nada", changes={"adapt.speed": 1}).validate(), "no setting 'adapt.speed'"),
+    ):
+        with pytest.raises(ZeroshiftError, match=sentence):
+            call()
+
+
+def test_bounds_have_one_seed(tmp_path: Path) -> None:
+    cells = plan(tmp_path, "source", "nada", seeds=(0, 1), targets=("zombie", "elf")).cells()
+    assert [(cell.row.name, cell.seed) for cell in cells] == [
+        ("source", 0), ("nada", 0), ("source", 0), ("nada", 0), ("nada", 1), ("nada", 1),
+    ]  # fmt: skip
+
+
+# -- cells ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sheet_of_people_comes_back(tmp_path: Path) -> None:
+    images = render(sample_latents(5, range(20)))
+    save_png(tmp_path / "people.png", make_grid(images, 16, gap=0))
+    torch.testing.assert_close(read_people(tmp_path / "people.png", 20), images, atol=1 / 127, rtol=0)
+
+
+def test_only_what_is_missing_or_stale_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "_measure", lambda plan, cell: {"psnr": 20.0})
+    first = plan(tmp_path, "nada")
+    (cell,) = missing(first)
+    assert benchmark._make(first, cell) == (cell, None)
+    assert missing(first) == []
+    path = cell.path(tmp_path)
+    record = json.loads(path.read_text())
+    assert record["measures"] == {"psnr": 20.0}
+    assert record["memory"] > 100
+    assert record["made_with"]["settings"]["method"] == "nada"
+
+    # another judge: measured anew, from the pictures that are there
+    pictures = path.with_suffix(".png").stat().st_mtime_ns
+    path.write_text(json.dumps({**record, "judged_by": {"judge": "another"}, "measures": {}}))
+    assert missing(first) == [cell]
+    benchmark._make(first, cell)
+    assert json.loads(path.read_text()) == record
+    assert path.with_suffix(".png").stat().st_mtime_ns == pictures
+
+    # other settings, people or weights: made anew
+    for other in (plan(tmp_path, "nada", changes={**TINY, "adapt.lr": 0.5}), plan(tmp_path, "nada", people=17)):
+        assert len(missing(other)) == 1
+    path.write_text("{")
+    with pytest.raises(ZeroshiftError, match=r"seed0.json is damaged"):
+        missing(first)
+
+
+def test_what_fails_is_told_and_keeps_no_other(tmp_path: Path) -> None:
+    broken = plan(tmp_path, 'nada:target_images=["missing.png"]')
+    cell, problem = benchmark._make(broken, broken.cells()[0])
+    assert problem is not None
+    assert "missing.png cannot be read" in problem
+    assert not cell.path(tmp_path).exists()
+
+
+def test_the_fitted_generator_comes_nearer_to_the_truth() -> None:
+    from zeroshift.generators import load_generator
+
+    source, domain = load_generator("miniature"), parse_domain("pencil sketch")
+    latents = sample_latents(benchmark.EXAM_SEED, range(8))
+    errors = []
+    for steps in (0, 4):
+        drawn = BOUNDS["fitted"](source, domain, 0, steps)(latents).detach()
+        errors.append(float((drawn - render(latents, domain)).square().mean()))
+    assert errors[1] < 0.85 * errors[0]
+
+
+# -- measures and statistics ------------------------------------------------------------------------------------------
+
+
+def test_variance_kept() -> None:
+    random = torch.Generator().manual_seed(0)
+    truth = torch.cat([torch.randn(200, 3, generator=random), torch.full((200, 3), 5.0)], dim=1)
+    assert variance_kept(truth, truth) == pytest.approx(1)
+    assert variance_kept(truth[:1].expand(200, -1), truth) == pytest.approx(0, abs=1e-6)
+    middle = truth.mean(dim=0)
+    assert 0.15 < variance_kept(middle + 0.5 * (truth - middle), truth) < 0.35, "half the spread, a quarter of it"
+    noise = truth.clone()
+    noise[:, :3] = 0
+    noise[:, 3:] += torch.randn(200, 3, generator=random)
+    assert variance_kept(noise, truth) < 0.1, "people alike, pictures noisy"
+
+
+def test_map_distance_equals_its_naive_twin() -> None:
+    judge = load_judge()
+    tower = judge.image_tower
+    images, truth = render(sample_latents(1, range(3))), render(sample_latents(2, range(3)))
+    expected = 0.0
+    for a, b in zip(images, truth, strict=True):
+        maps: list[list[torch.Tensor]] = [[], []]
+        for x, seen in zip((a[None], b[None]), maps, strict=True):
+            x = F.relu(tower.norm(tower.stem(x)))
+            seen.append(x)
+            for block in tower.blocks:
+                x = block(x)
+                seen.append(x)
+        for u, v in zip(*maps, strict=True):
+            u, v = u / u.norm(dim=1, keepdim=True), v / v.norm(dim=1, keepdim=True)
+            expected += float((u - v).square().sum(dim=1).mean()) / 3
+    assert map_distance(tower, images, truth) == pytest.approx(expected, rel=1e-4)
+    assert map_distance(tower, images, images) == pytest.approx(0, abs=1e-6)
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    """Of intervals from 12 targets with 3 seeds each, about 95 % hold the true mean (the bootstrap: a little fewer)."""
+    random, held = np.random.default_rng(0), 0
+    for seed in range(60):
+        targets = random.normal(0.3, 1.0, size=(12, 1)) + random.normal(0, 0.5, size=(12, 3))
+        difference = compare(targets.tolist(), seed)
+        held += difference.low <= 0.3 <= difference.high
+    assert 0.85 <= held / 60 <= 0.99
+
+
+def test_comparison() -> None:
+    certain = compare([[1.0, 1.0]] * LEAST_TARGETS)
+    assert (certain.mean, certain.low, certain.high) == (1, 1, 1)
+    assert certain.decided
+    assert not compare([[1.0, 1.0]] * (LEAST_TARGETS - 1)).decided, "too few targets, whatever they say"
+    assert not compare([[1.0], [-1.0]] * 5).decided
+    ragged = compare([[1.0, 3.0], [5.0]])
+    assert ragged.mean == pytest.approx(3.5)
+    assert (ragged.low, ragged.high) == (1.5, 5)  # 1 is drawn too rarely
+
+
+def record(row: str, target: str, seed: int, value: float) -> dict[str, Any]:
+    measures = {measure.key: value for measure in MEASURES}
+    head = {"row": row, "target": target, "seed": seed, "processor_seconds": value, "memory": value}
+    return {**head, "measures": measures}
+
+
+def test_differences_are_paired() -> None:
+    records = [record("a", "x", 0, 5), record("b", "x", 0, 3), record("a", "x", 1, 9), record("a", "y", 0, 1)]
+    assert differences(records, "a", "b", MEASURES[0]) == [[2]], "where only one of them is, there is no pair"
+
+
+def test_the_page_says_what_the_intervals_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = tuple(TARGETS[:5])
+    records = [record("nada", target, seed, 0.5) for target in targets for seed in (0, 1)]
+    records += [record("ipl", target, seed, 0.75) for target in targets for seed in (0, 1)]
+    records += [
+        record("air", target, 0, 0.5 + sign * 0.1) for target, sign in zip(targets, (1, -1, 1, -1, 0), strict=True)
+    ]
+    monkeypatch.setattr(benchmark_page, "finished", lambda plan: records)
+    made = plan(tmp_path, "nada", "ipl", "air", targets=targets, seeds=(0, 1))
+    write_page(made, tmp_path / "docs" / "page.md", "nada")
+    text = (tmp_path / "docs" / "page.md").read_text()
+    assert "- **ipl** against nada — better: domain, PSNR" in text
+    assert "worse: distance, maps, FD" in text
+    assert "- **air** against nada — not decided: domain" in text
+    assert "**+0.250** [+0.250, +0.250]" in text
+    assert "25 cells" not in text
+    assert "**5 adaptations are not done yet.**" in text
+    assert f"zeroshift benchmark --methods nada ipl air --targets {targets[0]}" in text
+    for target in targets:
+        assert (tmp_path / "docs" / "page" / f"{target.replace(' ', '-')}.png").exists()
+        assert f"(page/{target.replace(' ', '-')}.png)" in text
+    data = json.loads((tmp_path / "docs" / "page.json").read_text())
+    assert data["compared"]["ipl"]["psnr"]["low"] == pytest.approx(0.25)
+    assert data["cells"] == records
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["benchmark", "--out", str(tmp_path), "--methods", "nada", "--targets", "pencil sketch of a zombie"]
+    arguments += ["--seeds", "1", "--people", "16", "--fit-steps", "0", "--processes", "1", "--steps", "1"]
+    arguments += ["--set", "adapt.batch=2", "adapt.views=0", "adapt.layer_batch=1"]
+    assert main(arguments) == 0
+    assert "benchmark.md" in capsys.readouterr().out
+    page = (tmp_path / "benchmark.md").read_text()
+    assert "a pair that the encoders never saw" in page
+    folder = tmp_path / "cells" / "pencil-sketch-of-a-zombie"
+    assert sorted(path.name for path in folder.iterdir()) == ["nada", "source", "truth"]
+    told = json.loads((folder / "truth" / "seed1.json").read_text())["measures"]
+    assert {measure.key for measure in MEASURES} <= {*told, "processor_seconds", "memory"}
+    assert told["psnr"] > json.loads((folder / "source" / "seed1.json").read_text())["measures"]["psnr"]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+    assert main([*arguments, "--pages-only"]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+
+
+def test_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "--out", str(tmp_path), "--methods", "ipl", "--baseline", "nada"]) == 1
+    assert "'nada' cannot be the baseline" in " ".join(capsys.readouterr().err.split())
