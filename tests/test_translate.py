@@ -17,7 +17,7 @@ from zeroshift.runs import RunFolder
 
 SMALL = shlex.split(
     "--target zombie --method nada --device cpu --steps 2 --adapt.lr 1e-3 --adapt.lr-last 1e-3 --latents 4 "
-    "--diffusion.noise-steps 1 --diffusion.steps 2 --preview-samples 1"
+    "--diffusion.t0 0.3 --diffusion.noise-steps 1 --diffusion.steps 2 --preview-samples 1"
 )
 
 
