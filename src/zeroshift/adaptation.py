@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .errors import ZeroshiftError
 from .generators.base import Codes, Generator, Latents
@@ -268,10 +268,10 @@ class Adaptation:
             self._own.load_state_dict(state["own"])
 
 
-def _averaged(generator: Generator) -> list[nn.Parameter]:
+def _averaged(generator: Generator) -> list[Tensor]:
     """All weights, as in the published program; of a generator with low-rank updates these alone, the others stay."""
-    low_rank = [parameter for name, parameter in generator.named_parameters() if "lora_" in name]
-    return low_rank or list(generator.parameters())
+    named: list[tuple[str, Tensor]] = list(generator.named_parameters())
+    return [weight for name, weight in named if "lora_" in name] or [weight for _, weight in named]
 
 
 def _recogniser(name: str, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -1,6 +1,6 @@
 """Low-rank updates (Hu et al., "LoRA", 2021) of a network's convolutions and attentions, by peft."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,10 @@ def merge(network: nn.Module) -> None:
 
 def write(network: nn.Module, path: Path) -> None:
     """Writes the updates as diffusers' loaders of LoRA read them, atomically."""
+    placed: Iterable[tuple[str, Any]] = updates(network).items()
     tensors = {
         f"unet.{name}.lora_{side}.weight": layer.weight.detach().cpu().contiguous()
-        for name, pair in updates(network).items()
+        for name, pair in placed
         for side, layer in zip("AB", pair, strict=True)
     }
     with atomic_write(path) as temporary:
