@@ -118,6 +118,18 @@ def test_sample_of_domains_has_every_medium_and_no_kept_out_pair():
     assert parse_domain("photo") in sample
 
 
+def test_a_missing_diffusion_model_is_told_and_left_out(monkeypatch):
+    def load(name):
+        if name == "miniature-autoencoder":
+            raise ZeroshiftError("There is no autoencoder yet.")
+        return name
+
+    monkeypatch.setattr(reporting, "load_generator", load)
+    screen = io.StringIO()
+    assert list(reporting._diffusion_models(Console(file=screen))) == ["diffusion"]
+    assert "no autoencoder yet" in screen.getvalue()
+
+
 def test_report(tmp_path, monkeypatch, encoders):
     generator = StyleGAN2(64, NUM_FACTORS, 16, channels={4: 4, 8: 4, 16: 4, 32: 4, 64: 4}, mapping_layers=2).eval()
     monkeypatch.setattr(reporting, "load_encoder", lambda name: encoders[0])
@@ -134,7 +146,7 @@ def test_report(tmp_path, monkeypatch, encoders):
     monkeypatch.setattr(diffusion_exam, "STEPS", 1)
     screen = io.StringIO()
     figures = reporting.report(tmp_path, seed=3, people=1, candidates=4, console=Console(file=screen, width=160))
-    assert len(figures) == reporting._COUNT
+    assert len(figures) == reporting._COUNT + 4 * 2
     bounded = [figure for figure in figures if figure.bound]
     assert len(bounded) == 11
     text = (tmp_path / "report.md").read_text()
