@@ -31,7 +31,7 @@ def train_guide(
     *,
     images: Path = Path("training/blocks"),
     blocks: int = 400,
-    steps: int = 1700,
+    steps: int = 4500,
     seed: int = 1,
     minutes: float | None = None,
     threads: int = 1,
