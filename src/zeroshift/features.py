@@ -156,9 +156,10 @@ class _DINOv2(FeatureNetwork):
 
         registers = "_reg4" if "register_tokens" in state else ""
         name = f"vit_{_DINOV2_SIZES[state['cls_token'].shape[-1]]}_patch14{registers}_dinov2"
-        self.network: Any = timm.create_model(name, img_size=self.resolution, num_classes=0)
+        network: Any = timm.create_model(name, img_size=self.resolution, num_classes=0)
         state = {**state, "pos_embed": self._positions(state["pos_embed"])}
-        self.network.load_state_dict(checkpoint_filter_fn(state, self.network))
+        network.load_state_dict(checkpoint_filter_fn(state, network))
+        self.network = network
 
     def _positions(self, embedding: Tensor) -> Tensor:
         """[1, 1 + 37 * 37, D] -> [1, 1 + 16 * 16, D]."""

@@ -1,6 +1,7 @@
 """Measures of an adapted generator against the truth: what the same people should look like in the target domain."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -128,7 +129,7 @@ class TruthExam:
             "diversity": diversity(features) / diversity(truth),
             "distance": distance,
             "distance_ratio": distance / paired_distance(source, truth),
-            "map_distance": map_distance(self.judge.image_tower, images, self.truth),
+            "map_distance": map_distance(cast(ConvTower, self.judge.image_tower), images, self.truth),
             "psnr": float(psnr(images, self.truth)),
             "fd": float(frechet_distance(*(gaussian(F.normalize(x, dim=-1)) for x in (features, truth)))),
             "kept": variance_kept(features, truth),
