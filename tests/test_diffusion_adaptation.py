@@ -189,8 +189,8 @@ def test_gradients_equal_the_naive_ones(config: AdaptConfig, each_step: bool, ac
     assert update.losses["loss"] == pytest.approx(float(torch.stack(losses).detach().mean()), rel=1e-5)
     for (name, ours), theirs in zip(adaptation.target.named_parameters(), twin.parameters(), strict=True):
         assert ours.grad is not None
-        scale = 1e-3 * float(theirs.grad.abs().max())
-        torch.testing.assert_close(ours.grad, theirs.grad, atol=scale, rtol=0, msg=f"{name} differs")
+        within = 1e-3 * float(theirs.grad.abs().max()) + 1e-6  # what keys of attention are shifted by changes nothing
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=within, rtol=0, msg=f"{name} differs")
     moved = sum((a - b).abs().sum() for a, b in zip(twin.parameters(), setting.source.parameters(), strict=True))
     apart = sum((a - b).abs().sum() for a, b in zip(adaptation.target.parameters(), twin.parameters(), strict=True))
     assert apart < 1e-2 * moved

@@ -222,14 +222,15 @@ def mix_predictions(source: Generator, targets: Sequence[Generator], shares: Seq
     """
     if not isinstance(source, Diffusion):
         raise ZeroshiftError(f"A {source.architecture} generator predicts no noise that could be mixed.")
-    if any((one.architecture, one.config) != (source.architecture, source.config) for one in targets):
+    alike = [one for one in targets if isinstance(one, Diffusion) and one.architecture == source.architecture]
+    if len(alike) < len(targets) or any(one.config != source.config for one in alike):
         raise ZeroshiftError("Only diffusion models of one architecture, size and sampling can be mixed.")
 
     def predict(x: Tensor, level: int, condition: Tensor | None) -> Tensor:
-        own = source.predict(x, level, condition)
-        return own + sum(
-            share * (target.predict(x, level, condition) - own) for target, share in zip(targets, shares, strict=True)
-        )
+        own = mixed = source.predict(x, level, condition)
+        for target, share in zip(alike, shares, strict=True):
+            mixed = mixed + share * (target.predict(x, level, condition) - own)
+        return mixed
 
     mixed = copy.copy(source)
     mixed.predict = predict  # type: ignore[method-assign]
