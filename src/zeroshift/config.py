@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from .errors import ZeroshiftError
+from .typed import build, check_types, require
 
 __all__ = [
     "PRESETS", "AdaptConfig", "AdaptStage", "MethodOptions", "PromptStage", "Sampling", "changed", "preset",
@@ -180,33 +180,33 @@ class AdaptConfig:
         """
         from .methods import METHODS, method_class  # here, as methods import this module
 
-        _check_types(self, "")
+        check_types(self)
         source, target = self.source.strip(), self.target.strip()
-        _require(bool(target), "The target label is empty. Give the new domain a name, such as 'disney'.")
-        _require(bool(source), "The source label is empty. Name the generator's own domain, such as 'photo'.")
-        _require(
+        require(bool(target), "The target label is empty. Give the new domain a name, such as 'disney'.")
+        require(bool(source), "The source label is empty. Name the generator's own domain, such as 'photo'.")
+        require(
             source.casefold() != target.casefold(),
             f"Source and target are both {target!r}, so there is no direction to go. Change one of them.",
         )
-        _require(
+        require(
             self.method in METHODS,
             f"There is no method {self.method!r}. The methods are: {', '.join(METHODS)}.",
         )
         if type(self.options) is not MethodOptions:
             kind = method_class(self.method).Options
-            _require(type(self.options) is kind, f"The options of {self.method!r} are: {_field_names(kind)}.")
+            require(type(self.options) is kind, f"The options of {self.method!r} are: {_field_names(kind)}.")
             self.options.validate()
-        _require(
+        require(
             not self.target_images or self.method == "nada",
             "Only the method 'nada' takes its direction from target images. Choose it, or leave the images out.",
         )
-        _require(bool(self.generator), "The generator is empty. Name a checkpoint file, a known name or 'miniature'.")
-        _require(len(self.encoders) > 0 and all(self.encoders), "An encoder is missing or empty. Name at least one.")
-        _require(
+        require(bool(self.generator), "The generator is empty. Name a checkpoint file, a known name or 'miniature'.")
+        require(len(self.encoders) > 0 and all(self.encoders), "An encoder is missing or empty. Name at least one.")
+        require(
             len(self.weights) == len(self.encoders),
             f"{len(self.encoders)} encoders, but {len(self.encoder_weights)} encoder weights. Give one each, or none.",
         )
-        _require(all(weight > 0 for weight in self.weights), "Encoder weights must be positive numbers.")
+        require(all(weight > 0 for weight in self.weights), "Encoder weights must be positive numbers.")
         prompts, adapt = self.prompts, self.adapt
         for name, value, least in (
             ("seed", self.seed, 0),
@@ -235,8 +235,8 @@ class AdaptConfig:
             ("diffusion.steps", self.diffusion.steps, 1),
             ("diffusion.invert_steps", self.diffusion.invert_steps, 1),
         ):
-            _require(value >= least, f"{name} is {value}; it must be at least {least}.")
-        _require(
+            require(value >= least, f"{name} is {value}; it must be at least {least}.")
+        require(
             not (self.images and self.latents),
             "Real images and a number of latents are both given. A run starts from the one or the other.",
         )
@@ -248,21 +248,19 @@ class AdaptConfig:
             ("adapt.layer_lr", adapt.layer_lr),
             ("truncation", self.truncation),
         ):
-            _require(value > 0, f"{name} is {value}; it must be positive.")
+            require(value > 0, f"{name} is {value}; it must be positive.")
         for name, value in (("adapt.ema", adapt.ema), *(("adapt.betas", beta) for beta in adapt.betas)):
-            _require(0 <= value < 1, f"{name} is {value}; it must be at least 0 and below 1.")
-        _require(
-            self.diffusion.t0 <= 1, f"diffusion.t0 is {self.diffusion.t0}; it is a share of the levels, at most 1."
-        )
-        _require(
+            require(0 <= value < 1, f"{name} is {value}; it must be at least 0 and below 1.")
+        require(self.diffusion.t0 <= 1, f"diffusion.t0 is {self.diffusion.t0}; it is a share of the levels, at most 1.")
+        require(
             prompts.base_text == "none" or bool(prompts.context_init.strip()),
             "prompts.context_init is empty. Give its words ('a photo of a'), or set prompts.base_text to 'none'.",
         )
-        _require(
+        require(
             adapt.batch % adapt.accumulate == 0,
             f"A batch of {adapt.batch} does not split into adapt.accumulate = {adapt.accumulate} equal parts.",
         )
-        _require(
+        require(
             len(adapt.layers) > 0 and (len(adapt.layers) == 1 or not {"adaptive", "all"} & set(adapt.layers)),
             "adapt.layers is 'adaptive' alone, 'all' alone, or one or more names of layers.",
         )
@@ -283,7 +281,7 @@ class AdaptConfig:
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ZeroshiftError(f"The configuration is not valid JSON ({error}). Mend or delete the file.") from error
-        return _build(cls, values, "").validate()
+        return build(cls, values, _class_of_field).validate()
 
 
 # "published" has the numbers of the programs for StyleGAN2, "diffusion" those of DiffusionCLIP: five passes over fifty
@@ -323,7 +321,7 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
     Raises:
         ZeroshiftError: if there is no such preset or method.
     """
-    _require(name in PRESETS, f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
+    require(name in PRESETS, f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
     config = AdaptConfig(target=target, **PRESETS[name])
     if "method" in fields:
         method = _method(fields["method"])
@@ -339,26 +337,21 @@ def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
     """
     for name, value in changes.items():
         path = name.split(".")
-        owners = [config]
+        owners: list[Any] = [config]
         for part in path[:-1]:
             owners.append(getattr(owners[-1], part, None))
         known = dataclasses.is_dataclass(owners[-1]) and path[-1] in {f.name for f in dataclasses.fields(owners[-1])}
-        _require(known, f"There is no setting {name!r}. Settings are named as in config.json, such as adapt.lr.")
+        require(known, f"There is no setting {name!r}. Settings are named as in config.json, such as adapt.lr.")
         for owner, part in zip(reversed(owners), reversed(path), strict=True):
             value = dataclasses.replace(owner, **{part: value})
         config = value
     return config
 
 
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise ZeroshiftError(otherwise)
-
-
 def _method(name: str) -> Any:
     from .methods import METHODS, method_class
 
-    _require(name in METHODS, f"There is no method {name!r}. The methods are: {', '.join(METHODS)}.")
+    require(name in METHODS, f"There is no method {name!r}. The methods are: {', '.join(METHODS)}.")
     return method_class(name)
 
 
@@ -366,59 +359,6 @@ def _field_names(kind: type) -> str:
     return ", ".join(spec.name for spec in dataclasses.fields(kind)) or "none"
 
 
-def _build(cls: type, values: Any, where: str) -> Any:
-    _require(isinstance(values, Mapping), f"{where or 'The configuration'} must be a JSON object.")
-    types = get_type_hints(cls)
-    unknown = [f"{where}{name}" for name in values if name not in types]
-    _require(not unknown, f"Unknown in the configuration: {', '.join(unknown)}. Remove it, or correct its name.")
-    built = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(types[name]):
-            own = types[name] is MethodOptions and value
-            kind = _method(values.get("method", AdaptConfig.method)).Options if own else types[name]
-            value = _build(kind, value, f"{where}{name}.")
-        built[name] = tuple(value) if isinstance(value, list) else value
-    missing = [
-        f"{where}{spec.name}"
-        for spec in dataclasses.fields(cls)
-        if spec.name not in built and spec.default is spec.default_factory is dataclasses.MISSING
-    ]
-    _require(not missing, f"Missing in the configuration: {', '.join(missing)}.")
-    return cls(**built)
-
-
-def _check_types(config: Any, where: str) -> None:
-    for name, kind in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(kind):
-            _require(isinstance(value, kind), f"{where}{name} must be a {getattr(kind, '__name__', kind)}.")
-            _check_types(value, f"{where}{name}.")
-        else:
-            _require(_fits(value, kind), f"{where}{name} is {value!r}; it must be {_words(kind)}.")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return value in inner
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-        return len(kinds) == len(value) and all(map(_fits, value, kinds))
-    if inner:  # X | None
-        return any(_fits(value, one) for one in inner)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _words(kind: Any) -> str:
-    inner = get_args(kind)
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(repr, inner))
-    if get_origin(kind) is tuple:
-        return f"a list of {_words(inner[0])}"
-    if inner:
-        return " or ".join(map(_words, inner))
-    return {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}.get(kind, "nothing")
+def _class_of_field(kind: type, values: Mapping[str, Any]) -> type:
+    """The method's own class for its options; otherwise the field's."""
+    return _method(values.get("method", AdaptConfig.method)).Options if kind is MethodOptions else kind
