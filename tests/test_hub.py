@@ -234,18 +234,25 @@ def test_unknown_names():
 def test_known_checkpoints():
     known = hub.known_checkpoints()
     assert known[0].name == "miniature"
-    assert {checkpoint.resolution for checkpoint in known[:3]} == {64}
+    embedded = [checkpoint for checkpoint in known if checkpoint.name in hub.EMBEDDED]
+    assert all(checkpoint.resolution == 64 and checkpoint.address is None for checkpoint in embedded)
     assert hub.resolve("miniature").parts[-3:] == ("miniature", "weights", "generator.safetensors")
     names = [checkpoint.name for checkpoint in known]
-    assert len(set(names)) == len(names) == 3 + 12 + 15 + 12 + 10
+    assert len(set(names)) == len(names) == len(embedded) + 12 + 15 + 12 + 10
     addresses = {checkpoint.name: checkpoint.address for checkpoint in known}
     nvidia = "https://api.ngc.nvidia.com/v2/models/nvidia/research"
     assert addresses["ffhq"] == "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/ffhq.pkl"
     for family, name in (("stylegan3", "stylegan3-r-afhqv2-512x512"), ("stylegan2", "stylegan2-cifar10-32x32")):
         assert addresses[name] == f"{nvidia}/{family}/versions/1/files/{name}.pkl"
-    assert [checkpoint.address for checkpoint in known[:3]] == [None] * 3
-    for checkpoint in known[3:]:
+    for checkpoint in known[len(embedded) :]:
         assert checkpoint.address.startswith("https://")
         assert checkpoint.architecture in ("stylegan2", "stylegan3", "diffusion")
         if "x" in checkpoint.name.split("-")[-1]:
             assert checkpoint.name.endswith(f"-{checkpoint.resolution}x{checkpoint.resolution}")
+
+
+def test_an_embedded_model_that_is_not_trained_yet(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "_embedded", lambda name: tmp_path / name)
+    assert "miniature-diffusion" not in [checkpoint.name for checkpoint in hub.known_checkpoints()]
+    with pytest.raises(ZeroshiftError, match="zeroshift miniature train diffusion"):
+        hub.resolve("miniature-diffusion")

@@ -86,8 +86,9 @@ def known_checkpoints() -> list[Checkpoint]:
     for name, (architecture, _) in EMBEDDED.items():
         path = _embedded(name)
         files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-        size = round(sum(each.stat().st_size for each in files) / 1e6, 1) if files else None
-        known.append(Checkpoint(name, architecture, 64, "MIT", size, None))
+        if files:  # one that is not trained yet is no checkpoint
+            size = round(sum(each.stat().st_size for each in files) / 1e6, 1)
+            known.append(Checkpoint(name, architecture, 64, "MIT", size, None))
     for name, (resolution, address) in _STYLEGAN2_ADA.items():
         known.append(Checkpoint(name, "stylegan2", resolution, _LICENCE, None, address))
     lists = {"stylegan2": _STYLEGAN2, "stylegan3-t": _STYLEGAN3, "stylegan3-r": _STYLEGAN3}
@@ -113,6 +114,9 @@ def resolve(name: str) -> Path:
     if "/" in name:
         return _hugging_face(name)
     known = {checkpoint.name: checkpoint for checkpoint in known_checkpoints()}
+    if name in EMBEDDED and name not in known:
+        model = name.partition("-")[2] or "generator"
+        raise ZeroshiftError(f"{name!r} is not trained yet. `zeroshift miniature train {model}` makes it.")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
