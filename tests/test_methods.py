@@ -73,7 +73,9 @@ def test_nada_from_images(tiny_generator: Path, encoder: Encoder, tmp_path: Path
     target = torch.cat([unit(encoder.encode_image(image)) for image in images]).mean(dim=0)
     latents = setting.latents("source images", 0, range(64))
     source = unit(encoder.encode_image(setting.source(latents))).mean(dim=0)
-    torch.testing.assert_close(method.text_directions([latents], 0)[0], unit(target - source)[None], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        method.text_directions([latents], 0)[0], unit(target - source)[None], atol=1e-5, rtol=1e-4
+    )
     torch.testing.assert_close(method.targets[0], target, atol=1e-5, rtol=1e-4)
 
 

@@ -34,7 +34,7 @@ def train_probe(
     images: Path = Path("training/blocks"),
     blocks: int = 400,
     steps: int = 2600,
-    face_steps: int = 2800,
+    face_steps: int = 5600,
     seed: int = 3,
     rate: float = 2e-3,
     minutes: float | None = None,
