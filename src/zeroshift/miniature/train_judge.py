@@ -28,7 +28,7 @@ def train_judge(
     *,
     images: Path = Path("training/blocks"),
     blocks: int = 400,
-    steps: int = 1600,
+    steps: int = 2050,
     seed: int = 2,
     minutes: float | None = None,
     threads: int = 1,
