@@ -87,8 +87,8 @@ def known_checkpoints() -> list[Checkpoint]:
         path = _embedded(name)
         files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
         if files:  # one that is not trained yet is no checkpoint
-            size = round(sum(each.stat().st_size for each in files) / 1e6, 1)
-            known.append(Checkpoint(name, architecture, 64, "MIT", size, None))
+            megabytes = round(sum(each.stat().st_size for each in files) / 1e6, 1)
+            known.append(Checkpoint(name, architecture, 64, "MIT", megabytes, None))
     for name, (resolution, address) in _STYLEGAN2_ADA.items():
         known.append(Checkpoint(name, "stylegan2", resolution, _LICENCE, None, address))
     lists = {"stylegan2": _STYLEGAN2, "stylegan3-t": _STYLEGAN3, "stylegan3-r": _STYLEGAN3}
