@@ -30,7 +30,7 @@ def add(network: nn.Module, rank: int, seed: int) -> None:
     places = [
         name
         for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and "attentions" in name)
+        if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and "attention" in name)
     ]
     with torch.random.fork_rng():
         torch.manual_seed(seed)

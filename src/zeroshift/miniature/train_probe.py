@@ -103,7 +103,7 @@ def train_probe(
     probe.eval().requires_grad_(False)
     reached = train(out, probe.tower, whole, steps, minutes)
     if reached == steps:
-        known = _all_outputs(probe.tower, source, out / "outputs.safetensors")
+        known = _all_outputs(probe.tower, source, out / f"outputs-{steps}.safetensors")
 
         def with_face(batch: Batch, generator: torch.Generator) -> torch.Tensor:
             outputs = known[batch.rows].float()
