@@ -124,6 +124,9 @@ def test_interrupted_training_equals_uninterrupted(name, tmp_path, small):
 def test_delivered_pipeline_is_diffusers_own(tmp_path, small):
     train("diffusion", tmp_path)
     pipeline = DDIMPipeline.from_pretrained(tmp_path / "pipeline")
+    rights = {file.stat().st_mode & 0o777 for file in (tmp_path / "pipeline").rglob("*.*") if file.is_file()}
+    (tmp_path / "plain").touch()
+    assert rights == {(tmp_path / "plain").stat().st_mode & 0o777}
     generator = load_generator(tmp_path / "pipeline")
     generator.set_sampling(Sampling(t0=1.0, steps=5))
     latents = generator.sample_latents(0, range(2))

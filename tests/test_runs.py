@@ -2,6 +2,8 @@ import errno
 import io
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,26 @@ def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
     (tmp_path / "previews").mkdir()
     (tmp_path / "previews" / ".zeroshift-0123abcd-x.png").write_text("half")
     RunFolder.open(tmp_path, CONFIG)
+    assert files(tmp_path) == ["config.json"]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    with run.alone():
+        (tmp_path / ".zeroshift-0123abcd-x.png").write_text("of the process at work")
+        with pytest.raises(ZeroshiftError, match="Another process is training"):
+            RunFolder.open(tmp_path, CONFIG)
+        assert (tmp_path / ".zeroshift-0123abcd-x.png").exists()
+    RunFolder.open(tmp_path, CONFIG)
+    assert files(tmp_path) == ["config.json"]
+
+
+def test_the_lock_of_a_killed_process_locks_nothing(tmp_path: Path) -> None:
+    code = "import os, sys; from zeroshift import RunFolder, AdaptConfig; from pathlib import Path\n"
+    code += "run = RunFolder.open(Path(sys.argv[1]), AdaptConfig(target='zombie'))\nwith run.alone(): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
+    assert (tmp_path / ".zeroshift-lock").exists()
+    RunFolder.open(tmp_path, AdaptConfig(target="zombie"))
     assert files(tmp_path) == ["config.json"]
 
 

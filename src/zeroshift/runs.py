@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from .errors import ZeroshiftError
 
 if TYPE_CHECKING:
@@ -22,10 +24,11 @@ if TYPE_CHECKING:
 
     from .config import AdaptConfig
 
-__all__ = ["STAGES", "RunFolder", "append_record", "atomic_write", "disk_errors", "flat", "read_records"]
+__all__ = ["STAGES", "RunFolder", "append_record", "atomic_write", "disk_errors", "flat", "open_to_all", "read_records"]
 
 STAGES = ("prompts", "adapt")  # in the order in which they run
 _TEMPORARY = ".zeroshift-"
+_LOCK = f"{_TEMPORARY}lock"
 os.umask(_UMASK := os.umask(0))  # to read it is to set it
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -82,10 +85,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_UMASK)  # some libraries make files that their owner alone can read
+            open_to_all(temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def open_to_all(file: Path) -> None:
+    """Gives a file the rights of any new one: some libraries make files that their owner alone can read."""
+    os.chmod(file, 0o666 & ~_UMASK)
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -136,7 +144,8 @@ class RunFolder:
         More `adapt.steps` than before extend a run; no other setting may differ.
 
         Raises:
-            ZeroshiftError: if the folder holds something else or a run with other settings, or cannot be written.
+            ZeroshiftError: if the folder holds something else or a run with other settings, is in use or cannot be
+            written.
         """
         run = cls(path, config)
         there = cls.read(path).config if run._config_path.exists() else None
@@ -147,13 +156,36 @@ class RunFolder:
         with disk_errors(run.path):
             run._made_folder = not run.path.exists()
             run.path.mkdir(parents=True, exist_ok=True)
-            for leftover in run.path.rglob(f"{_TEMPORARY}*"):  # of a killed process
-                leftover.unlink(missing_ok=True)
-        if there != config:
-            run.generator_path.unlink(missing_ok=True)  # an extended run is not finished any more
-            with atomic_write(run._config_path) as temporary:
-                temporary.write_text(config.to_json(), encoding="utf-8")
+        with run.alone():
+            if there != config:
+                run.generator_path.unlink(missing_ok=True)  # an extended run is not finished any more
+                with atomic_write(run._config_path) as temporary:
+                    temporary.write_text(config.to_json(), encoding="utf-8")
         return run
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within, no other process trains in this folder; what a killed one left half-written is removed.
+
+        Raises:
+            ZeroshiftError: if another one does.
+        """
+        with disk_errors(self.path):
+            lock = FileLock(self.path / _LOCK, thread_local=False)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise ZeroshiftError(
+                    f"Another process is training in {self.path}. Wait until it ends, or give another folder (--out)."
+                ) from error
+            try:
+                for leftover in self.path.rglob(f"{_TEMPORARY}*"):
+                    if leftover.name != _LOCK and leftover.is_file():
+                        leftover.unlink(missing_ok=True)
+                yield
+            finally:
+                (self.path / _LOCK).unlink(missing_ok=True)  # while it is held: nobody waits for it
+                lock.release()
 
     @classmethod
     def read(cls, path: str | Path) -> "RunFolder":

@@ -100,17 +100,18 @@ def adapt(
             for module in adaptation.target.children():
                 module.compile()
 
-    training = _Training(setting, stages, run if team.leads else None, progress)
-    training.resume(run)
-    with _interrupts_at_step_ends() as stop_if_asked:
-        training.train(adaptation, stop_if_asked)
-    delivered = adaptation.target_ema.merged()
-    if run is not None and team.leads:
-        described = {"source": config.source, "target": config.target, "method": config.method}
-        adaptation.target_ema.deliver(run.path)
-        method.save(run.path, delivered)
-        save_generator(delivered, run.generator_path, described)
-        run.close()
+    with run.alone() if run is not None and team.leads else contextlib.nullcontext():
+        training = _Training(setting, stages, run if team.leads else None, progress)
+        training.resume(run)
+        with _interrupts_at_step_ends() as stop_if_asked:
+            training.train(adaptation, stop_if_asked)
+        delivered = adaptation.target_ema.merged()
+        if run is not None and team.leads:
+            described = {"source": config.source, "target": config.target, "method": config.method}
+            adaptation.target_ema.deliver(run.path)
+            method.save(run.path, delivered)
+            save_generator(delivered, run.generator_path, described)
+            run.close()
     team.wait()
     return AdaptResult(delivered, source, method, training.history if run is None else run.records())
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.diffusion import Diffusion, plain
-from zeroshift.runs import disk_errors
+from zeroshift.runs import disk_errors, open_to_all
 
 __all__ = ["read_pipeline", "write_pipeline"]
 
@@ -84,6 +84,8 @@ def write_pipeline(generator: Diffusion, folder: Path) -> None:
             for name, part in parts.items():
                 part.save_pretrained(temporary / name)
             (temporary / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+            for file in filter(Path.is_file, temporary.rglob("*")):
+                open_to_all(file)
             if folder.exists():
                 shutil.rmtree(folder)
             temporary.rename(folder)
