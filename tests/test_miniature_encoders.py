@@ -1,14 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from zeroshift.encoder import load_encoder
 from zeroshift.errors import ZeroshiftError
-from zeroshift.miniature import data, measure
+from zeroshift.miniature import data, measure, train_probe
 from zeroshift.miniature.augment import Augmentation, augment
 from zeroshift.miniature.captions import TEMPLATES, known_labels, known_words
-from zeroshift.miniature.contrastive import ContrastiveSettings, contrastive_loss, train_contrastive
+from zeroshift.miniature.contrastive import ContrastiveSettings, _grey, contrastive_loss, train_contrastive
 from zeroshift.miniature.data import DOMAINS_PER_BLOCK, Blocks
 from zeroshift.miniature.domains import DOMAINS, KEPT_OUT, SEEN, SOURCE, Domain
 from zeroshift.miniature.encoders import (
@@ -21,6 +23,7 @@ from zeroshift.miniature.encoders import (
     encode_tokens,
     load_judge,
     load_probe,
+    load_weights,
     readings,
     save_encoder,
     save_probe,
@@ -232,14 +235,22 @@ def test_domain_exam_and_probe_table_cover_what_is_visible():
 # ---------------------------------------------------------------- training
 
 
-def test_contrastive_training_resumes_bit_for_bit(few_people, tmp_path, monkeypatch):
+@pytest.fixture
+def no_exams(monkeypatch):
     monkeypatch.setattr("zeroshift.miniature.contrastive.DomainExam.make", lambda **_: None)
     monkeypatch.setattr("zeroshift.miniature.contrastive.domain_report", lambda *_: {"seen": 0.0})
     monkeypatch.setattr("zeroshift.miniature.contrastive.retrieval_report", lambda *_, **__: {SOURCE.full_label: 0.0})
-    settings = ContrastiveSettings(
-        Augmentation(noise=0.5, noise_level=0.1), seed=1, steps=4, warm_steps=1, groups=1, people=2, captioned=6,
-        adversarial=2,
-    )  # fmt: skip
+
+
+SETTINGS = ContrastiveSettings(
+    Augmentation(noise=0.5, noise_level=0.1), seed=1, steps=4, warm_steps=1, groups=1, people=2, captioned=6,
+    adversarial=2, grey=2,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_contrastive_training_resumes_bit_for_bit(precision, few_people, no_exams, tmp_path):
+    settings = replace(SETTINGS, precision=precision)
     small = {**JUDGE_CONFIG, "channels": [4, 4, 4, 4]}
     blocks = Blocks(tmp_path / "blocks", 2, seed=1)
     states = []
@@ -255,3 +266,49 @@ def test_contrastive_training_resumes_bit_for_bit(few_people, tmp_path, monkeypa
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(before["visual.stem.weight"], states[0]["visual.stem.weight"])
     assert not torch.equal(before["text.text_projection"], states[0]["text.text_projection"])
+    assert {value.dtype for value in states[0].values()} <= {torch.float32, torch.int64}
+
+
+def test_contrastive_training_starts_from_a_file(few_people, no_exams, tmp_path):
+    shipped = seeded(lambda: Judge(**JUDGE_CONFIG), 5)
+    save_encoder(shipped, tmp_path / "start.safetensors")
+    settings = replace(SETTINGS, warm_steps=0, steps=1, rate=1e-9, start=str(tmp_path / "start.safetensors"))
+    model = seeded(lambda: Judge(**JUDGE_CONFIG), 1)
+    blocks = Blocks(tmp_path / "blocks", 2, seed=1)
+    train_contrastive(model, tmp_path / "out", blocks, settings, weights=tmp_path / "end.safetensors")
+    torch.testing.assert_close(model.visual.stem.weight, shipped.visual.stem.weight, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ZeroshiftError, match="another kind of model"):
+        load_weights(build_guide(), tmp_path / "start.safetensors")
+    with pytest.raises(ZeroshiftError, match="other settings"):  # not the same training
+        train_contrastive(model, tmp_path / "out", blocks, replace(settings, start=""), weights=tmp_path / "end")
+
+
+def test_grey_has_one_brightness_and_keeps_greys():
+    images = torch.rand(2, 3, 4, 4) * 2 - 1
+    grey = _grey(images)
+    assert torch.equal(grey[:, 0], grey[:, 2])
+    torch.testing.assert_close(_grey(grey), grey)
+    green, blue = (_grey(torch.tensor(colour).view(1, 3, 1, 1)).mean() for colour in ([-1.0, 1, -1], [-1.0, -1, 1]))
+    assert green > blue
+
+
+def test_probe_training_resumes_bit_for_bit_and_starts_from_a_file(few_people, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_probe, "probe_report", lambda *_: {"R2": 0.0})
+    monkeypatch.setattr(train_probe, "PROBE_CONFIG", SMALL := {**PROBE_CONFIG, "channels": [4] * 4, "face_width": 8})
+    monkeypatch.setattr("zeroshift.miniature.encoders.PROBE_CONFIG", SMALL)
+    monkeypatch.setattr(Blocks, "batch", lambda self, *_, **__: self.block(1))
+
+    def train(folder, **options):
+        return train_probe.train_probe(
+            tmp_path / folder, images=tmp_path / "blocks", blocks=2, steps=2, face_steps=2,
+            weights=tmp_path / f"{folder}.safetensors", **options,
+        )  # fmt: skip
+
+    assert train("whole") == 4
+    assert [train("parts", minutes=0) for _ in range(2)] == [1, 3]
+    assert train("parts") == 4
+    whole, parts = load_file(tmp_path / "whole.safetensors"), load_file(tmp_path / "parts.safetensors")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    train("more", start=tmp_path / "whole.safetensors", rate=1e-9, precision="bf16", block_seed=2)
+    more = load_file(tmp_path / "more.safetensors")
+    torch.testing.assert_close(more["face.wide.weight"], whole["face.wide.weight"], atol=1e-3, rtol=1e-3)

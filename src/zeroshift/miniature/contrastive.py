@@ -14,11 +14,11 @@ from .augment import Augmentation, augment
 from .captions import TEMPLATES, being_text, captions, labels, medium_text
 from .data import Batch, Blocks
 from .domains import BEINGS, MEDIA, SEEN, SOURCE
-from .encoders import NUM_READINGS, Judge, encode_tokens, save_encoder, tokenize
+from .encoders import NUM_READINGS, Judge, encode_tokens, load_weights, save_encoder, tokenize
 from .measure import DomainExam, domain_report, retrieval_report
 from .optimisers import Optimisers, seeded
 from .reading import factor_loss, visibility
-from .training import average, cosine_rate, run_training, step_stream
+from .training import Precision, arithmetic, average, cosine_rate, run_training, step_stream
 
 __all__ = ["ContrastiveSettings", "contrastive_loss", "train_contrastive"]
 
@@ -43,6 +43,9 @@ class ContrastiveSettings:
     details: tuple[int, int] = (2, 8)  # factors named by a caption
     adversarial: int = 16  # rows of a batch that are attacked by one step along the sign of the gradient
     adversarial_size: float = 20 / 255  # largest change, in units of [-1, 1]
+    grey: int = 0  # rows, neither captioned nor attacked, without colour: beings must be told by their shapes, too
+    precision: Precision = "float32"
+    start: str = ""  # file of weights to start from in place of fresh ones
     average_decay: float = 0.995
     domain_weight: float = 0.5
     word_weight: float = 0.25  # of the medium-only and being-only texts
@@ -54,6 +57,12 @@ def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, 
     logits = scale * image_features @ text_features.T
     target = torch.arange(len(logits))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _grey(images: torch.Tensor) -> torch.Tensor:
+    """[N, 3, H, W] with the luma of ITU-R BT.601 in all channels."""
+    luma = (images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(dim=1, keepdim=True)
+    return luma.expand_as(images)
 
 
 def _label_texts(rng: random.Random) -> list[str]:
@@ -96,7 +105,12 @@ def train_contrastive(
 
     Returns:
         The step reached; `settings.steps` once training is complete.
+
+    Raises:
+        ZeroshiftError: if the file to start from is missing, damaged or of another model.
     """
+    if settings.start:
+        load_weights(model, settings.start)
     embed_dim = model.text_projection.shape[1] if isinstance(model, CLIP) else model.text.text_projection.shape[1]
     head = seeded(lambda: _Head(embed_dim), settings.seed)
     trained = [model, head]
@@ -118,21 +132,27 @@ def train_contrastive(
         (gradient,) = torch.autograd.grad(label_losses(features, texts.detach(), rows), images)
         return (images + size * gradient.sign()).detach().clamp(-1, 1)
 
-    def read(raw: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def read(raw: torch.Tensor, batch: Batch, grey: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         factors, medium, being = head(raw).split([NUM_READINGS, len(MEDIA), len(BEINGS)], dim=1)
-        factor = factor_loss(factors, batch.positions, visibility(batch.domains))
+        shown = visibility(batch.domains)
+        shown[grey] = 0.0
+        factor = factor_loss(factors, batch.positions, shown)
         parts = F.cross_entropy(medium, _MEDIUM[batch.indices]) + F.cross_entropy(being, _BEING[batch.indices])
         return settings.factor_weight * factor + parts, {"factor": factor, "parts": parts}
 
     def match(batch: Batch, step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         key = f"{settings.seed}/{step}"
-        images = augment(batch.images, settings.augmentation, generator).contiguous(memory_format=torch.channels_last)
+        with arithmetic("float32"):
+            images = augment(batch.images, settings.augmentation, generator)
+        images = images.contiguous(memory_format=torch.channels_last)
         label_features = F.normalize(encode_tokens(model, tokenize(_label_texts(random.Random(key)))), dim=-1)
         order = torch.randperm(len(images), generator=generator)
         if settings.adversarial:
             chosen = order[: settings.adversarial]
             size = settings.adversarial_size * torch.rand(len(chosen), 1, 1, 1, generator=generator)
             images[chosen] = attack(images[chosen], label_features, batch.indices[chosen], size)
+        grey = order[settings.adversarial :][: settings.grey]
+        images[grey] = _grey(images[grey])
         raw = model.encode_image(images)
         image_features = F.normalize(raw, dim=-1)
         chosen = order[-settings.captioned :]
@@ -144,17 +164,19 @@ def train_contrastive(
         text_features = F.normalize(encode_tokens(model, tokenize(texts)), dim=-1)
         caption = contrastive_loss(image_features[chosen], text_features, model.logit_scale.exp())
         label = label_losses(image_features, label_features, batch.indices)
-        loss, values = read(raw, batch)
+        loss, values = read(raw, batch, grey)
         return loss + caption + label, {"caption": caption, "label": label, "scale": model.logit_scale.exp(), **values}
 
     def update(step: int) -> dict[str, torch.Tensor]:
         generator = step_stream(settings.seed, "batch", step)
         batch = blocks.batch(generator, blocks.available(step), settings.groups, settings.people)
-        if step < settings.warm_steps:
-            loss, values = read(model.encode_image(batch.images.contiguous(memory_format=torch.channels_last)), batch)
-        else:
-            loss, values = match(batch, step, generator)
-        rate = cosine_rate(step, settings.steps, settings.rate, warmup=30)
+        with arithmetic(settings.precision):
+            if step < settings.warm_steps:
+                images = batch.images.contiguous(memory_format=torch.channels_last)
+                loss, values = read(model.encode_image(images), batch, torch.empty(0, dtype=torch.long))
+            else:
+                loss, values = match(batch, step, generator)
+        rate = cosine_rate(step, settings.steps, settings.rate, warmup=100 if settings.start else 30)
         optimiser.step(loss, rate, settings.kernel_rate * rate)
         with torch.no_grad():
             model.logit_scale.clamp_(0, 4.6052)  # exp at most 100, as in CLIP
@@ -168,7 +190,8 @@ def train_contrastive(
             found = retrieval_report(*towers, seed=settings.seed + 1000, domains=[SOURCE])
             return {**domain_report(exam, *towers, TEMPLATES), "retrieval": found[SOURCE.full_label]}
 
-    fixed = {name: value for name, value in asdict(settings).items() if name != "steps"} | {"blocks": blocks.count}
+    fixed = {name: value for name, value in asdict(settings).items() if name != "steps"}
+    fixed |= {"blocks": blocks.count, "block_seed": blocks.seed}
     model.train()
     reached = run_training(
         out, {"model": model, "head": head, **optimiser.parts, "average": ema}, update,

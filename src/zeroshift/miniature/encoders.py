@@ -28,7 +28,8 @@ from .factors import FACTORS
 
 __all__ = [
     "GUIDE_CONFIG", "JUDGE_CONFIG", "NUM_READINGS", "PROBE_CONFIG", "ConvTower", "Judge", "Probe", "build_guide",
-    "encode_tokens", "load_judge", "load_probe", "readings", "save_encoder", "save_probe", "tokenize", "weights_path",
+    "encode_tokens", "load_judge", "load_probe", "load_weights", "readings", "save_encoder", "save_probe", "tokenize",
+    "weights_path",
 ]  # fmt: skip
 
 CONTEXT_LENGTH = 64  # the longest captions have about 55 tokens
@@ -245,6 +246,20 @@ def load_probe(path: str | Path | None = None, device: str | torch.device = "cpu
     probe = Probe(**metadata["probe_config"])
     probe.load_state_dict(state)
     return probe.eval().requires_grad_(False).to(device)
+
+
+def load_weights(model: CLIP | Judge | Probe, path: str | Path) -> None:
+    """Puts the weights of a file that `save_encoder` or `save_probe` wrote into a model, for training to go on from.
+
+    Raises:
+        ZeroshiftError: if the file is missing, damaged or of another model.
+    """
+    kinds = {CLIP: "open_clip_config", Judge: "judge_config", Probe: "probe_config"}
+    _, state = _load(path, kinds[type(model)])
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ZeroshiftError(f"{path} holds weights of other sizes: {error}") from error
 
 
 def _save(model: nn.Module, path: str | Path, metadata: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from .contrastive import ContrastiveSettings, train_contrastive
 from .data import Blocks
 from .encoders import build_guide, weights_path
 from .optimisers import seeded
+from .training import Precision
 
 __all__ = ["train_guide"]
 
@@ -31,8 +32,12 @@ def train_guide(
     *,
     images: Path = Path("training/blocks"),
     blocks: int = 400,
+    block_seed: int = 1,
     steps: int = 4500,
     seed: int = 1,
+    start: Path | None = None,
+    rate: float = 2e-3,
+    precision: Precision = "float32",
     minutes: float | None = None,
     threads: int = 1,
     weights: Path | None = None,
@@ -43,7 +48,12 @@ def train_guide(
         out: folder of checkpoint and log.
         images: folder of the rendered training images, shared with the judge and the probe; filled where it is empty.
         blocks: how many blocks of 384 images to train on.
+        block_seed: which blocks; those of another seed show other people.
         steps: of 120 images and captions; more than before extend a finished training.
+        seed: of first weights, batches and changes to the images.
+        start: weights to start from in place of fresh ones, such as the shipped file; gives no supervised warm-up.
+        rate: peak learning rate.
+        precision: arithmetic of the networks; bf16 is twice as fast on some processors and slower on others.
         minutes: stop after so many minutes; the same command goes on later.
         threads: processor cores to use.
         weights: where the result goes; the place of the shipped file if not given.
@@ -52,10 +62,13 @@ def train_guide(
         The step reached.
     """
     torch.set_num_threads(threads)
-    settings = ContrastiveSettings(AUGMENTATION, seed=seed, steps=steps)
+    settings = ContrastiveSettings(
+        AUGMENTATION, seed=seed, steps=steps, warm_steps=0 if start else 500, rate=rate, grey=24,
+        precision=precision, start=str(start or ""),
+    )  # fmt: skip
     model = seeded(build_guide, seed)
     target = weights or weights_path("guide")
-    return train_contrastive(model, out, Blocks(images, blocks, seed=1), settings, weights=target, minutes=minutes)
+    return train_contrastive(model, out, Blocks(images, blocks, block_seed), settings, weights=target, minutes=minutes)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,18 @@ from ..runs import atomic_write
 from .alignment import align_faces
 from .augment import Augmentation, augment
 from .data import Batch, Blocks
-from .encoders import PROBE_CONFIG, ConvTower, FaceTower, Probe, readings, save_probe, weights_path
+from .encoders import PROBE_CONFIG, ConvTower, FaceTower, Probe, load_weights, readings, save_probe, weights_path
 from .measure import DomainExam, probe_report
 from .optimisers import Optimisers, seeded
 from .reading import factor_loss, visibility
-from .training import average, cosine_rate, run_training, step_stream
+from .training import Precision, arithmetic, average, cosine_rate, run_training, step_stream
 
 __all__ = ["train_probe"]
 
 # Faint: it must read finished pictures of a generator, which are softer than rendered ones, but exactly.
 AUGMENTATION = Augmentation(contrast=0.05, brightness=0.03, blur=0.15, noise=0.3, noise_level=0.06)
 Reader = Callable[[Batch, torch.Generator], torch.Tensor]  # -> [N, NUM_READINGS]
+POSE_NOISE = {"x_position": 0.03, "y_position": 0.03, "scale": 0.03, "yaw": 0.03, "tilt": 0.05}  # half the errors
 KERNEL_RATE = 0.5  # Muon's learning rate as a part of AdamW's
 
 
@@ -33,10 +34,13 @@ def train_probe(
     *,
     images: Path = Path("training/blocks"),
     blocks: int = 400,
+    block_seed: int = 1,
     steps: int = 2600,
     face_steps: int = 5600,
     seed: int = 3,
+    start: Path | None = None,
     rate: float = 2e-3,
+    precision: Precision = "float32",
     minutes: float | None = None,
     threads: int = 1,
     weights: Path | None = None,
@@ -49,10 +53,13 @@ def train_probe(
         out: folder of checkpoints and logs.
         images: folder of the rendered training images, shared with the guide and the judge; filled where it is empty.
         blocks: how many blocks of 384 images to train on.
+        block_seed: which blocks; those of another seed show other people.
         steps: of the first tower, of 192 images; more than before extend a finished training.
         face_steps: of the second tower.
         seed: of first weights, batches and changes to the images.
+        start: weights to start from in place of fresh ones, such as the shipped file.
         rate: peak learning rate.
+        precision: arithmetic of the networks; bf16 is twice as fast on some processors and slower on others.
         minutes: stop after so many minutes; the same command goes on later.
         threads: processor cores to use.
         weights: where the result goes; the place of the shipped file if not given.
@@ -63,8 +70,10 @@ def train_probe(
     torch.set_num_threads(threads)
     began = time.monotonic()
     target = weights or weights_path("probe")
-    source = Blocks(images, blocks, seed=1)
+    source = Blocks(images, blocks, block_seed)
     probe = seeded(lambda: Probe(**PROBE_CONFIG), seed)
+    if start:
+        load_weights(probe, start)
     exam = DomainExam.make(seed=seed + 1000, per_domain=8)
 
     def train(folder: Path, tower: ConvTower | FaceTower, read: Reader, steps: int, minutes: float | None) -> int:
@@ -75,7 +84,7 @@ def train_probe(
         def update(step: int) -> dict[str, torch.Tensor]:
             generator = step_stream(seed, "batch", step)
             batch = source.batch(generator, source.available(step), groups=4, people=8)
-            loss = factor_loss(read(batch, generator), batch.positions, visibility(batch.domains))
+            loss = factor_loss(read(batch, generator).float(), batch.positions, visibility(batch.domains))
             now = cosine_rate(step, steps, rate, warmup=30)
             optimiser.step(loss, now, KERNEL_RATE * now)
             ema.update_parameters(tower)
@@ -90,15 +99,20 @@ def train_probe(
         tower.train().requires_grad_(True)
         reached = run_training(
             folder, {"tower": tower, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
-            settings={"seed": seed, "rate": rate, "blocks": blocks}, evaluate=evaluate,
-            save_every=250, evaluate_every=500,
+            settings={
+                "seed": seed, "rate": rate, "blocks": blocks, "block_seed": block_seed, "start": str(start or ""),
+                "precision": precision,
+            },
+            evaluate=evaluate, save_every=250, evaluate_every=500,
         )  # fmt: skip
         tower.load_state_dict(ema.module.state_dict())
         tower.eval().requires_grad_(False)
         return reached
 
     def whole(batch: Batch, generator: torch.Generator) -> torch.Tensor:
-        return probe.tower(augment(batch.images, AUGMENTATION, generator))
+        images = augment(batch.images, AUGMENTATION, generator)
+        with arithmetic(precision):
+            return probe.tower(images)
 
     probe.eval().requires_grad_(False)
     reached = train(out, probe.tower, whole, steps, minutes)
@@ -107,7 +121,12 @@ def train_probe(
 
         def with_face(batch: Batch, generator: torch.Generator) -> torch.Tensor:
             outputs = known[batch.rows].float()
-            return outputs + probe.face(augment(align_faces(batch.images, readings(outputs)), AUGMENTATION, generator))
+            pose = readings(outputs)
+            for name, amount in POSE_NOISE.items():  # the second tower sees every face in many slightly other layouts
+                pose[name] = pose[name] + amount * torch.randn(len(outputs), generator=generator)
+            faces = augment(align_faces(batch.images, pose), AUGMENTATION, generator)
+            with arithmetic(precision):
+                return outputs + probe.face(faces)
 
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - began) / 60)
         reached += train(out / "face", probe.face, with_face, face_steps, left)
