@@ -312,6 +312,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "prompts": PromptStage(steps=100, base_text="label"),
         "adapt": AdaptStage(steps=240, batch=4, lr=0.012, ema=0.97, noise="const", views=4),
     },
+    "miniature-diffusion": {
+        "truncation": 1.0,
+        "encoders": ("miniature",),
+        "latents": 48,
+        "prompts": PromptStage(steps=100, base_text="label"),
+        "adapt": AdaptStage(
+            steps=240, batch=2, lr=3e-4, betas=(0.9, 0.999), ema=0.97, layers=("all",), noise="const", views=4
+        ),
+        "diffusion": Sampling(t0=0.6, noise_steps=8, steps=6, invert_steps=20, clip=False),
+    },
 }
 
 

@@ -42,9 +42,10 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
         return preset(preset_name or "miniature", target="", **chosen)
     from ..generators.checkpoints import architecture_of
 
+    embedded = generator.startswith("miniature-")
     diffuses = (architecture_of(generator) or "").startswith("diffusion")
-    name = preset_name or ("diffusion" if diffuses else "published")
-    encoder = "miniature" if generator.startswith("miniature-") else ENCODERS.get(name, ENCODERS["published"])
+    name = preset_name or ("miniature-diffusion" if embedded else "diffusion" if diffuses else "published")
+    encoder = "miniature" if embedded else ENCODERS.get(name, ENCODERS["published"])
     return preset(name, target="", generator=generator, encoders=(encoder,), **chosen)
 
 
@@ -126,7 +127,7 @@ def main(arguments: Sequence[str]) -> None:
     def adapt(
         config: Annotated[AdaptConfig, tyro.conf.arg(name="")] = defaults,
         out: Path | None = None,
-        preset: Literal["miniature", "published", "diffusion"] | None = None,
+        preset: Literal["miniature", "miniature-diffusion", "published", "diffusion"] | None = None,
     ) -> None:
         """Move a generator to the domain that --target names, guided by CLIP.
 
@@ -142,8 +143,8 @@ def main(arguments: Sequence[str]) -> None:
 
         Args:
             out: The run folder; runs/GENERATOR-TARGET-METHOD if None.
-            preset: Where the defaults below come from; "miniature" for the embedded GAN, "diffusion" for diffusion
-                models, else "published".
+            preset: Where the defaults below come from; "miniature" and "miniature-diffusion" for the embedded
+                generators, "diffusion" for diffusion models, else "published".
         """
         run_adaptation(config, default_folder(config) if out is None else out)
 

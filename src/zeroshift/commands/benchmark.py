@@ -46,6 +46,7 @@ def benchmark(
       zeroshift benchmark --size smoke
       zeroshift benchmark --methods nada ipl --targets zombie "pencil sketch" --seeds 0 1
       zeroshift benchmark --methods ipl ipl:prompts.base_text=none ipl:adapt.views=0 --baseline ipl
+      zeroshift benchmark --methods diffusionclip diff-ipl --baseline diffusionclip
       zeroshift benchmark --page docs/benchmark.md
 
     Args:
@@ -63,7 +64,7 @@ def benchmark(
         page: Where the page goes; OUT/benchmark.md if None.
         pages_only: Adapt nothing, write the page from what is there.
     """
-    from ..miniature.benchmark import ROWS, TARGETS, Plan, Row, cores, missing, parse_changes, parse_row, run
+    from ..miniature.benchmark import ROWS, SOURCES, TARGETS, Plan, Row, cores, missing, parse_changes, parse_row, run
     from ..miniature.benchmark_page import write_page
 
     usual = SIZES[size]
@@ -73,9 +74,11 @@ def benchmark(
     chosen = baseline or ("nada" if "nada" in names else names[0])
     if chosen not in names:
         raise ZeroshiftError(f"{chosen!r} cannot be the baseline: it is not among the methods {', '.join(names)}.")
+    generators = dict.fromkeys(row.generator for row in rows)
+    fitted = [Row("fitted")] if bound_steps and "miniature" in generators else []
     plan = Plan(
         out=out,
-        rows=(Row("source"), *rows, *([Row("fitted")] if bound_steps else []), Row("truth")),
+        rows=(*(SOURCES[generator] for generator in generators), *rows, *fitted, Row("truth")),
         targets=targets or usual.get("targets", TARGETS),
         seeds=seeds or usual["seeds"],
         people=usual["people"] if people is None else people,

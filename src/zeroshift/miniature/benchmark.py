@@ -23,15 +23,17 @@ from torch import Tensor
 
 from ..config import AdaptConfig, changed, preset
 from ..errors import ZeroshiftError
+from ..generators import Generator
+from ..generators.hub import EMBEDDED
 from ..runs import atomic_write, flat
 from .benchmark_bounds import BOUNDS, Draw
 from .domains import SOURCE, parse_domain
 from .encoders import weights_path
-from .renderer import sample_latents
+from .renderer import render, sample_latents
 
 __all__ = [
-    "EXAM_SEED", "ROWS", "TARGETS", "Cell", "Plan", "Row", "cores", "finished", "missing", "parse_changes", "parse_row",
-    "read_cell", "read_people", "run", "slug",
+    "EXAM_SEED", "ROWS", "SOURCES", "TARGETS", "Cell", "Plan", "Row", "cores", "finished", "missing", "parse_changes",
+    "parse_row", "read_cell", "read_people", "run", "slug",
 ]  # fmt: skip
 
 EXAM_SEED = 1_000_003  # of people whom neither training nor adaptation saw
@@ -40,7 +42,7 @@ _COLUMNS = 16  # of a sheet of people
 
 @dataclass(frozen=True)
 class Row:
-    """One way to adapt: what differs from the miniature preset, by dotted name, and the generator it moves."""
+    """One way to adapt: what differs from the generator's preset, by dotted name, and the generator it moves."""
 
     name: str
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -55,7 +57,17 @@ ROWS: tuple[Row, ...] = (
     Row("air", {"method": "air"}),
     Row("svl", {"method": "svl"}),
     Row("domain-vector", {"method": "domain-vector"}),
+    Row("diffusionclip", {"method": "nada"}, "miniature-diffusion"),
+    Row("diff-ipl", {"method": "ipl"}, "miniature-diffusion"),
+    Row("diffusionclip-autoencoder", {"method": "nada"}, "miniature-autoencoder"),
+    Row("diff-ipl-autoencoder", {"method": "ipl"}, "miniature-autoencoder"),
 )
+# Each generator as it is: where doing nothing stands.
+SOURCES = {
+    "miniature": Row("source"),
+    "miniature-diffusion": Row("source-diffusion", generator="miniature-diffusion"),
+    "miniature-autoencoder": Row("source-autoencoder", generator="miniature-autoencoder"),
+}
 # Media and beings by themselves, then pairs; the encoders never saw those of `domains.KEPT_OUT`.
 TARGETS = (
     "zombie", "alien", "robot", "clown", "elf", "pencil sketch", "cartoon", "marble statue", "neon sign",
@@ -112,8 +124,9 @@ class Cell:
     def config(self, changes: Mapping[str, Any]) -> AdaptConfig:
         """The settings of the adaptation, with changes that hold for the whole benchmark."""
         start = preset(
-            "miniature", self.target, method=self.row.changes.get("method", AdaptConfig.method),
-            generator=self.row.generator, seed=self.seed, device="cpu",
+            "miniature" if self.row.generator == "miniature" else "miniature-diffusion", self.target,
+            method=self.row.changes.get("method", AdaptConfig.method), generator=self.row.generator, seed=self.seed,
+            device="cpu",
         )  # fmt: skip
         return changed(changed(start, changes), self.row.changes).validate()
 
@@ -177,12 +190,12 @@ class Plan:
 
     def made_with(self, cell: Cell) -> dict[str, Any]:
         """What the pictures of a cell depend on: settings that differ from the program's, people, weights."""
-        facts: dict[str, Any] = {"people": self.people, "generator": _fingerprint("generator")}
+        facts: dict[str, Any] = {"people": self.people, "generator": _fingerprint(EMBEDDED[cell.row.generator][1])}
         if cell.row.name in BOUNDS:
             return {**facts, **({"steps": self.fit_steps, "seed": cell.seed} if cell.row.name == "fitted" else {})}
         plain = flat(AdaptConfig(target=""))
         settings = {name: value for name, value in flat(cell.config(self.changes)).items() if value != plain[name]}
-        return {**facts, "guide": _fingerprint("guide"), "settings": settings}
+        return {**facts, "guide": _fingerprint("guide.safetensors"), "settings": settings}
 
 
 def slug(text: str) -> str:
@@ -191,13 +204,21 @@ def slug(text: str) -> str:
 
 
 @functools.cache
-def _fingerprint(model: str) -> str:
-    """Tells the shipped weights of a model from other ones."""
-    return hashlib.sha256(weights_path(model).read_bytes()).hexdigest()[:12]
+def _fingerprint(name: str) -> str:
+    """Tells the shipped weights of a model, a file or a folder, from other ones.
+
+    Raises:
+        ZeroshiftError: if they are not there.
+    """
+    path = weights_path("guide").with_name(name)
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise ZeroshiftError(f"The miniature world's {name} is not there: {path}. Train it: zeroshift miniature train.")
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 def _judges() -> dict[str, str]:
-    return {name: _fingerprint(name) for name in ("judge", "probe")}
+    return {name: _fingerprint(f"{name}.safetensors") for name in ("judge", "probe")}
 
 
 def read_cell(plan: Plan, cell: Cell) -> dict[str, Any] | None:
@@ -279,8 +300,8 @@ def _adapt(plan: Plan, cell: Cell) -> dict[str, Any]:
     from ..images import make_grid, save_png
     from ..trainer import adapt
 
-    latents = sample_latents(EXAM_SEED, range(plan.people))
     source = load_generator(cell.row.generator)
+    source.set_sampling(cell.config(plan.changes).diffusion)
     began, busy = time.perf_counter(), time.process_time()
     draw: Draw
     if cell.row.name in BOUNDS:
@@ -289,12 +310,27 @@ def _adapt(plan: Plan, cell: Cell) -> dict[str, Any]:
         draw = adapt(cell.config(plan.changes), generator=source).generator.eval()
     took = {"seconds": time.perf_counter() - began, "processor_seconds": time.process_time() - busy}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # MiB, where the system counts in KiB
-    with torch.inference_mode():
-        images = torch.cat([draw(part) for part in latents.split(32)])
+    images = _people(plan, cell, source, draw)
     path = cell.path(plan.out)
     save_png(path.with_suffix(".png"), make_grid(images, _COLUMNS, gap=0))
     names = {"row": cell.row.name, "target": cell.target, "seed": cell.seed}
     return {**names, "made_with": plan.made_with(cell), **took, "memory": memory}
+
+
+@torch.inference_mode()
+def _people(plan: Plan, cell: Cell, source: Generator, draw: Draw) -> Tensor:
+    """The people of the exam as `draw` shows them: [N, 3, 64, 64].
+
+    The world's latents are the GAN's own. A diffusion model knows people by their photos, which the source inverts.
+    """
+    latents = sample_latents(EXAM_SEED, range(plan.people))
+    if cell.row.generator == "miniature":
+        return torch.cat([draw(part) for part in latents.split(32)])
+    from ..inversion import invert
+
+    codes = invert(source, render(latents), plan.out / "inversions")
+    assert isinstance(draw, Generator)
+    return torch.cat([draw.synthesize(part) for part in codes.split(32)])
 
 
 def _measure(plan: Plan, cell: Cell) -> dict[str, float]:

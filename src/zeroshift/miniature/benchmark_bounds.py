@@ -61,6 +61,8 @@ def fit_to_truth(source: Generator, domain: Domain, seed: int, steps: int) -> Dr
 
 BOUNDS: dict[str, Callable[[Generator, Domain, int, int], Draw]] = {
     "source": unadapted,
+    "source-diffusion": unadapted,
+    "source-autoencoder": unadapted,
     "fitted": fit_to_truth,
     "truth": true_images,
 }

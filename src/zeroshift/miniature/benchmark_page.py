@@ -14,7 +14,7 @@ import torch
 from ..generators import load_generator
 from ..images import labelled_rows, save_png
 from ..runs import atomic_write
-from .benchmark import EXAM_SEED, Cell, Plan, cores, finished, read_cell, read_people, slug
+from .benchmark import EXAM_SEED, Cell, Plan, Row, cores, finished, read_cell, read_people, slug
 from .benchmark_bounds import BOUNDS
 from .benchmark_statistics import LEAST_TARGETS, Difference, compare
 from .domains import KEPT_OUT, parse_domain
@@ -79,7 +79,7 @@ def write_page(plan: Plan, page: Path, baseline: str) -> None:
     records, command = finished(plan), _command(plan, baseline)
     folder = page.with_suffix("")
     pictures = {target: _picture(plan, target, folder) for target in plan.targets}
-    methods = [row.name for row in plan.rows if row.name not in BOUNDS]
+    methods = [row.name for row in _adapted(plan)]
     compared = {
         row: {m.key: compare(d) for m in MEASURES if m.better and (d := differences(records, row, baseline, m))}
         for row in methods
@@ -105,9 +105,14 @@ def write_page(plan: Plan, page: Path, baseline: str) -> None:
             temporary.write_text(content, encoding="utf-8")
 
 
+def _adapted(plan: Plan) -> list[Row]:
+    """The rows that a method made."""
+    return [row for row in plan.rows if row.name not in BOUNDS]
+
+
 def _command(plan: Plan, baseline: str) -> str:
     """What repeats a benchmark."""
-    methods = [row.name for row in plan.rows if row.name not in BOUNDS]
+    methods = [row.name for row in _adapted(plan)]
     words: list[object] = ["zeroshift", "benchmark", "--methods", *methods, "--targets", *plan.targets]
     words += ["--seeds", *plan.seeds, "--people", plan.people, "--fit-steps", plan.fit_steps, "--baseline", baseline]
     if plan.changes:
@@ -122,10 +127,22 @@ def _introduction(plan: Plan, records: Records, command: str) -> str:
         f"Made on {_machine()}, {plan.processes} adaptation(s) at a time, by\n\n    {command}\n\n"
         f"{len(plan.targets)} targets, seeds {', '.join(map(str, plan.seeds))}, {plan.people} people that no training "
         f"saw (the same for all), the preset `miniature`{f' with {changes}' if changes else ''}. What an image should "
-        "show is known from the renderer; judge and probe never guided anything. `source` is the generator as it is, "
-        f"`fitted` the same network trained on true target images ({plan.fit_steps} steps), `truth` the renderer with "
-        f"another grain.{f'{chr(10) * 2}**{left} adaptations are not done yet.**' if left else ''}"
+        f"show is known from the renderer; judge and probe never guided anything. {' '.join(_bounds(plan))}"
+        f"{f'{chr(10) * 2}**{left} adaptations are not done yet.**' if left else ''}"
     )
+
+
+def _bounds(plan: Plan) -> list[str]:
+    """What the rows are that no method made."""
+    meanings = {
+        "source": "`source` is the generator as it is.",
+        "source-diffusion": "`source-diffusion` is the diffusion model as it is; it and those made of it get the "
+        "people's photos, invert them with the source, and go on from there.",
+        "source-autoencoder": "`source-autoencoder` is the diffusion autoencoder as it is, which gets photos, too.",
+        "fitted": f"`fitted` is the source network trained on true target images ({plan.fit_steps} steps).",
+        "truth": "`truth` is the renderer with another grain.",
+    }
+    return [meanings[row.name] for row in plan.rows if row.name in BOUNDS]
 
 
 def _machine() -> str:
@@ -215,8 +232,10 @@ def _mean_and_spread(measure: Measure, values: Sequence[float]) -> str:
 def _picture(plan: Plan, target: str, folder: Path) -> Path:
     """The same people by the source generator, in truth, and by every row at the first seed."""
     latents = sample_latents(EXAM_SEED, range(_PICTURED))
+    rows = {"photo": render(latents)} if all(row.generator != "miniature" for row in _adapted(plan)) else {}
     with torch.inference_mode():
-        rows = {"source": load_generator("miniature")(latents), "truth": render(latents, parse_domain(target))}
+        rows = rows or {"source": load_generator("miniature")(latents)}
+    rows["truth"] = render(latents, parse_domain(target))
     for row in plan.rows:
         cell = Cell(row, target, plan.seeds[0])
         if row.name not in rows and read_cell(plan, cell) is not None:

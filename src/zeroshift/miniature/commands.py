@@ -1,10 +1,13 @@
-"""The commands of `zeroshift miniature`, as plain functions: sheet, factors, report, and one `train_` a model."""
+"""The commands of `zeroshift miniature`, as plain functions: sheet, factors, photos, report, one `train_` a model."""
 
 from pathlib import Path
 
+import torch
+
 from ..errors import ZeroshiftError
-from ..images import save_png
+from ..images import save_png, to_uint8
 from .domains import BEINGS, MEDIA, SOURCE, Domain, parse_domain
+from .renderer import render, sample_latents
 from .train_autoencoder import train_autoencoder
 from .train_diffusion import train_diffusion
 from .train_generator import train_generator
@@ -13,7 +16,7 @@ from .train_judge import train_judge
 from .train_probe import train_probe
 
 __all__ = [
-    "factors", "report", "sheet", "train_autoencoder", "train_diffusion", "train_generator", "train_guide",
+    "factors", "photos", "report", "sheet", "train_autoencoder", "train_diffusion", "train_generator", "train_guide",
     "train_judge", "train_probe",
 ]  # fmt: skip
 
@@ -58,6 +61,30 @@ def factors(out: Path = Path("miniature-factors.png"), *, domain: str = "photo",
     if scale < 1:
         raise ZeroshiftError("A sheet needs a scale of at least 1 (--scale).")
     print(save_png(out, factor_sheet(parse_domain(domain), scale=scale)))
+
+
+def photos(out: Path = Path("miniature-photos"), *, domain: str = "photo", num: int = 48, seed: int = 80100) -> None:
+    """Write portraits of random people as single files: images to start from, or to hold results against.
+
+    Examples:
+      zeroshift miniature photos
+      zeroshift adapt --generator miniature-diffusion --target zombie --images miniature-photos
+      zeroshift miniature photos --domain zombie --num 1000 --out zombies      for `zeroshift evaluate --reference`
+
+    Args:
+        out: the folder.
+        domain: what they show, such as zombie "pencil sketch" "mosaic of an elf".
+        num: how many people.
+        seed: which people; the models were trained on those of other seeds.
+    """
+    if num < 1:
+        raise ZeroshiftError("Name at least one person (--num).")
+    shown = parse_domain(domain)
+    for numbers in torch.arange(num).split(64):
+        latents = sample_latents(seed, numbers.tolist())
+        for number, image in zip(numbers.tolist(), render(latents, shown, seed, numbers.tolist()), strict=True):
+            save_png(out / f"{number:05d}.png", to_uint8(image[None])[0])
+    print(out)
 
 
 def report(out: Path = Path("docs/miniature-report"), *, seed: int = 90001) -> None:
