@@ -281,6 +281,21 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
 
 
+def test_diffusion_models_get_the_photos(tmp_path: Path) -> None:
+    arguments = ["benchmark", "--out", str(tmp_path), "--methods", "diffusionclip", "--targets", "zombie"]
+    arguments += ["--seeds", "0", "--people", "16", "--processes", "1", "--steps", "1", "--set", "latents=2"]
+    arguments += ["adapt.views=0", "diffusion.noise_steps=1", "diffusion.steps=3", "diffusion.invert_steps=3"]
+    assert main(arguments) == 0
+    folder = tmp_path / "cells" / "zombie"
+    assert sorted(path.name for path in folder.iterdir()) == ["diffusionclip", "source-diffusion", "truth"]
+    photos = render(sample_latents(benchmark.EXAM_SEED, range(16)))
+    returned = read_people(folder / "source-diffusion" / "seed0.png", 16)
+    assert float((returned - photos).square().mean()) < 0.05, "the source gives the photos back"
+    page = (tmp_path / "benchmark.md").read_text()
+    assert "`source-diffusion` is the diffusion model as it is" in page
+    assert "`source` is" not in page
+
+
 def test_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "--out", str(tmp_path), "--methods", "ipl", "--baseline", "nada"]) == 1
     assert "'nada' cannot be the baseline" in " ".join(capsys.readouterr().err.split())

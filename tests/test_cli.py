@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +17,9 @@ from zeroshift.config import AdaptConfig, preset
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators import StyleGAN2, load_generator, save_generator
 from zeroshift.generators.hub import known_checkpoints
+from zeroshift.images import to_uint8
+from zeroshift.miniature.domains import parse_domain
+from zeroshift.miniature.renderer import render, sample_latents
 from zeroshift.runs import RunFolder
 
 
@@ -259,6 +263,12 @@ def test_miniature(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 128
         assert sheet.height > 128
+    arguments = ["--num", "3", "--domain", "mosaic", "--seed", "7", "--out", tmp_path / "mosaics"]
+    assert run_cli(capsys, "miniature", "photos", *arguments)[0] == 0
+    assert [path.name for path in sorted((tmp_path / "mosaics").iterdir())] == [f"{n:05d}.png" for n in range(3)]
+    expected = render(sample_latents(7, range(3)), parse_domain("mosaic"), 7)[2:]
+    with Image.open(tmp_path / "mosaics" / "00002.png") as image:
+        assert (np.asarray(image) == to_uint8(expected)[0]).all()
     code, out, _ = run_cli(capsys, "miniature", "train", "--help")
     assert code == 0
     models = ("guide", "judge", "probe", "generator", "diffusion", "autoencoder")

@@ -15,6 +15,7 @@ from torch import Tensor
 from .comparison import ARROWS, number
 from .config import AdaptConfig
 from .errors import ZeroshiftError
+from .generators.base import Generator
 from .images import data_uri, labelled_rows, make_grid, save_png
 from .runs import STAGES, RunFolder, atomic_write
 from .sampling import load_source_and_target, render_batches
@@ -22,6 +23,7 @@ from .sampling import load_source_and_target, render_batches
 __all__ = ["Curve", "Figure", "curve", "draw_figures", "layer_shares", "true_images", "write_report"]
 
 STAGE_TITLES = {"prompts": "Learning a prompt for each image", "adapt": "Adapting the generator"}
+_KNOWN_PEOPLE = 81000  # first of the seeds of people shown to miniature diffusion models; no training saw them
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 52, 26, 12  # of a chart, in its own units
 
 
@@ -148,11 +150,15 @@ def _measured(run: RunFolder) -> list[dict[str, Any]]:
 def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
     """The same samples of the run's seed by source and target; in the miniature world also what is true of them.
 
+    The miniature diffusion models' own latents show people whom nobody knows, so they get photos of known ones.
+
     Raises:
         ZeroshiftError: if the run is not finished, or a file of it cannot be read.
     """
     config = run.config
     source, target = load_source_and_target(run)
+    if config.generator in ("miniature-diffusion", "miniature-autoencoder"):
+        return _of_known_people(config, source, target, num)
     latents = source.sample_latents(config.seed, range(num))
     batches = render_batches([source, target], latents, truncation=config.truncation, class_index=config.class_index)
     before, after = (torch.cat(images) for images in zip(*batches, strict=True))
@@ -163,15 +169,33 @@ def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
 
 def true_images(config: AdaptConfig, latents: Tensor) -> Tensor | None:
     """What the samples look like in the target domain, if the generator is the embedded one and knows the domain."""
-    if config.generator != "miniature":
-        return None
+    return _truth(config.target, latents) if config.generator == "miniature" else None
+
+
+def _truth(target: str, latents: Tensor) -> Tensor | None:
     from .miniature.domains import parse_domain
     from .miniature.renderer import render
 
     try:
-        return render(latents, parse_domain(config.target))
+        return render(latents, parse_domain(target))
     except ZeroshiftError:  # a label that the world has no picture of
         return None
+
+
+@torch.inference_mode()
+def _of_known_people(config: AdaptConfig, source: Generator, target: Generator, num: int) -> list[Figure]:
+    """Photos of people of the miniature world, and what the adapted generator and the renderer make of them."""
+    from .miniature.renderer import render, sample_latents
+
+    latents = sample_latents(_KNOWN_PEOPLE + config.seed, range(num))
+    photos = render(latents)
+    translated = target.synthesize(source.invert(photos.to(source.device))).cpu()
+    figures = [
+        Figure(config.source, "photos, which the source generator inverts", photos),
+        Figure(config.target, "the adapted generator, from there", translated),
+    ]
+    truth = _truth(config.target, latents)
+    return figures if truth is None else [*figures, Figure("truth", "the renderer's own picture", truth)]
 
 
 def write_report(run: RunFolder, command: str | None = None) -> None:
