@@ -83,6 +83,10 @@ def neck_and_clothes(f: Figure) -> None:
         frill = 0.025 * (x * 34).sin()
         ring = ellipse(x, y - 0.70, 0.34, 0.10) + frill
         f.add("ruff", ring, f.rgb(0.98, 0.93, 0.80), 0.82 + 0.2 * (x * 34).sin(), heat=0.4)
+    elif f.being == "zombie":  # a torn collar
+        rag = 0.055 * (torch.asin((x * 23).sin() * 0.98) + 0.5 * torch.asin((x * 41 + 1).sin() * 0.98))
+        tear = torch.maximum(ellipse(x, y - 0.72, 0.40, 0.17) + rag, d + 0.02)
+        f.add("tear", tear, f.skin * 0.82, shade, heat=f.heat * 0.9)
     elif f.being == "robot":
         f.add("bolt", ellipse(x, y - 0.92, 0.06, 0.06), f.rgb(0.2, 0.85, 0.95), None, heat=0.9)
 
@@ -115,8 +119,7 @@ def head(f: Figure) -> None:
     low = (y / b).clamp(0, 1.1)
     pointed = 0.52 - 0.66 * f.s["jaw"]
     pointed = {"alien": torch.full_like(pointed, 0.85), "child": torch.full_like(pointed, 0.12)}.get(f.being, pointed)
-    if f.being == "elf":
-        pointed = pointed + 0.10
+    pointed = pointed + {"elf": 0.10, "zombie": 0.16}.get(f.being, 0.0)  # zombies have hollow cheeks
     d = ellipse(x * (1 + pointed * low * low), y, a, b)
     if f.being == "robot":
         d = box(x, y, a * 0.98, b * 0.97, 0.16)

@@ -14,7 +14,7 @@ import re
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -321,7 +321,8 @@ def _adapt(plan: Plan, cell: Cell) -> dict[str, Any]:
 def _people(plan: Plan, cell: Cell, source: Generator, draw: Draw) -> Tensor:
     """The people of the exam as `draw` shows them: [N, 3, 64, 64].
 
-    The world's latents are the GAN's own. A diffusion model knows people by their photos, which the source inverts.
+    The world's latents are the GAN's own. A diffusion model knows people by their photos: the source inverts them, and
+    `draw` goes on from there, in as many steps.
     """
     latents = sample_latents(EXAM_SEED, range(plan.people))
     if cell.row.generator == "miniature":
@@ -330,6 +331,7 @@ def _people(plan: Plan, cell: Cell, source: Generator, draw: Draw) -> Tensor:
 
     codes = invert(source, render(latents), plan.out / "inversions")
     assert isinstance(draw, Generator)
+    draw.set_sampling(replace(source.sampling, steps=source.sampling.invert_steps))
     return torch.cat([draw.synthesize(part) for part in codes.split(32)])
 
 

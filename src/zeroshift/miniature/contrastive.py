@@ -23,6 +23,7 @@ from .training import Precision, arithmetic, average, cosine_rate, run_training,
 __all__ = ["ContrastiveSettings", "contrastive_loss", "train_contrastive"]
 
 _MEDIUM = torch.tensor([list(MEDIA).index(domain.medium) for domain in SEEN])
+_ALL = slice(None)
 _BEING = torch.tensor([list(BEINGS).index(domain.being) for domain in SEEN])
 
 
@@ -43,7 +44,7 @@ class ContrastiveSettings:
     details: tuple[int, int] = (2, 8)  # factors named by a caption
     adversarial: int = 16  # rows of a batch that are attacked by one step along the sign of the gradient
     adversarial_size: float = 20 / 255  # largest change, in units of [-1, 1]
-    grey: int = 0  # rows, neither captioned nor attacked, without colour: beings must be told by their shapes, too
+    grey: int = 0  # rows, neither captioned nor attacked, in grey or as its negative: they show beings by their shapes
     precision: Precision = "float32"
     start: str = ""  # file of weights to start from in place of fresh ones
     average_decay: float = 0.995
@@ -59,10 +60,11 @@ def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, 
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def _grey(images: torch.Tensor) -> torch.Tensor:
-    """[N, 3, H, W] with the luma of ITU-R BT.601 in all channels."""
+def _grey(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """[N, 3, H, W] in [-1, 1] with the luma of ITU-R BT.601 in all channels, or with its negative."""
     luma = (images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(dim=1, keepdim=True)
-    return luma.expand_as(images)
+    negative = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(negative, -luma, luma).expand_as(images)
 
 
 def _label_texts(rng: random.Random) -> list[str]:
@@ -119,11 +121,15 @@ def train_contrastive(
     averaged = cast(Any, ema.module)  # of the type of `model`
     exam = DomainExam.make(seed=settings.seed + 1000, per_domain=6)
 
-    def label_losses(image_features: torch.Tensor, texts: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def label_losses(
+        image_features: torch.Tensor, texts: torch.Tensor, rows: torch.Tensor, coloured: torch.Tensor | slice = _ALL
+    ) -> torch.Tensor:
+        """What is not `coloured` shows a being, but no medium any more."""
         logits = model.logit_scale.exp() * image_features @ texts.T
         domain, medium, being = logits.split([len(SEEN), len(MEDIA), len(BEINGS)], dim=1)
-        words = F.cross_entropy(medium, _MEDIUM[rows]) + F.cross_entropy(being, _BEING[rows])
-        return settings.domain_weight * F.cross_entropy(domain, rows) + settings.word_weight * words
+        known = rows[coloured]
+        words = F.cross_entropy(medium[coloured], _MEDIUM[known]) + F.cross_entropy(being, _BEING[rows])
+        return settings.domain_weight * F.cross_entropy(domain[coloured], known) + settings.word_weight * words
 
     def attack(images: torch.Tensor, texts: torch.Tensor, rows: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
         """One step up the label losses within ± size: the fast gradient sign method (Goodfellow et al., 2015)."""
@@ -132,12 +138,14 @@ def train_contrastive(
         (gradient,) = torch.autograd.grad(label_losses(features, texts.detach(), rows), images)
         return (images + size * gradient.sign()).detach().clamp(-1, 1)
 
-    def read(raw: torch.Tensor, batch: Batch, grey: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def read(
+        raw: torch.Tensor, batch: Batch, coloured: torch.Tensor | slice = _ALL
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         factors, medium, being = head(raw).split([NUM_READINGS, len(MEDIA), len(BEINGS)], dim=1)
-        shown = visibility(batch.domains)
-        shown[grey] = 0.0
-        factor = factor_loss(factors, batch.positions, shown)
-        parts = F.cross_entropy(medium, _MEDIUM[batch.indices]) + F.cross_entropy(being, _BEING[batch.indices])
+        shown = visibility(batch.domains)[coloured]
+        factor = factor_loss(factors[coloured], batch.positions[coloured], shown)
+        parts = F.cross_entropy(medium[coloured], _MEDIUM[batch.indices[coloured]])
+        parts = parts + F.cross_entropy(being, _BEING[batch.indices])
         return settings.factor_weight * factor + parts, {"factor": factor, "parts": parts}
 
     def match(batch: Batch, step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -152,7 +160,8 @@ def train_contrastive(
             size = settings.adversarial_size * torch.rand(len(chosen), 1, 1, 1, generator=generator)
             images[chosen] = attack(images[chosen], label_features, batch.indices[chosen], size)
         grey = order[settings.adversarial :][: settings.grey]
-        images[grey] = _grey(images[grey])
+        images[grey] = _grey(images[grey], generator)
+        coloured = torch.ones(len(images), dtype=torch.bool).index_fill(0, grey, False)
         raw = model.encode_image(images)
         image_features = F.normalize(raw, dim=-1)
         chosen = order[-settings.captioned :]
@@ -163,8 +172,8 @@ def train_contrastive(
         )  # fmt: skip
         text_features = F.normalize(encode_tokens(model, tokenize(texts)), dim=-1)
         caption = contrastive_loss(image_features[chosen], text_features, model.logit_scale.exp())
-        label = label_losses(image_features, label_features, batch.indices)
-        loss, values = read(raw, batch, grey)
+        label = label_losses(image_features, label_features, batch.indices, coloured)
+        loss, values = read(raw, batch, coloured)
         return loss + caption + label, {"caption": caption, "label": label, "scale": model.logit_scale.exp(), **values}
 
     def update(step: int) -> dict[str, torch.Tensor]:
@@ -173,7 +182,7 @@ def train_contrastive(
         with arithmetic(settings.precision):
             if step < settings.warm_steps:
                 images = batch.images.contiguous(memory_format=torch.channels_last)
-                loss, values = read(model.encode_image(images), batch, torch.empty(0, dtype=torch.long))
+                loss, values = read(model.encode_image(images), batch)
             else:
                 loss, values = match(batch, step, generator)
         rate = cosine_rate(step, settings.steps, settings.rate, warmup=100 if settings.start else 30)

@@ -201,6 +201,11 @@ def being_marks(f: Figure) -> None:
         )
         stitches = torch.maximum(stitches, t.abs() - 0.15)
         f.add_to_face("stitches", stitches, f.rgb(0.20, 0.08, 0.08), None, outline=False, heat=0.3)
+        u, w = x - 0.205, y - 0.235 + 0.5 * (x - 0.205)  # the other cheek is open: jaw and teeth
+        wound = ellipse(u, w, 0.125, 0.085)
+        f.add_to_face("wound", wound, f.rgb(0.24, 0.04, 0.05), None, heat=0.12)
+        teeth = torch.maximum(torch.maximum(wound + 0.022, w.abs() - 0.046), (0.35 - (u * 66).cos()) * 0.03)
+        f.add_to_face("jaw teeth", teeth, f.rgb(0.90, 0.86, 0.62), None, outline=False, heat=0.12)
     elif f.being == "child":
         u, w = f.mx - 0.20, y - 0.135
         freckles = torch.minimum(ellipse(u, w, 0.015, 0.015), ellipse(u.abs() - 0.06, w + 0.04, 0.015, 0.015))

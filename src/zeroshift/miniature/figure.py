@@ -100,7 +100,7 @@ class Figure:
         elif being == "clown":
             skin = torch.tensor((0.97, 0.96, 0.95)).to(skin)[None, :, None, None].expand_as(skin)
         self.skin = skin
-        self.heat = {"zombie": 0.42, "robot": 0.30, "alien": 0.66}.get(being, 0.84)
+        self.heat = {"zombie": 0.58, "robot": 0.30, "alien": 0.66}.get(being, 0.84)
         self.cloth = palette(v["clothing_colour"], CLOTHES)
         if being == "zombie":
             self.cloth = self.cloth * 0.7 + 0.03

@@ -14,6 +14,7 @@ from .contrastive import ContrastiveSettings, train_contrastive
 from .data import Blocks
 from .encoders import JUDGE_CONFIG, Judge, load_probe, weights_path
 from .optimisers import seeded
+from .training import Precision
 
 __all__ = ["train_judge"]
 
@@ -28,8 +29,12 @@ def train_judge(
     *,
     images: Path = Path("training/blocks"),
     blocks: int = 400,
+    block_seed: int = 1,
     steps: int = 2050,
     seed: int = 2,
+    start: Path | None = None,
+    rate: float = 2e-3,
+    precision: Precision = "float32",
     minutes: float | None = None,
     threads: int = 1,
     weights: Path | None = None,
@@ -40,7 +45,11 @@ def train_judge(
         out: folder of checkpoint and log.
         images: folder of the rendered training images, shared with the guide and the probe; filled where it is empty.
         blocks: how many blocks of 384 images to train on.
+        block_seed: which blocks; those of another seed show other people.
         steps: of 120 images and captions; more than before extend a finished training.
+        start: weights to start from in place of fresh ones and the probe's, such as the shipped file.
+        rate: peak learning rate.
+        precision: arithmetic of the networks; bf16 is twice as fast on some processors and slower on others.
         minutes: stop after so many minutes; the same command goes on later.
         threads: processor cores to use.
         weights: where the result goes; the place of the shipped file if not given.
@@ -49,12 +58,14 @@ def train_judge(
         The step reached.
     """
     torch.set_num_threads(threads)
-    settings = ContrastiveSettings(AUGMENTATION, seed=seed, steps=steps, warm_steps=0)
+    settings = ContrastiveSettings(
+        AUGMENTATION, seed=seed, steps=steps, warm_steps=0, rate=rate, precision=precision, start=str(start or "")
+    )
     model = seeded(lambda: Judge(**JUDGE_CONFIG), seed)
     seen = {name: value for name, value in load_probe().tower.state_dict().items() if not name.startswith("head.")}
     model.visual.load_state_dict({**model.visual.state_dict(), **seen})
     target = weights or weights_path("judge")
-    return train_contrastive(model, out, Blocks(images, blocks, seed=1), settings, weights=target, minutes=minutes)
+    return train_contrastive(model, out, Blocks(images, blocks, block_seed), settings, weights=target, minutes=minutes)
 
 
 if __name__ == "__main__":
