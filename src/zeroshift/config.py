@@ -310,7 +310,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "miniature": {
         "truncation": 1.0,  # the truth beside a picture belongs to the whole latent
         "prompts": PromptStage(steps=100, base_text="label"),
-        "adapt": AdaptStage(steps=240, batch=4, lr=0.012, ema=0.97, noise="const", views=4),
+        "adapt": AdaptStage(steps=240, batch=4, lr=0.012, ema=0.97, noise="const", views=4, layer_batch=4),
     },
     "miniature-diffusion": {
         "truncation": 1.0,
