@@ -282,17 +282,17 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_diffusion_models_get_the_photos(tmp_path: Path) -> None:
-    arguments = ["benchmark", "--out", str(tmp_path), "--methods", "diffusionclip", "--targets", "zombie"]
+    arguments = ["benchmark", "--out", str(tmp_path), "--methods", "diffusionclip-autoencoder", "--targets", "zombie"]
     arguments += ["--seeds", "0", "--people", "16", "--processes", "1", "--steps", "1", "--set", "latents=2"]
-    arguments += ["adapt.views=0", "diffusion.noise_steps=1", "diffusion.steps=3", "diffusion.invert_steps=3"]
+    arguments += ["adapt.views=0", "diffusion.noise_steps=1", "diffusion.steps=3", "diffusion.invert_steps=6"]
     assert main(arguments) == 0
     folder = tmp_path / "cells" / "zombie"
-    assert sorted(path.name for path in folder.iterdir()) == ["diffusionclip", "source-diffusion", "truth"]
+    assert sorted(path.name for path in folder.iterdir()) == ["diffusionclip-autoencoder", "source-autoencoder", "truth"]
     photos = render(sample_latents(benchmark.EXAM_SEED, range(16)))
-    returned = read_people(folder / "source-diffusion" / "seed0.png", 16)
+    returned = read_people(folder / "source-autoencoder" / "seed0.png", 16)
     assert float((returned - photos).square().mean()) < 0.05, "the source gives the photos back"
     page = (tmp_path / "benchmark.md").read_text()
-    assert "`source-diffusion` is the diffusion model as it is" in page
+    assert "`source-autoencoder` is the diffusion autoencoder" in page
     assert "`source` is" not in page
 
 
