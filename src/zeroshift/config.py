@@ -318,7 +318,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "latents": 48,
         "prompts": PromptStage(steps=100, base_text="label"),
         "adapt": AdaptStage(
-            steps=100, batch=2, lr=3e-4, betas=(0.9, 0.999), ema=0.97, layers=("all",), noise="const", views=4
+            steps=100, batch=2, lr=6e-4, betas=(0.9, 0.999), ema=0.97, layers=("all",), noise="const", views=4
         ),
         "diffusion": Sampling(t0=0.6, noise_steps=8, steps=4, invert_steps=12, clip=False),
     },
