@@ -126,8 +126,8 @@ def _introduction(plan: Plan, records: Records, command: str) -> str:
     return (
         f"Made on {_machine()}, {plan.processes} adaptation(s) at a time, by\n\n    {command}\n\n"
         f"{len(plan.targets)} targets, seeds {', '.join(map(str, plan.seeds))}, {plan.people} people that no training "
-        f"saw (the same for all), the preset `miniature`{f' with {changes}' if changes else ''}. What an image should "
-        f"show is known from the renderer; judge and probe never guided anything. {' '.join(_bounds(plan))}"
+        f"saw (the same for all), the preset of each generator{f' with {changes}' if changes else ''}. What an image "
+        f"should show is known from the renderer; judge and probe never guided anything. {' '.join(_bounds(plan))}"
         f"{f'{chr(10) * 2}**{left} adaptations are not done yet.**' if left else ''}"
     )
 
@@ -152,7 +152,7 @@ def _machine() -> str:
         processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    return f"{cores()} cores of {processor}, PyTorch {torch.__version__.partition('+')[0]}"
+    return f"{cores()} core{'s' * (cores() > 1)} of {processor}, PyTorch {torch.__version__.partition('+')[0]}"
 
 
 def _arrow(measure: Measure) -> str:
