@@ -226,7 +226,8 @@ def test_training_delivers_a_generator_file(tmp_path, small):
     assert (generator.resolution, generator.num_ws, generator.latent_shape) == (64, 10, (NUM_FACTORS,))
     latents = generator.sample_latents(0, range(3))
     assert torch.equal(latents, sample_latents(0, range(3)))  # z is the world's z
-    assert torch.equal(generator(latents, noise="none"), generator(latents, noise="const"))
+    images = generator(latents, noise="const")
+    torch.testing.assert_close(generator(latents, noise="none"), images, atol=1e-5, rtol=0)  # no processor rounds more
     torch.testing.assert_close(
         generator.mapping.w_avg, generator.context(torch.randn(20000, 32)).mean(dim=0), atol=0.06, rtol=0
     )
