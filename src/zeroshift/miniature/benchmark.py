@@ -331,7 +331,8 @@ def _people(plan: Plan, cell: Cell, source: Generator, draw: Draw) -> Tensor:
 
     codes = invert(source, render(latents), plan.out / "inversions")
     assert isinstance(draw, Generator)
-    draw.set_sampling(replace(source.sampling, steps=source.sampling.invert_steps))
+    sampling = cell.config(plan.changes).diffusion
+    draw.set_sampling(replace(sampling, steps=sampling.invert_steps))
     return torch.cat([draw.synthesize(part) for part in codes.split(32)])
 
 
