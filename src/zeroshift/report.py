@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -189,6 +189,7 @@ def _of_known_people(config: AdaptConfig, source: Generator, target: Generator, 
 
     latents = sample_latents(_KNOWN_PEOPLE + config.seed, range(num))
     photos = render(latents)
+    target.set_sampling(replace(config.diffusion, steps=config.diffusion.invert_steps))  # fewer would leave halos
     translated = target.synthesize(source.invert(photos.to(source.device))).cpu()
     figures = [
         Figure(config.source, "photos, which the source generator inverts", photos),
