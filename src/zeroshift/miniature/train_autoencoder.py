@@ -41,7 +41,7 @@ def train_autoencoder(
     out: Path = Path("training/autoencoder"),
     *,
     images: Path = Path("training/generator/portraits"),
-    steps: int = 4400,
+    steps: int = 3600,
     batch: int = 16,
     seed: int = 4,
     rate: float = 2e-3,
@@ -59,7 +59,7 @@ def train_autoencoder(
         batch: photos a step.
         seed: of weights, photos and noise. The photos of seed 4 are those of the generator's recipe.
         rate: peak learning rate.
-        precision: arithmetic of the networks; bf16 is twice as fast on some processors and slower on others.
+        precision: arithmetic of the networks; bf16 is up to twice as fast on some processors, slower on others.
         minutes: stop after so many minutes; the same command goes on later.
         threads: processor cores to use.
         weights: where the result goes; the place of the shipped file if not given.

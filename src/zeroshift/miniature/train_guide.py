@@ -53,7 +53,7 @@ def train_guide(
         seed: of first weights, batches and changes to the images.
         start: weights to start from in place of fresh ones, such as the shipped file; gives no supervised warm-up.
         rate: peak learning rate.
-        precision: arithmetic of the networks; bf16 is twice as fast on some processors and slower on others.
+        precision: arithmetic of the networks; bf16 is up to twice as fast on some processors, slower on others.
         minutes: stop after so many minutes; the same command goes on later.
         threads: processor cores to use.
         weights: where the result goes; the place of the shipped file if not given.

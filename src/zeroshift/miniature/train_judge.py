@@ -49,7 +49,7 @@ def train_judge(
         steps: of 120 images and captions; more than before extend a finished training.
         start: weights to start from in place of fresh ones and the probe's, such as the shipped file.
         rate: peak learning rate.
-        precision: arithmetic of the networks; bf16 is twice as fast on some processors and slower on others.
+        precision: arithmetic of the networks; bf16 is up to twice as fast on some processors, slower on others.
         minutes: stop after so many minutes; the same command goes on later.
         threads: processor cores to use.
         weights: where the result goes; the place of the shipped file if not given.

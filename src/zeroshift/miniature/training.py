@@ -4,7 +4,7 @@ A recipe gives its stateful parts (models, optimisers, averages) and an `update(
 all its randomness drawn from (seed, step) as `step_stream` does. Everything else is here: checkpoints, log, screen,
 time limit, and a clean stop on Ctrl-C or SIGTERM. Which arithmetic is faster is a matter of the processor: on an Intel
 Xeon with AVX512-bf16, oneDNN's bfloat16 kernels reached two thirds of the speed of its float32 ones, on an AMD EPYC of
-the Zen 4 family they are twice as fast. So the recipes have a `precision`.
+the Zen 4 family the recipes gain 1.5 to 2 times. So the recipes have a `precision`.
 """
 
 import json
