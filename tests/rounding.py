@@ -1,8 +1,8 @@
 """How closely runs of some steps can be compared on this processor.
 
 Adam's first steps are the signs of gradients, and directions between equal images are 0/0, so rounding noise grows
-within a few steps. On Intel processors the recordings and the naive twins are met to the strict bounds; on others (seen
-on an AMD EPYC of the Zen 4 family) the same tests passed in one run and failed in another; why is not known yet, and this is no cure.
+within a few steps. On Intel processors the recordings and the naive twins are met to the strict bounds. On an AMD EPYC
+(Zen 4) they are not, and some tests passed in one run and failed in another; why is not known yet, and this is no cure.
 """
 
 from pathlib import Path
