@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,15 @@ def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "generator.safetensors"
     save_generator(generator, path)
     return path
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Whole runs in double precision: two ways to the same result then agree on any processor.
+
+    In float32 they may not: Adam's first steps are near to signs, and directions between like images to 0/0, so that
+    rounding, which is not the same everywhere, grows within a few steps.
+    """
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

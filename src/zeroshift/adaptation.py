@@ -13,6 +13,7 @@ from .generators.base import Codes, Generator, Latents
 from .layers import choose_layers, chosen_count, named_layers, train_only
 from .losses import directional, global_similarity, identity
 from .methods.base import Method, Pairs, Setting, check_finite
+from .precision import at_least_float32
 from .randomness import stream
 from .views import augment
 
@@ -166,9 +167,9 @@ class Adaptation:
 
         def loss(codes: Codes) -> Tensor:
             with setting.autocast():
-                images = self.target.synthesize(
-                    codes, noise=settings.noise, noise_seed=noise_seed, samples=samples
-                ).float()
+                images = at_least_float32(
+                    self.target.synthesize(codes, noise=settings.noise, noise_seed=noise_seed, samples=samples)
+                )
                 features = [encoder.encode_image(images) for encoder in setting.encoders]
             terms = [
                 weight * global_similarity(seen, wanted, encoder.logit_scale)
@@ -203,7 +204,7 @@ class Adaptation:
     def _pairs(self, part: "_Part", step: int) -> Pairs:
         """The part's samples with the target's next picture of each."""
         with self._setting.autocast():
-            images = next(part.pictures).float()
+            images = at_least_float32(next(part.pictures))
             features = self._encode(images, part.samples, step)
 
         @torch.no_grad()
@@ -211,7 +212,7 @@ class Adaptation:
             noise, noise_seed = self._setting.config.adapt.noise, self._setting.noise_seed("other", step)
             with self._setting.autocast():
                 seen = generator.synthesize(part.codes, noise=noise, noise_seed=noise_seed, samples=part.samples)
-                return self._encode(seen.float(), part.samples, step)
+                return self._encode(at_least_float32(seen), part.samples, step)
 
         return Pairs(
             step, part.samples, part.contexts, part.source_images, images, part.source_features, features, features_of

@@ -9,6 +9,7 @@ from torch import Tensor
 from .encoder import Encoder
 from .errors import ZeroshiftError
 from .generators.base import Codes, Generator, Latents
+from .precision import at_least_float32
 from .randomness import stream
 
 __all__ = ["Bank"]
@@ -35,7 +36,8 @@ class Bank:
         for rows in torch.arange(len(latents)).split(_AT_ONCE):
             some, classes = latents[rows], None if labels is None else labels[rows]
             codes = generator.codes(some, classes)
-            parts.append((codes, generator.context(some, classes), generator.synthesize(codes).float()))
+            images = at_least_float32(generator.synthesize(codes))
+            parts.append((codes, generator.context(some, classes), images))
         code_parts, contexts, image_parts = zip(*parts, strict=True)
         known, images = None if contexts[0] is None else torch.cat(contexts), torch.cat(image_parts)
         return cls(torch.cat(code_parts), known, images, _features(images, encoders))

@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
 from .errors import ZeroshiftError
+from .precision import at_least_float32
 
 __all__ = ["TEMPLATES", "Encoder", "load_encoder"]
 
@@ -61,7 +62,7 @@ class Encoder(nn.Module):
         resize: str = "antialias",
     ):
         super().__init__()
-        self.model = model.float().requires_grad_(False)
+        self.model = model.to(torch.get_default_dtype()).requires_grad_(False)
         self.eval()
         self._tower = getattr(model, "text", model)
         self._tokenizer = tokenizer
@@ -108,7 +109,7 @@ class Encoder(nn.Module):
             images = center_crop(images, [self.resolution, self.resolution])
         # (x + 1) / 2 and the model's own normalisation in one pass
         mean, std = [2 * value - 1 for value in self.image_mean], [2 * value for value in self.image_std]
-        return self.model.encode_image(normalize(images, mean, std)).float()
+        return at_least_float32(self.model.encode_image(normalize(images, mean, std)))
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -194,13 +195,13 @@ class Encoder(nn.Module):
             return torch.cat([embeddings[:, :first], context.to(embeddings.dtype), embeddings[:, last:]], dim=1)
 
         if self._cuts:
-            return self._encode_causal(ids, place if last > first else lambda embeddings: embeddings).float()
+            return at_least_float32(self._encode_causal(ids, place if last > first else lambda embeddings: embeddings))
         if last == first:
-            return self.model.encode_text(ids).float()
+            return at_least_float32(self.model.encode_text(ids))
         # Any other tower runs as it is, at full length, with a hook that puts the context in its place.
         handle = self._embedding.register_forward_hook(lambda module, inputs, output: place(output))
         try:
-            return self.model.encode_text(ids).float()
+            return at_least_float32(self.model.encode_text(ids))
         finally:
             handle.remove()
 

@@ -7,21 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
+from zeroshift.precision import at_least_float32
 
 __all__ = [
     "EqualLinear",
     "Mapping",
-    "at_least_float32",
     "blur",
     "normalize_second_moment",
     "resampling_filter",
     "upsample",
 ]
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """float32 for a tensor of lower precision; any other one as it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def normalize_second_moment(x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators import lora
 from zeroshift.generators.base import Codes, Generator, Latents
 from zeroshift.generators.noise_schedule import NoiseSchedule
+from zeroshift.precision import at_least_float32
 
 __all__ = ["Diffusion", "mix_predictions", "plain"]
 
@@ -161,8 +162,8 @@ class Diffusion(Generator):
 
     def _output(self, x: Tensor, level: int, condition: Tensor | None) -> Tensor:
         if self.sampling.checkpointing and torch.is_grad_enabled():
-            return checkpoint(self.predict, x, level, condition, use_reentrant=False).float()
-        return self.predict(x, level, condition).float()
+            return at_least_float32(checkpoint(self.predict, x, level, condition, use_reentrant=False))
+        return at_least_float32(self.predict(x, level, condition))
 
     def decode(self, x: Tensor) -> Tensor:
         """Images [N, 3, resolution, resolution] of x without noise."""

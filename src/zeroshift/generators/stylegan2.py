@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import NOISE_MODES, Codes
-from zeroshift.generators.blocks import EqualLinear, Mapping, at_least_float32, blur, resampling_filter, upsample
+from zeroshift.generators.blocks import EqualLinear, Mapping, blur, resampling_filter, upsample
 from zeroshift.generators.style_based import StyleBased
+from zeroshift.precision import at_least_float32
 from zeroshift.randomness import normal
 
 __all__ = ["StyleGAN2"]

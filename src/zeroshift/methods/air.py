@@ -13,6 +13,7 @@ from ..encoder import Encoder
 from ..errors import ZeroshiftError
 from ..generators.base import Generator
 from ..losses import directional, offset, unit
+from ..precision import at_least_float32
 from ..randomness import normal
 from .base import Pairs, Setting
 from .nada import NADA
@@ -153,7 +154,7 @@ class AIR(NADA):
             latents = normal(source.latent_shape, setting.config.seed, "anchors", samples=part).to(source.device)
             codes = source.codes(latents, setting.labels(len(part)), truncation=setting.config.truncation)
             with setting.autocast():
-                images = generator.synthesize(codes).float()
+                images = at_least_float32(generator.synthesize(codes))
                 seen.append([encoder.encode_image(images) for encoder in setting.encoders])
         return [setting.team.gather(torch.cat(features)) for features in zip(*seen, strict=True)]
 

@@ -15,6 +15,7 @@ from ..encoder import Encoder
 from ..errors import ZeroshiftError
 from ..generators.base import Codes, Generator, Latents
 from ..losses import unit
+from ..precision import at_least_float32
 from ..randomness import normal, stream
 from ..team import Team
 
@@ -53,7 +54,8 @@ class Setting:
         if self.bank is not None:
             return self.bank.images[latents]
         noise, noise_seed = self.config.adapt.noise, self.noise_seed(purpose, step)
-        return self.source.synthesize(codes, noise=noise, noise_seed=noise_seed, samples=samples).float()
+        images = self.source.synthesize(codes, noise=noise, noise_seed=noise_seed, samples=samples)
+        return at_least_float32(images)
 
     def source_features(
         self, latents: Latents, codes: Codes, purpose: str, step: int, samples: Sequence[int]

@@ -6,6 +6,7 @@ training. Everything but the pixels follows from (seed, block number), so only p
 out (`domains.KEPT_OUT`) never occur.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ __all__ = ["DOMAINS_PER_BLOCK", "PEOPLE", "Batch", "Blocks"]
 
 PEOPLE = 64
 DOMAINS_PER_BLOCK = 6
-FIRST, STEPS_PER_BLOCK = 60, 4
+FIRST, NEW_BLOCKS = 60, 0.25  # to begin with, and a step
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,13 @@ class Blocks:
                 np.save(file, pixels)
         return np.load(path, mmap_mode="r")
 
-    def available(self, step: int) -> int:
-        """How many blocks a training draws from at a step: it begins with a few, so that it need not wait for all."""
-        return min(self.count, FIRST + step // STEPS_PER_BLOCK)
+    def available(self, step: int, new_blocks: float = NEW_BLOCKS) -> int:
+        """How many blocks a training draws from at a step: it begins with a few, so that it need not wait for all.
+
+        Args:
+            new_blocks: how many more each step; infinite for all from the first.
+        """
+        return self.count if math.isinf(new_blocks) else min(self.count, FIRST + int(step * new_blocks))
 
     def batch(self, generator: torch.Generator, available: int, groups: int, people: int) -> Batch:
         """`groups` random blocks of the first `available`, `people` random people of each, in all domains of the block.

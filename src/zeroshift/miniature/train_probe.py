@@ -1,6 +1,7 @@
 """Trains the probe: `python -m zeroshift.miniature.train_probe --out training/probe`."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = ["train_probe"]
 AUGMENTATION = Augmentation(contrast=0.05, brightness=0.03, blur=0.15, noise=0.3, noise_level=0.06)
 Reader = Callable[[Batch, torch.Generator], torch.Tensor]  # -> [N, NUM_READINGS]
 POSE_NOISE = {"x_position": 0.03, "y_position": 0.03, "scale": 0.03, "yaw": 0.03, "tilt": 0.05}  # half the errors
+NEW_BLOCKS = 0.5  # a step: what counts most for the probe is to see many people
 KERNEL_RATE = 0.5  # Muon's learning rate as a part of AdamW's
 
 
@@ -76,14 +78,21 @@ def train_probe(
         load_weights(probe, start)
     exam = DomainExam.make(seed=seed + 1000, per_domain=8)
 
-    def train(folder: Path, tower: ConvTower | FaceTower, read: Reader, steps: int, minutes: float | None) -> int:
-        """Trains one of the probe's towers, which then holds its average; `read` gives outputs of a batch."""
+    def train(
+        folder: Path, tower: ConvTower | FaceTower, read: Reader, steps: int, minutes: float | None, new_blocks: float
+    ) -> int:
+        """Trains one of the probe's towers, which then holds its average.
+
+        Args:
+            read: gives outputs of a batch.
+            new_blocks: how many more blocks a step draws from than the one before.
+        """
         optimiser = Optimisers([tower], weight_decay=0.02)
         ema = average(tower, 0.995)
 
         def update(step: int) -> dict[str, torch.Tensor]:
             generator = step_stream(seed, "batch", step)
-            batch = source.batch(generator, source.available(step), groups=4, people=8)
+            batch = source.batch(generator, source.available(step, new_blocks), groups=4, people=8)
             loss = factor_loss(read(batch, generator).float(), batch.positions, visibility(batch.domains))
             now = cosine_rate(step, steps, rate, warmup=30)
             optimiser.step(loss, now, KERNEL_RATE * now)
@@ -115,7 +124,7 @@ def train_probe(
             return probe.tower(images)
 
     probe.eval().requires_grad_(False)
-    reached = train(out, probe.tower, whole, steps, minutes)
+    reached = train(out, probe.tower, whole, steps, minutes, NEW_BLOCKS)
     if reached == steps:
         known = _all_outputs(probe.tower, source, out / f"outputs-{steps}.safetensors")
 
@@ -129,7 +138,7 @@ def train_probe(
                 return outputs + probe.face(faces)
 
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - began) / 60)
-        reached += train(out / "face", probe.face, with_face, face_steps, left)
+        reached += train(out / "face", probe.face, with_face, face_steps, left, math.inf)  # all are rendered by now
     save_probe(probe, target)
     return reached
 

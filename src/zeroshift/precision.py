@@ -1,0 +1,15 @@
+"""How precise numbers are kept.
+
+Networks are made in PyTorch's default dtype and everything follows from their weights', so that after
+`torch.set_default_dtype(torch.float64)` a whole run is one in double precision: to tell rounding from the method.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["at_least_float32"]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float32 for a tensor of lower precision; any other one as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
