@@ -22,9 +22,11 @@ from zeroshift.miniature.benchmark import (
     Plan,
     Row,
     cores,
+    finished,
     missing,
     parse_changes,
     parse_row,
+    read_known,
     read_people,
 )
 from zeroshift.miniature.benchmark_bounds import BOUNDS
@@ -146,6 +148,31 @@ def test_only_what_is_missing_or_stale_is_made(tmp_path: Path, monkeypatch: pyte
         missing(first)
 
 
+def test_goes_on_from_the_json_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "_measure", lambda plan, cell: {"psnr": 20.0})
+    first = plan(tmp_path / "first", "nada")
+    (cell,) = missing(first)
+    benchmark._make(first, cell)
+    record = json.loads(cell.path(first.out).read_text())
+    known = tmp_path / "page.json"
+    known.write_text(json.dumps({"cells": [record, {**record, "target": "robot"}]}))
+
+    elsewhere = plan(tmp_path / "second", "nada", known=read_known(known))
+    assert missing(elsewhere) == []
+    assert finished(elsewhere) == [record]
+    picture = tmp_path / "zombie.png"
+    picture.write_bytes(b"of the first")
+    assert benchmark_page._picture(elsewhere, cell.target, tmp_path) == picture
+    assert picture.read_bytes() == b"of the first", "there are no people here to draw"
+
+    for change in ({"judged_by": {"judge": "another"}}, {"made_with": {}}):
+        known.write_text(json.dumps({"cells": [{**record, **change}]}))
+        assert len(missing(plan(tmp_path / "second", "nada", known=read_known(known)))) == 1
+    known.write_text("[]")
+    with pytest.raises(ZeroshiftError, match="JSON of a benchmark"):
+        read_known(known)
+
+
 def test_what_fails_is_told_and_keeps_no_other(tmp_path: Path) -> None:
     broken = plan(tmp_path, 'nada:target_images=["missing.png"]')
     cell, problem = benchmark._make(broken, broken.cells()[0])
@@ -225,7 +252,8 @@ def test_comparison() -> None:
 
 def record(row: str, target: str, seed: int, value: float) -> dict[str, Any]:
     measures = {measure.key: value for measure in MEASURES}
-    head = {"row": row, "target": target, "seed": seed, "processor_seconds": value, "memory": value}
+    took = {"machine": f"machine {seed}", "processor_seconds": value, "memory": value}
+    head = {"row": row, "target": target, "seed": seed, **took}
     return {**head, "measures": measures}
 
 
@@ -249,6 +277,7 @@ def test_the_page_says_what_the_intervals_carry(tmp_path: Path, monkeypatch: pyt
     assert "worse: distance, maps, FD" in text
     assert "- **air** against nada — not decided: domain" in text
     assert "**+0.250** [+0.250, +0.250]" in text
+    assert "Made on machine 0 and on machine 1, by" in text
     assert "25 cells" not in text
     assert "**5 adaptations are not done yet.**" in text
     assert f"zeroshift benchmark --methods nada ipl air --targets {targets[0]}" in text

@@ -35,6 +35,7 @@ def benchmark(
     processes: int | None = None,
     baseline: str | None = None,
     page: Path | None = None,
+    known: Path | None = None,
     pages_only: bool = False,
 ) -> None:
     """Compare methods with each other and with the truth, over targets and seeds, in the miniature world.
@@ -48,6 +49,7 @@ def benchmark(
       zeroshift benchmark --methods ipl ipl:prompts.base_text=none ipl:adapt.views=0 --baseline ipl
       zeroshift benchmark --methods diffusionclip diff-ipl --baseline diffusionclip
       zeroshift benchmark --page docs/benchmark.md
+      zeroshift benchmark --page docs/benchmark.md --known docs/benchmark.json
 
     Args:
         out: Folder of the finished adaptations.
@@ -62,9 +64,22 @@ def benchmark(
         processes: Adaptations at a time; one a processor core if None.
         baseline: The method that the others are compared with, as in --methods; nada, or else the first, if None.
         page: Where the page goes; OUT/benchmark.md if None.
+        known: JSON of a page: what it tells of adaptations with the same settings and weights is not made again.
         pages_only: Adapt nothing, write the page from what is there.
     """
-    from ..miniature.benchmark import ROWS, SOURCES, TARGETS, Plan, Row, cores, missing, parse_changes, parse_row, run
+    from ..miniature.benchmark import (
+        ROWS,
+        SOURCES,
+        TARGETS,
+        Plan,
+        Row,
+        cores,
+        missing,
+        parse_changes,
+        parse_row,
+        read_known,
+        run,
+    )
     from ..miniature.benchmark_page import write_page
 
     usual = SIZES[size]
@@ -85,6 +100,7 @@ def benchmark(
         changes=parse_changes((*usual["set"], *set, *([] if steps is None else [f"adapt.steps={steps}"]))),
         fit_steps=bound_steps,
         processes=cores() if processes is None else processes,
+        known={} if known is None else read_known(known),
     ).validate()
     failed = []
     if not pages_only:

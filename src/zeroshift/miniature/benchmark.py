@@ -2,7 +2,8 @@
 
 A cell is one adaptation. It leaves a sheet of the exam's people (SEED.png) and its measures (SEED.json) in
 OUT/cells/TARGET/ROW; both say what they were made with, so that a second call makes only what is missing or stale. The
-pictures are kept because measuring is cheap: with another judge, nothing is adapted anew.
+pictures are kept because measuring is cheap: with another judge, nothing is adapted anew. The JSON of a page holds the
+measures too, without pictures: a benchmark can go on from it on another machine, as long as nobody measures otherwise.
 """
 
 import functools
@@ -10,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import platform
 import re
 import signal
 import time
@@ -28,16 +30,18 @@ from ..generators.hub import EMBEDDED
 from ..runs import atomic_write, flat
 from .benchmark_bounds import BOUNDS, Draw
 from .domains import SOURCE, parse_domain
-from .encoders import weights_path
+from .encoders import weights_folder
 from .renderer import render, sample_latents
 
 __all__ = [
-    "EXAM_SEED", "ROWS", "SOURCES", "TARGETS", "Cell", "Plan", "Row", "cores", "finished", "missing", "parse_changes",
-    "parse_row", "read_cell", "read_people", "run", "slug",
+    "EXAM_SEED", "ROWS", "SOURCES", "TARGETS", "Cell", "Plan", "Row", "cores", "finished", "machine", "missing",
+    "parse_changes", "parse_row", "read_cell", "read_known", "read_people", "run", "slug",
 ]  # fmt: skip
 
 EXAM_SEED = 1_000_003  # of people whom neither training nor adaptation saw
 _COLUMNS = 16  # of a sheet of people
+
+Key = tuple[str, str, int]  # row, target, seed
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,11 @@ class Cell:
         """Of its measures; its pictures have the suffix .png."""
         return out / "cells" / slug(self.target) / slug(self.row.name) / f"seed{self.seed}.json"
 
+    @property
+    def key(self) -> Key:
+        """What tells it from other cells."""
+        return self.row.name, self.target, self.seed
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -146,6 +155,7 @@ class Plan:
         changes: settings that differ in every row.
         fit_steps: of the upper bound.
         processes: cells at a time.
+        known: records of `read_known`, which count as made if they were made and measured as these would be.
     """
 
     out: Path
@@ -156,6 +166,7 @@ class Plan:
     changes: Mapping[str, Any] = field(default_factory=dict)
     fit_steps: int = 300
     processes: int = 1
+    known: Mapping[Key, Mapping[str, Any]] = field(default_factory=dict)
 
     def validate(self) -> "Plan":
         """This plan, if all of its cells can be made.
@@ -210,7 +221,7 @@ def _fingerprint(name: str) -> str:
     Raises:
         ZeroshiftError: if they are not there.
     """
-    path = weights_path("guide").with_name(name)
+    path = weights_folder() / name
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
     if not files or not path.exists():
         raise ZeroshiftError(f"The miniature world's {name} is not there: {path}. Train it: zeroshift miniature train.")
@@ -221,13 +232,44 @@ def _judges() -> dict[str, str]:
     return {name: _fingerprint(f"{name}.safetensors") for name in ("judge", "probe")}
 
 
-def read_cell(plan: Plan, cell: Cell) -> dict[str, Any] | None:
+def machine() -> str:
+    """The processor and the library that it all runs on."""
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{processor}, PyTorch {torch.__version__.partition('+')[0]}"
+
+
+def read_known(path: Path) -> dict[Key, dict[str, Any]]:
+    """The records in the JSON of a page.
+
+    Raises:
+        ZeroshiftError: if it is missing or no such file.
+    """
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return {(cell["row"], cell["target"], cell["seed"]): cell for cell in cells}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ZeroshiftError(f"{path} cannot be read as the JSON of a benchmark's page ({error}).") from error
+
+
+def read_cell(plan: Plan, cell: Cell) -> Mapping[str, Any] | None:
     """The record of a cell: how it was made, what that took, its "measures"; or None.
 
     None if the cell has not been made with just these settings and weights, or was measured by another judge.
     """
-    found = _record(plan, cell)
-    return found if found and found.get("judged_by") == _judges() else None
+    judges = _judges()
+    for found in (_record(plan, cell), plan.known.get(cell.key)):
+        if found and found.get("judged_by") == judges and _made_as(plan, cell, found):
+            return found
+    return None
+
+
+def _made_as(plan: Plan, cell: Cell, record: Mapping[str, Any]) -> bool:
+    return record.get("made_with") == json.loads(json.dumps(plan.made_with(cell)))
 
 
 def _record(plan: Plan, cell: Cell) -> dict[str, Any] | None:
@@ -238,7 +280,7 @@ def _record(plan: Plan, cell: Cell) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ZeroshiftError(f"{path} is damaged ({error}). Delete it, and run the benchmark again.") from error
-    return found if found.get("made_with") == json.loads(json.dumps(plan.made_with(cell))) else None
+    return found if _made_as(plan, cell, found) else None
 
 
 def read_people(path: Path, count: int) -> Tensor:
@@ -314,7 +356,7 @@ def _adapt(plan: Plan, cell: Cell) -> dict[str, Any]:
     path = cell.path(plan.out)
     save_png(path.with_suffix(".png"), make_grid(images, _COLUMNS, gap=0))
     names = {"row": cell.row.name, "target": cell.target, "seed": cell.seed}
-    return {**names, "made_with": plan.made_with(cell), **took, "memory": memory}
+    return {**names, "made_with": plan.made_with(cell), "machine": machine(), **took, "memory": memory}
 
 
 @torch.inference_mode()
@@ -345,6 +387,6 @@ def _measure(plan: Plan, cell: Cell) -> dict[str, float]:
     return TruthExam.make(parse_domain(cell.target), latents, load_judge(), load_probe()).measure(images)
 
 
-def finished(plan: Plan) -> Sequence[dict[str, Any]]:
+def finished(plan: Plan) -> Sequence[Mapping[str, Any]]:
     """The records of all cells that are done."""
     return [record for cell in plan.cells() if (record := read_cell(plan, cell)) is not None]

@@ -1,7 +1,6 @@
 """The outcome of a benchmark as one page that a person can read to choose a method: Markdown, JSON, pictures."""
 
 import json
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from ..generators import load_generator
 from ..images import labelled_rows, save_png
 from ..runs import atomic_write
-from .benchmark import EXAM_SEED, Cell, Plan, Row, cores, finished, read_cell, read_people, slug
+from .benchmark import EXAM_SEED, Plan, Row, finished, machine, read_cell, read_people, slug
 from .benchmark_bounds import BOUNDS
 from .benchmark_statistics import LEAST_TARGETS, Difference, compare
 from .domains import KEPT_OUT, parse_domain
@@ -99,7 +98,7 @@ def write_page(plan: Plan, page: Path, baseline: str) -> None:
         )
     )
     details = {row: {key: vars(value) for key, value in by.items()} for row, by in compared.items()}
-    data = {"command": command, "machine": _machine(), "baseline": baseline, "compared": details, "cells": records}
+    data = {"command": command, "baseline": baseline, "compared": details, "cells": records}
     for path, content in ((page, text + "\n"), (page.with_suffix(".json"), json.dumps(data, indent=1) + "\n")):
         with atomic_write(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
@@ -123,8 +122,9 @@ def _command(plan: Plan, baseline: str) -> str:
 def _introduction(plan: Plan, records: Records, command: str) -> str:
     left = len(plan.cells()) - len(records)
     changes = ", ".join(f"{name} = {value}" for name, value in plan.changes.items())
+    machines = sorted({record["machine"] for record in records if record["row"] not in BOUNDS}) or [machine()]
     return (
-        f"Made on {_machine()}, {plan.processes} adaptation(s) at a time, by\n\n    {command}\n\n"
+        f"Made on {' and on '.join(machines)}, by\n\n    {command}\n\n"
         f"{len(plan.targets)} targets, seeds {', '.join(map(str, plan.seeds))}, {plan.people} people that no training "
         f"saw (the same for all), the preset of each generator{f' with {changes}' if changes else ''}. What an image "
         f"should show is known from the renderer; judge and probe never guided anything. {' '.join(_bounds(plan))}"
@@ -143,16 +143,6 @@ def _bounds(plan: Plan) -> list[str]:
         "truth": "`truth` is the renderer with another grain.",
     }
     return [meanings[row.name] for row in plan.rows if row.name in BOUNDS]
-
-
-def _machine() -> str:
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{cores()} core{'s' * (cores() > 1)} of {processor}, PyTorch {torch.__version__.partition('+')[0]}"
 
 
 def _arrow(measure: Measure) -> str:
@@ -230,14 +220,22 @@ def _mean_and_spread(measure: Measure, values: Sequence[float]) -> str:
 
 
 def _picture(plan: Plan, target: str, folder: Path) -> Path:
-    """The same people by the source generator, in truth, and by every row at the first seed."""
+    """The same people by the source generator, in truth, and by every row at the first seed.
+
+    A picture that is there stays where cells are known by their measures alone.
+    """
+    path = folder / f"{slug(target)}.png"
+    cells = [cell for cell in plan.cells() if cell.target == target and cell.seed == plan.seeds[0]]
+    done = [cell for cell in cells if read_cell(plan, cell) is not None]
+    drawn = [cell for cell in done if cell.path(plan.out).with_suffix(".png").exists()]
+    if path.exists() and len(drawn) < len(done):
+        return path
     latents = sample_latents(EXAM_SEED, range(_PICTURED))
     rows = {"photo": render(latents)} if all(row.generator != "miniature" for row in _adapted(plan)) else {}
     with torch.inference_mode():
         rows = rows or {"source": load_generator("miniature")(latents)}
     rows["truth"] = render(latents, parse_domain(target))
-    for row in plan.rows:
-        cell = Cell(row, target, plan.seeds[0])
-        if row.name not in rows and read_cell(plan, cell) is not None:
-            rows[row.name] = read_people(cell.path(plan.out).with_suffix(".png"), _PICTURED)
-    return save_png(folder / f"{slug(target)}.png", labelled_rows(rows))
+    for cell in drawn:
+        if cell.row.name not in rows:
+            rows[cell.row.name] = read_people(cell.path(plan.out).with_suffix(".png"), _PICTURED)
+    return save_png(path, labelled_rows(rows))

@@ -29,7 +29,7 @@ from .factors import FACTORS
 __all__ = [
     "GUIDE_CONFIG", "JUDGE_CONFIG", "NUM_READINGS", "PROBE_CONFIG", "ConvTower", "Judge", "Probe", "build_guide",
     "encode_tokens", "load_judge", "load_probe", "load_weights", "readings", "save_encoder", "save_probe", "tokenize",
-    "weights_path",
+    "weights_folder", "weights_path",
 ]  # fmt: skip
 
 CONTEXT_LENGTH = 64  # the longest captions have about 55 tokens
@@ -196,7 +196,12 @@ def encode_tokens(model: CLIP | Judge, tokens: torch.Tensor) -> torch.Tensor:
 
 def weights_path(name: str) -> Path:
     """Where the shipped file of "guide", "judge" or "probe" lies."""
-    with as_file(files("zeroshift.miniature") / "weights" / f"{name}.safetensors") as path:
+    return weights_folder() / f"{name}.safetensors"
+
+
+def weights_folder() -> Path:
+    """Where all shipped files lie."""
+    with as_file(files("zeroshift.miniature") / "weights") as path:
         return path
 
 
