@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zeroshift.adaptation import Adaptation
+from zeroshift.allocator import keep_freed_memory
 from zeroshift.config import AdaptConfig, AdaptStage, PromptStage
 from zeroshift.encoder import Encoder
 from zeroshift.generators import Generator, StyleGAN2
@@ -233,6 +234,8 @@ def start(name: str, case: Case, stage: Stage, arguments: Arguments) -> None:
     """Makes a program in a process of its own."""
     global _program
     torch.set_num_threads(arguments.threads)
+    if name == "zeroshift":
+        keep_freed_memory()  # as `adapt` does
     _program = make_program(name, case, stage, arguments)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from .allocator import keep_freed_memory
 from .errors import ZeroshiftError
 from .runs import disk_errors
 
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         console.print(f"[red]There is no command {name!r}.[/]{hint} The commands are: {', '.join(COMMANDS)}.")
         return 2
+    keep_freed_memory()
     return _guarded(lambda: importlib.import_module(f".commands.{name}", __package__).main(arguments[1:]), console)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .adaptation import Adaptation
+from .allocator import keep_freed_memory
 from .bank import Bank
 from .config import AdaptConfig
 from .encoder import Encoder, load_encoder
@@ -77,6 +78,7 @@ def adapt(
         KeyboardInterrupt: on Ctrl-C, after a checkpoint at the end of the step; on a second one at once.
     """
     config.validate()
+    keep_freed_memory()
     team = Team(config.device)
     source = load_generator(config.generator, team.device) if generator is None else generator.to(team.device)
     class_labels(source, config.class_index, 1)
