@@ -326,16 +326,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
-    """The numbers of a preset, and of the method named in `fields`, with a target and any other fields.
+    """The numbers of a preset, and of the method (IPL, if `fields` names none), with a target and any other fields.
 
     Raises:
         ZeroshiftError: if there is no such preset or method.
     """
     require(name in PRESETS, f"There is no preset {name!r}. The presets are: {', '.join(PRESETS)}.")
     config = AdaptConfig(target=target, **PRESETS[name])
-    if "method" in fields:
-        method = _method(fields["method"])
-        config = changed(config, {"options": method.Options(), **method.presets.get(name, {})})
+    method = _method(fields.get("method", config.method))
+    config = changed(config, {"options": method.Options(), **method.presets.get(name, {})})
     return dataclasses.replace(config, **fields)
 
 
