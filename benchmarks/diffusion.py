@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zeroshift.adaptation import Adaptation
+from zeroshift.allocator import keep_freed_memory
 from zeroshift.config import AdaptConfig, Sampling, preset
 from zeroshift.encoder import Encoder
 from zeroshift.generators.diffusion import Diffusion
@@ -123,6 +124,7 @@ def memory(device: torch.device) -> float:
 def measure(form: Form, arguments: Arguments) -> dict[str, float]:
     """Seconds a step (median), peak memory in GiB, and the loss of the first step."""
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as `adapt` does
     setting, adaptation = make_adaptation(form, arguments)
     device = setting.team.device
     held = memory(device) if device.type == "cpu" else 0.0
@@ -140,6 +142,7 @@ def measure(form: Form, arguments: Arguments) -> dict[str, float]:
 def round_trip(arguments: Arguments) -> dict[str, float]:
     """PSNR in dB of an image of the source that is inverted and made again, and seconds of both ways."""
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     device = Team(arguments.device).device
     source = make_source(arguments, device)
     source.set_sampling(Sampling(noise_steps=1, steps=arguments.steps, clip=False))
