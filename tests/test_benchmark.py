@@ -1,6 +1,7 @@
 """The benchmark: its cells, what a second call makes, its statistics, its page."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,10 @@ def test_every_row_can_be_configured(tmp_path: Path) -> None:
     for row in ROWS:
         config = Cell(row, "zombie", 3).config({"adapt.steps": 7})
         assert (config.seed, config.adapt.steps, config.method) == (3, 7, row.changes["method"])
+    every = plan(tmp_path, *(row.name for row in ROWS))
+    made = [every.made_with(cell)["settings"] for cell in every.cells()]
+    assert all(a != b for a, b in itertools.combinations(made, 2))
+    assert made[[row.name for row in ROWS].index("air")]["options.samples"] == 200, "a method's own settings count, too"
 
 
 def test_a_row_with_changes() -> None:

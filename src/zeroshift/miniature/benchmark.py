@@ -204,8 +204,8 @@ class Plan:
         facts: dict[str, Any] = {"people": self.people, "generator": _fingerprint(EMBEDDED[cell.row.generator][1])}
         if cell.row.name in BOUNDS:
             return {**facts, **({"steps": self.fit_steps, "seed": cell.seed} if cell.row.name == "fitted" else {})}
-        plain = flat(AdaptConfig(target=""))
-        settings = {name: value for name, value in flat(cell.config(self.changes)).items() if value != plain[name]}
+        plain, given = flat(AdaptConfig(target="")), flat(cell.config(self.changes))
+        settings = {name: value for name, value in given.items() if name not in plain or value != plain[name]}
         return {**facts, "guide": _fingerprint("guide.safetensors"), "settings": settings}
 
 
