@@ -161,7 +161,7 @@ def test_a_self_contained_file(tiny_encoder: Path) -> None:
 
 def test_unknown_words_are_warned_of(tiny_encoder: Path) -> None:
     encoder = load_encoder(str(tiny_encoder))
-    with pytest.warns(UserWarning, match="never seen 'skech' of 'skech of a zombie'.*it knows: .*sketch"):
+    with pytest.warns(UserWarning, match="never seen the word 'skech', so the result may mean little.*alike: .*sketch"):
         encoder.warn_unknown("skech of a zombie")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

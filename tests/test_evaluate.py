@@ -229,6 +229,7 @@ def test_results_are_appended(run: RunFolder, tiny_encoder: Path) -> None:
         "measure": "diversity", "value": record["value"], "spread": None, "better": "higher",
         "protocol": "diversity_all_pairs", "network": f"open_clip:{tiny_encoder}", "samples": 12, "references": 0,
         "reference": "", "seed": 0, "truncation": 0.7, "time": record["time"],
+        "steps": run.config.adapt.steps,
     }  # fmt: skip
     assert 0 < record["value"] < 2
     kept = read_results(run)

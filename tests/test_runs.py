@@ -10,12 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from zeroshift.config import AdaptConfig, AdaptStage
 from zeroshift.errors import ZeroshiftError
 from zeroshift.runs import RunFolder, atomic_write
 
 CONFIG = AdaptConfig(target="zombie")
+
+
+def deliver(run: RunFolder) -> None:
+    metadata = {"zeroshift": json.dumps({"steps": str(run.config.adapt.steps)})}
+    save_file({"w": torch.zeros(1)}, run.generator_path, metadata=metadata)
 
 
 def files(folder: Path) -> list[str]:
@@ -100,13 +106,27 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_more_steps_extend_a_run_and_fewer_are_refused(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
-    run.generator_path.write_bytes(b"delivered")
+    deliver(run)
     assert run.finished
     longer = replace(CONFIG, adapt=AdaptStage(steps=CONFIG.adapt.steps + 1))
-    assert not RunFolder.open(tmp_path, longer).finished
+    with pytest.raises(ZeroshiftError, match="no checkpoint any more"):
+        RunFolder.open(tmp_path, longer)
+    run.save_checkpoint({})
+    extended = RunFolder.open(tmp_path, longer)
+    assert not extended.finished
+    assert RunFolder.read(tmp_path).finished, "what is needed may still turn out to be missing"
+    extended.begin()
     assert RunFolder.read(tmp_path).config == longer
+    assert not RunFolder.read(tmp_path).finished
+    extended.require_generator()
+    assert extended.delivered_steps == CONFIG.adapt.steps, "the old one, until there is a new one"
+    deliver(extended)
+    assert extended.finished
     with pytest.raises(ZeroshiftError, match=r"adapt\.steps"):
         RunFolder.open(tmp_path, CONFIG)
+    run.generator_path.write_bytes(b"half")
+    with pytest.raises(ZeroshiftError, match="damaged"):
+        _ = extended.finished
 
 
 def test_foreign_folders_and_files_are_refused_and_left_alone(tmp_path: Path) -> None:

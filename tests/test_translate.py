@@ -118,6 +118,16 @@ def test_a_folder_of_images(runs: list[Path], photo: Path) -> None:
     assert {path.name for path in (runs[0] / "translated").iterdir()} == {"a.png", "b.png"}
 
 
+def test_images_of_one_name_stay_apart(runs: list[Path], photo: Path, tmp_path: Path) -> None:
+    folder = photo.parent / "album"
+    for name in ("a.png", "a.jpg", "deep/a.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(photo).save(folder / name)
+    assert translate(runs[0], folder, "--out", tmp_path / "out") == 0
+    made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")}
+    assert made == {"a.png.png", "a.jpg.png", "deep/a.png"}
+
+
 def test_export(runs: list[Path], tmp_path: Path) -> None:
     assert main(["export", str(runs[0]), "--format", "diffusers", "--out", str(tmp_path / "model")]) == 0
     ours, theirs = (DDIMPipeline.from_pretrained(path).unet for path in (runs[0] / "pipeline", tmp_path / "model"))
@@ -138,13 +148,13 @@ def gan_run(tiny_generator: Path, tiny_encoder: Path, tmp_path_factory: pytest.T
     ("words", "message"),
     [
         ("{run}", "Name one or more run folders"),
-        ("{run} nowhere.png", "cannot be read"),
+        ("{run} nowhere.png", "There is no image nowhere.png"),
         ("{run} {run}/config.json", "cannot be read"),
         ("{photo} {photo}", "not a run folder"),
         ("{run} {photo} --mix 0.5,0.5", "2 shares"),
         ("{run} {photo} --steps 0", "--steps is 0"),
         ("{run} {gan} {photo}", "different generators"),
-        ("{gan} {photo}", "predicts no noise"),
+        ("{gan} {photo}", "a diffusion model only"),
     ],
 )
 def test_wrong_use_is_told(

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 
 from .allocator import keep_freed_memory
 from .errors import ZeroshiftError
@@ -26,11 +27,12 @@ COMMANDS = {
     "benchmark": "Compare methods with each other and with the truth, in the miniature world.",
     "miniature": "The embedded world: pictures, figures, recipes of its models.",
 }
+RESUMABLE = ("adapt", "benchmark", "miniature")  # where what is done is kept
 EXAMPLES = (
     ("the embedded miniature world, no download", "zeroshift adapt --target zombie"),
     ("more pictures of that run", "zeroshift generate runs/miniature-zombie-ipl --num 64"),
     ("how good it is, in numbers", "zeroshift evaluate runs/miniature-zombie-ipl"),
-    ("a published checkpoint", "zeroshift adapt --generator stylegan2-ffhq.pkl --target sketch"),
+    ("a published checkpoint", "zeroshift adapt --generator ffhq --target sketch"),
 )
 
 
@@ -50,13 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        console.print(f"[red]There is no command {name!r}.[/]{hint} The commands are: {', '.join(COMMANDS)}.")
+        console.print(
+            f"[red]There is no command {escape(repr(name))}.[/]{hint} The commands are: {', '.join(COMMANDS)}."
+        )
         return 2
     keep_freed_memory()
-    return _guarded(lambda: importlib.import_module(f".commands.{name}", __package__).main(arguments[1:]), console)
+    command = importlib.import_module(f".commands.{name}", __package__)
+    return _guarded(name, lambda: command.main(arguments[1:]), console)
 
 
-def _guarded(command: Callable[[], None], console: Console) -> int:
+def _guarded(name: str, command: Callable[[], None], console: Console) -> int:
     """Runs a command; what the user can mend or has asked for becomes a sentence and an exit code, not a traceback."""
     try:
         with warnings.catch_warnings(), disk_errors("a file"):
@@ -64,16 +69,18 @@ def _guarded(command: Callable[[], None], console: Console) -> int:
             warnings.showwarning = lambda message, category, *_: _show_warning(message, category, console)
             command()
     except ZeroshiftError as error:
-        console.print("[bold red]Error:[/]", str(error), markup=True, soft_wrap=True)
+        console.print("[bold red]Error:[/]", escape(str(error)), soft_wrap=True)
         return 1
     except KeyboardInterrupt:
-        console.print("[yellow]Stopped.[/] Run the same command again to resume.")
+        hint = " Run the same command again to resume." if name in RESUMABLE else ""
+        console.print(f"[yellow]Stopped.[/]{hint}")
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        console.print("[bold red]Error:[/]", f"{error.strerror or error}: {error.filename or 'a file'}", soft_wrap=True)
+        sentence = f"{error.strerror or error}: {error.filename or 'a file'}"
+        console.print("[bold red]Error:[/]", escape(sentence), soft_wrap=True)
         return 1
     except SystemExit as stop:  # tyro, after --help or wrong usage
         return stop.code if isinstance(stop.code, int) else 0
@@ -83,7 +90,7 @@ def _guarded(command: Callable[[], None], console: Console) -> int:
 def _show_warning(message: Warning | str, category: type[Warning], console: Console) -> None:
     """Warnings that are meant for the user are shown; those that libraries exchange with programmers are not."""
     if issubclass(category, UserWarning):
-        console.print("[yellow]Warning:[/]", str(message), soft_wrap=True)
+        console.print("[yellow]Warning:[/]", escape(str(message)), soft_wrap=True)
 
 
 def _print_help() -> None:

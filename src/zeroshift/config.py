@@ -134,7 +134,7 @@ class AdaptConfig:
     encoder_weights: tuple[float, ...] = ()
     """A weight for each encoder; empty: 1 each."""
     method: str = "ipl"
-    """How an image gets its text direction: "ipl" or "nada"."""
+    """How an image gets its text direction: ipl, nada, air, svl or domain-vector (docs/methods.md)."""
     target_images: tuple[str, ...] = ()
     """Example images of the new domain; NADA takes its direction from them instead of the labels."""
     images: str = ""
@@ -238,7 +238,8 @@ class AdaptConfig:
             require(value >= least, f"{name} is {value}; it must be at least {least}.")
         require(
             not (self.images and self.latents),
-            "Real images and a number of latents are both given. A run starts from the one or the other.",
+            "Real images and a number of latents are both given, and a run starts from the one or the other: "
+            "set latents to 0 (--latents 0) for the images.",
         )
         for name, value in (
             ("prompts.lr", prompts.lr),

@@ -152,10 +152,9 @@ class Encoder(nn.Module):
         ]
         if unknown:
             near = difflib.get_close_matches(label.lower(), self.known_labels, n=3, cutoff=0)
-            hint = f" The nearest labels it knows: {', '.join(near)}." if near else ""
-            warnings.warn(
-                f"The encoder has never seen {', '.join(map(repr, unknown))} of {label!r}.{hint}", stacklevel=2
-            )
+            hint = f" The labels it knows that are spelt most alike: {', '.join(near)}." if near else ""
+            told = f"the word {unknown[0]!r}" if len(unknown) == 1 else f"the words {', '.join(map(repr, unknown))}"
+            warnings.warn(f"The encoder has never seen {told}, so the result may mean little.{hint}", stacklevel=2)
 
     def _tokenize(self, text: str) -> Tensor:
         ids = self._tokenizer([text], context_length=self.context_length + _ROOM)[0]

@@ -51,6 +51,7 @@ class Result:
     seed: int
     truncation: float
     time: str  # when it was measured, UTC
+    steps: int = 0  # of the adaptation until then
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def evaluate(
     Raises:
         ZeroshiftError: an unfinished run, an unknown measure or network, one that cannot be had, missing references.
     """
-    run.require_finished()
+    run.require_generator()
     config = run.config
     if num is not None and num < LEAST:
         raise ZeroshiftError(f"{num} samples are too few to measure anything. Take {LEAST} or more.")
@@ -193,6 +194,7 @@ def evaluate(
             seed=seed,
             truncation=truncation,
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            steps=run.delivered_steps or 0,
         )
         append_record(run.path / f"metrics-{result.measure}.jsonl", asdict(result))
         results.append(result)
@@ -235,11 +237,17 @@ def _look_at_samples(
 
 
 def read_results(run: RunFolder) -> list[Result]:
-    """The last result of each measurement that has been made of a run, in the order of `MEASURES`."""
+    """The last result of each measurement of a run's generator, in the order of `MEASURES`.
+
+    Those of a generator that the run has left behind, by going on for more steps, do not count.
+    """
+    delivered = run.delivered_steps
     last: dict[tuple[Any, ...], Result] = {}
     for measure in MEASURES:
         for record in read_records(run.path / f"metrics-{measure}.jsonl"):
             result = Result(**record)
+            if result.steps not in (0, delivered):
+                continue
             last[measure, result.network, result.reference, result.samples, result.seed, result.truncation] = result
     return list(last.values())
 

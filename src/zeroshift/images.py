@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from .errors import ZeroshiftError
 from .runs import atomic_write
@@ -25,14 +23,19 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def read_image(path: str | Path) -> torch.Tensor:
-    """An image file as [3, H, W] in [-1, 1].
+    """An image file as [3, H, W] in [-1, 1], the right way up (cameras write how they were held beside the picture).
 
     Raises:
         ZeroshiftError: if the file is no image that can be read.
     """
     try:
-        with Image.open(path) as image:
-            pixels = pil_to_tensor(image.convert("RGB"))
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16 bits; Pillow would cut them off at 255
+                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except FileNotFoundError as error:
+        raise ZeroshiftError(f"There is no image {path}. Check the path.") from error
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ZeroshiftError(f"The image {path} cannot be read ({error}). Give PNG or JPEG files.") from error
     return pixels / 127.5 - 1
@@ -54,6 +57,9 @@ def find_images(folder: str | Path) -> list[Path]:
 
 def square(image: torch.Tensor, resolution: int) -> torch.Tensor:
     """The middle of an image [3, H, W] as [3, resolution, resolution], resampled without aliasing."""
+    from torchvision.transforms.v2 import InterpolationMode  # takes seconds to import
+    from torchvision.transforms.v2.functional import center_crop, resize
+
     side = min(image.shape[-2:])
     image = resize(center_crop(image, [side, side]), [resolution] * 2, InterpolationMode.BICUBIC, antialias=True)
     return image.clamp(-1, 1)
@@ -149,7 +155,13 @@ def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
             if writer is None:
                 size = (even.shape[1], even.shape[0])
                 writer = imageio_ffmpeg.write_frames(
-                    str(path), size, fps=fps, codec="libx264", macro_block_size=2, output_params=["-crf", "16"]
+                    str(path),
+                    size,
+                    fps=fps,
+                    codec="libx264",
+                    macro_block_size=2,
+                    output_params=["-crf", "16"],
+                    ffmpeg_log_level="quiet",
                 )
                 writer.send(None)
             writer.send(even.tobytes())

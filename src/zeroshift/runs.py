@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from .errors import ZeroshiftError
 
@@ -33,6 +35,7 @@ os.umask(_UMASK := os.umask(0))  # to read it is to set it
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _MISPLACED = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+_IN_WORDS = re.compile(r"os error (\d+)")  # so safetensors reports what the system told it
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
@@ -50,9 +53,9 @@ def disk_errors(path: str | Path) -> Iterator[None]:
     except ZeroshiftError:
         raise
     except Exception as error:
-        cause = _os_error(error)
-        code = cause.errno if cause else None
-        if code in _FULL or "No space left on device" in str(error):  # safetensors reports it in words only
+        cause, words = _os_error(error), _IN_WORDS.search(str(error))
+        code = cause.errno if cause else int(words[1]) if words else None
+        if code in _FULL:
             raise ZeroshiftError(
                 f"The disk is full: {path} could not be written. Free some space, then try again."
             ) from error
@@ -82,6 +85,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()  # a right that is missing is told here, not in the words of whoever writes
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
@@ -126,7 +130,7 @@ class RunFolder:
     path/events/STAGE/          the same for TensorBoard
     path/previews/              pictures on the way
     path/checkpoints/last.pt    where training stands
-    path/generator.safetensors  the adapted generator; written last, so a run that has it is finished
+    path/generator.safetensors  the adapted generator, written last; of fewer steps while a finished run is extended
     path/pairs.png, report.html what came out, to look at
     path/metrics-MEASURE.jsonl  what `zeroshift evaluate` measured, one line a time
     """
@@ -141,7 +145,7 @@ class RunFolder:
     def open(cls, path: str | Path, config: "AdaptConfig") -> "RunFolder":
         """A new run in a new or empty folder, or the run that is there, to be resumed.
 
-        More `adapt.steps` than before extend a run; no other setting may differ.
+        More `adapt.steps` than before extend a run, from `begin` on; no other setting may differ.
 
         Raises:
             ZeroshiftError: if the folder holds something else or a run with other settings, is in use or cannot be
@@ -151,17 +155,29 @@ class RunFolder:
         there = cls.read(path).config if run._config_path.exists() else None
         if there is not None:
             _check_same(run.path, there, config)
+            if there != config and run.generator_path.exists() and not run.checkpoint_path.exists():
+                raise ZeroshiftError(
+                    f"The run in {path} has no checkpoint any more from which it could be extended. "
+                    "Give another folder (--out)."
+                )
         elif run.path.exists():
             _check_empty(run.path)
         with disk_errors(run.path):
             run._made_folder = not run.path.exists()
             run.path.mkdir(parents=True, exist_ok=True)
         with run.alone():
-            if there != config:
-                run.generator_path.unlink(missing_ok=True)  # an extended run is not finished any more
-                with atomic_write(run._config_path) as temporary:
-                    temporary.write_text(config.to_json(), encoding="utf-8")
+            if there is None:
+                run.begin()
         return run
+
+    def begin(self) -> None:
+        """Says in the folder what the settings are: all that training needs is there.
+
+        A finished run keeps its generator and its settings until then, and the generator until there is a new one.
+        """
+        if not self._config_path.exists() or self.read(self.path).config != self.config:
+            with atomic_write(self._config_path) as temporary:
+                temporary.write_text(self.config.to_json(), encoding="utf-8")
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -231,13 +247,25 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def delivered_steps(self) -> int | None:
+        """How many steps of adaptation the delivered generator has seen; None if there is none yet."""
+        if not self.generator_path.exists():
+            return None
+        try:
+            with safe_open(self.generator_path, framework="numpy") as file:
+                told = json.loads((file.metadata() or {}).get("zeroshift", "{}"))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ZeroshiftError(f"The generator {self.generator_path} is damaged ({error}).") from error
+        return int(told.get("steps", self.config.adapt.steps))
+
+    @property
     def finished(self) -> bool:
         """Whether the adapted generator has been delivered under just these settings."""
-        return self.generator_path.exists() and self.read(self.path).config == self.config
+        return self.delivered_steps == self.config.adapt.steps and self.read(self.path).config == self.config
 
-    def require_finished(self) -> None:
-        """Raises ZeroshiftError unless the adapted generator has been delivered."""
-        if not self.finished:
+    def require_generator(self) -> None:
+        """Raises ZeroshiftError unless an adapted generator has been delivered."""
+        if not self.generator_path.exists():
             raise ZeroshiftError(
                 f"The run in {self.path} is not finished: repeat its `zeroshift adapt` command to resume it."
             )

@@ -46,7 +46,7 @@ def load_source_and_target(
     Raises:
         ZeroshiftError: if the run is not finished, a file of it cannot be read, or its generator takes no steps.
     """
-    run.require_finished()
+    run.require_generator()
     device = Team(run.config.device).device
     source, target = (load_generator(name, device=device) for name in (run.config.generator, run.generator_path))
     sampling = sampling or run.config.diffusion

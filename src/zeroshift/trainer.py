@@ -105,11 +105,14 @@ def adapt(
     with run.alone() if run is not None and team.leads else contextlib.nullcontext():
         training = _Training(setting, stages, run if team.leads else None, progress)
         training.resume(run)
+        if run is not None and team.leads:
+            run.begin()
         with _interrupts_at_step_ends() as stop_if_asked:
             training.train(adaptation, stop_if_asked)
         delivered = adaptation.target_ema.merged()
         if run is not None and team.leads:
             described = {"source": config.source, "target": config.target, "method": config.method}
+            described["steps"] = str(config.adapt.steps)
             adaptation.target_ema.deliver(run.path)
             method.save(run.path, delivered)
             save_generator(delivered, run.generator_path, described)

@@ -1,6 +1,7 @@
 """One module a command, each with `main(arguments)`. Heavy imports stay inside the functions."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,7 +9,7 @@ from typing import Any, TypeVar
 from ..errors import ZeroshiftError
 from ..runs import RunFolder
 
-__all__ = ["call", "default_output", "parse_numbers", "require_positive", "tracked"]
+__all__ = ["call", "default_output", "parse_numbers", "require_positive", "require_seed", "tracked"]
 
 T = TypeVar("T")
 
@@ -22,11 +23,12 @@ def call(function: Callable[..., Any], name: str, arguments: Sequence[str], **op
 
 
 def tracked(items: Iterable[T], total: int, what: str) -> Iterable[T]:
-    """`items` with a progress bar on stderr, which disappears when it is full."""
+    """`items` with a progress bar on stderr, if that is a terminal; it disappears when it is full."""
     from rich.console import Console
     from rich.progress import track
 
-    return track(items, what, total=total, transient=True, console=Console(stderr=True))
+    console = Console(stderr=True)
+    return track(items, what, total=total, transient=True, console=console, disable=not console.is_terminal)
 
 
 def parse_numbers(text: str, what: str) -> list[float]:
@@ -36,16 +38,25 @@ def parse_numbers(text: str, what: str) -> list[float]:
         ZeroshiftError: naming `what`, if they are none.
     """
     try:
-        return [float(part) for part in text.split(",")]
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ZeroshiftError(f"{what} must be numbers with commas between, such as 0,0.5,1, not {text!r}.") from None
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise ZeroshiftError(f"{what} must be numbers with commas between, such as 0,0.5,1, not {text!r}.")
+    return numbers
 
 
 def require_positive(**values: float) -> None:
     """Raises ZeroshiftError for the first value that is not above zero."""
     for name, value in values.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise ZeroshiftError(f"--{name.replace('_', '-')} is {value}; it must be above zero.")
+
+
+def require_seed(seed: int) -> None:
+    """Raises ZeroshiftError for a seed below zero."""
+    if seed < 0:
+        raise ZeroshiftError(f"--seed is {seed}; it must be at least 0.")
 
 
 def default_output(run: RunFolder, name: str, given: Path | None) -> Path:

@@ -1,6 +1,7 @@
 """`zeroshift adapt`: the main job."""
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..config import PRESETS, AdaptConfig, preset
+from ..errors import ZeroshiftError
 from ..methods import METHODS
 from ..runs import RunFolder, flat
 from . import call
@@ -38,15 +40,35 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
         ZeroshiftError: if there is no such preset or method.
     """
     chosen = {} if method is None else {"method": method}
-    if generator == "miniature":
+    if generator == "miniature":  # nothing has to be imported to know that
         return preset(preset_name or "miniature", target="", **chosen)
     from ..generators.checkpoints import architecture_of
 
-    embedded = generator.startswith("miniature-")
+    miniature = _miniature(generator)
+    if miniature == "miniature":
+        return preset(preset_name or "miniature", target="", generator=generator, **chosen)
     diffuses = (architecture_of(generator) or "").startswith("diffusion")
-    name = preset_name or ("miniature-diffusion" if embedded else "diffusion" if diffuses else "published")
-    encoder = "miniature" if embedded else ENCODERS.get(name, ENCODERS["published"])
+    name = preset_name or ("miniature-diffusion" if miniature else "diffusion" if diffuses else "published")
+    encoder = "miniature" if miniature else ENCODERS.get(name, ENCODERS["published"])
     return preset(name, target="", generator=generator, encoders=(encoder,), **chosen)
+
+
+def _miniature(generator: str) -> str | None:
+    """The embedded generator that this one is or, as a file that we wrote, was adapted from."""
+    from ..generators.checkpoints import generator_metadata
+    from ..generators.hub import EMBEDDED, resolve
+
+    if generator in EMBEDDED:
+        return generator
+    if not generator.endswith(".safetensors"):
+        return None
+    with contextlib.suppress(ZeroshiftError):
+        built = generator_metadata(generator)
+        for name, (architecture, file) in EMBEDDED.items():
+            if architecture == built["architecture"] and file.endswith(".safetensors"):
+                config = generator_metadata(resolve(name))["config"]
+                return name if config == built["config"] else None
+    return None
 
 
 def default_folder(config: AdaptConfig) -> Path:
@@ -114,7 +136,7 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # never complains: that is left to tyro
-    for option in ("--generator", "--preset", "--method"):
+    for option in ("--generator", "--preset", "--method", "--images"):
         peek.add_argument(option, nargs="?")
     seen, _ = peek.parse_known_args(list(arguments))
     base = default_config(
@@ -122,7 +144,8 @@ def main(arguments: Sequence[str]) -> None:
         seen.preset if seen.preset in PRESETS else None,
         seen.method if seen.method in METHODS else None,
     )
-    defaults = replace(base, target=tyro.MISSING)
+    # a run of real images has no latents; whoever asks for both is told
+    defaults = replace(base, target=tyro.MISSING, latents=0 if seen.images else base.latents)
 
     def adapt(
         config: Annotated[AdaptConfig, tyro.conf.arg(name="")] = defaults,

@@ -72,7 +72,7 @@ def evaluate(
         require_positive(truncation=truncation)
     folders = [RunFolder.read(run) for run in runs]
     for folder in folders:
-        folder.require_finished()
+        folder.require_generator()
     real = None if reference is None else References.from_folder(reference)
     console = Console(highlight=False)
     measured = []

@@ -36,7 +36,7 @@ def export(
     from ..generators import export_generator, load_generator
 
     folder = RunFolder.read(run)
-    folder.require_finished()
+    folder.require_generator()
     out = folder.path / NAMES[format] if out is None else out
     export_generator(load_generator(str(folder.generator_path)), out, format=format)
     print(out)

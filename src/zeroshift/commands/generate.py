@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from ..runs import RunFolder
-from . import call, default_output, require_positive, tracked
+from . import call, default_output, require_positive, require_seed, tracked
 
 __all__ = ["generate", "main"]
 
@@ -39,22 +39,27 @@ def generate(
         steps: Of a diffusion model, from t0 to the image; as in the run if None.
         batch_size: Samples at a time; changes no picture.
         columns: Pairs in a row of the grid.
-        out: Folder to write to; RUN/samples-seed-SEED if None.
+        out: Folder to write to; RUN/samples-seed-SEED if None (with what was asked for besides in its name).
     """
     import torch
 
     from .. import sampling
     from ..images import make_grid, save_png, to_uint8
 
-    require_positive(num=num, batch_size=batch_size, columns=columns, steps=1 if steps is None else steps)
     folder = RunFolder.read(run)
     config = folder.config
-    out = default_output(folder, f"samples-seed-{seed}", out)
+    psi = config.truncation if truncation is None else truncation
+    require_positive(
+        num=num, batch_size=batch_size, columns=columns, truncation=psi, steps=1 if steps is None else steps
+    )
+    require_seed(seed)
+    told = "".join(f"-{name}-{value}" for name, value in (("truncation", truncation), ("steps", steps)) if value)
+    out = default_output(folder, f"samples-seed-{seed}{told}", out)
     batches = sampling.generate(
         sampling.load_source_and_target(folder, steps=steps),
         num,
         seed=seed,
-        truncation=config.truncation if truncation is None else truncation,
+        truncation=psi,
         class_index=config.class_index,
         batch_size=batch_size,
     )

@@ -51,7 +51,10 @@ def interpolate(
     from .. import sampling
     from ..images import save_film
 
-    require_positive(seconds=seconds, fps=fps, batch_size=batch_size, steps=1 if steps is None else steps)
+    require_positive(
+        seconds=seconds, fps=fps, batch_size=batch_size, steps=1 if steps is None else steps,
+        truncation=1.0 if truncation is None else truncation,
+    )  # fmt: skip
     if not runs:
         raise ZeroshiftError("Name at least one run folder, such as: zeroshift interpolate runs/disney --seeds 1,2,3")
     folders = [RunFolder.read(run) for run in runs]

@@ -1,5 +1,7 @@
 """`zeroshift translate`: real images in the domain of a run."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +26,8 @@ def translate(
 ) -> None:
     """Bring a real image into the domain of one or more runs of a diffusion model: RUN... IMAGE.
 
-    The source model inverts the image, the adapted one decodes it. Writes IMAGE.png: the image, what became of it.
+    The source model inverts the image, the adapted one decodes it. Writes IMAGE.png: the image, what became
+    of it. Folders in a folder stay as they are.
 
     Examples:
       zeroshift translate runs/zombie me.jpg
@@ -42,7 +45,7 @@ def translate(
     import torch
 
     from .. import inversion, sampling
-    from ..images import find_images, make_grid, read_image, save_png, square
+    from ..images import make_grid, read_image, save_png, square
 
     if len(paths) < 2:
         raise ZeroshiftError("Name one or more run folders and then an image: zeroshift translate runs/zombie me.jpg")
@@ -52,8 +55,11 @@ def translate(
     shares = [1 / len(folders)] * len(folders) if mix is None else parse_numbers(mix, "--mix")
     if len(shares) != len(folders):
         raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(folders)} runs: give one share per run.")
-    files = find_images(paths[-1]) if paths[-1].is_dir() else [paths[-1]]
-    read_image(files[0])  # a wrong path is told before models load
+    if not math.isfinite(strength):
+        raise ZeroshiftError(f"--strength is {strength}; it must be a number.")
+    files = _targets(paths[-1])
+    for file in files:  # what cannot be read is told before models load
+        read_image(file)
     how = replace(folders[0].config.diffusion, steps=steps, invert_steps=invert_steps)
     loaded = [sampling.load_source_and_target(folder, how) for folder in folders]
     translator = inversion.Translator(
@@ -63,8 +69,25 @@ def translate(
     for file in tracked(files, len(files), "Translating"):
         image = square(read_image(file), translator.source.resolution)[None]
         pair = torch.cat([image, translator(image)])
-        save_png(out / f"{file.stem}.png", make_grid(pair, columns=2))
-    print(out / f"{files[0].stem}.png" if len(files) == 1 else f"{len(files)} pictures: {out}")
+        save_png(out / files[file], make_grid(pair, columns=2))
+    print(out / next(iter(files.values())) if len(files) == 1 else f"{len(files)} pictures: {out}")
+
+
+def _targets(path: Path) -> dict[Path, Path]:
+    """The images at a path, each with the name of what becomes of it, as deep in folders as the image is.
+
+    The name ends in .png in place of what it ended in; in addition to it where two images would get the same name.
+    """
+    from ..images import find_images
+
+    if not path.is_dir():
+        return {path: Path(f"{path.stem}.png")}
+    files = {file: file.relative_to(path) for file in find_images(path)}
+    counts = Counter(name.with_suffix("") for name in files.values())
+    return {
+        file: Path(f"{name}.png") if counts[name.with_suffix("")] > 1 else name.with_suffix(".png")
+        for file, name in files.items()
+    }
 
 
 def main(arguments: Sequence[str]) -> None:

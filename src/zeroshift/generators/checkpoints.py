@@ -119,6 +119,9 @@ def _read(path: Path) -> Generator:
         raise ZeroshiftError(f"{path} cannot be read: {error.strerror}.") from error
     if not head:
         raise ZeroshiftError(f"{path} is empty.")
+    # First, as the length that it begins with may begin like any other kind of file.
+    if head[5:9] == b"\0\0\0{":
+        return _read_safetensors(path)
     if head.startswith(b"PK\x03\x04") or head == _TORCH_LEGACY:
         from zeroshift.generators import diffae_checkpoint
 
@@ -127,8 +130,6 @@ def _read(path: Path) -> Generator:
         from zeroshift.generators import nvidia
 
         return nvidia.load_pkl(path)
-    if head[8:9] == b"{":
-        return _read_safetensors(path)
     raise ZeroshiftError(
         f"{path} is no generator file: expected safetensors, a .pt of rosinality's StyleGAN2 or an NVIDIA .pkl."
     )

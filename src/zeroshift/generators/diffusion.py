@@ -222,7 +222,10 @@ def mix_predictions(source: Generator, targets: Sequence[Generator], shares: Seq
         ZeroshiftError: if the generators are no diffusion models, or not of one architecture and size.
     """
     if not isinstance(source, Diffusion):
-        raise ZeroshiftError(f"A {source.architecture} generator predicts no noise that could be mixed.")
+        raise ZeroshiftError(
+            "Real images can be brought into the domain of a diffusion model only, and this is a "
+            f"{source.architecture} generator."
+        )
     alike = [one for one in targets if isinstance(one, Diffusion) and one.architecture == source.architecture]
     if len(alike) < len(targets) or any(one.config != source.config for one in alike):
         raise ZeroshiftError("Only diffusion models of one architecture, size and sampling can be mixed.")

@@ -220,7 +220,8 @@ def check_finite(losses: Mapping[str, float], stage: str, step: int) -> None:
     """Raises ZeroshiftError if a loss is not a finite number, before it can spoil the weights."""
     for name, value in losses.items():
         if not math.isfinite(value):
+            what = "loss" if name == "loss" else f"{name} loss"
             raise ZeroshiftError(
-                f"The {name} loss became {value} at step {step + 1} of stage '{stage}'. The step changed nothing; "
-                "start again with a lower learning rate, or with precision float32."
+                f"The {what} became {value} at step {step + 1} of stage '{stage}'. The step changed nothing; "
+                "start again in another folder (--out) with a lower learning rate, or with precision float32."
             )
