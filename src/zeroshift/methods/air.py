@@ -96,7 +96,8 @@ class AIR(NADA):
     Options = AIROptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {"adapt.layers": ("all",)},
-        "miniature": {"adapt.layers": ("all",), "options": AIROptions(prompt_steps=100, samples=200)},
+        # By all layers the small generator falls on one picture within these steps.
+        "miniature": {"adapt.lr": 0.008, "options": AIROptions(prompt_steps=100, samples=200)},
     }
 
     def __init__(self, setting: Setting):

@@ -139,7 +139,7 @@ class DomainVector(NADA):
         "published": {
             "adapt.batch": 4, "adapt.lr": 0.1, "adapt.betas": (0.9, 0.999), "adapt.ema": 0.0, "adapt.layers": ("all",),
         },
-        "miniature": {"adapt.lr": 0.02, "adapt.layers": ("all",)},
+        "miniature": {"adapt.lr": 0.1, "adapt.layers": ("all",)},
     }  # fmt: skip
 
     def __init__(self, setting: Setting):
