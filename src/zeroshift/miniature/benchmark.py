@@ -61,7 +61,6 @@ ROWS: tuple[Row, ...] = (
     Row("air", {"method": "air"}),
     Row("svl", {"method": "svl"}),
     Row("domain-vector", {"method": "domain-vector"}),
-    Row("ipl-vector", {"method": "ipl-vector"}),
     Row("diffusionclip", {"method": "nada"}, "miniature-diffusion"),
     Row("diff-ipl", {"method": "ipl"}, "miniature-diffusion"),
     Row("diffusionclip-autoencoder", {"method": "nada"}, "miniature-autoencoder"),
