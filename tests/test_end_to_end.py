@@ -1,9 +1,11 @@
 """`zeroshift adapt` from the command line to the report, with tiny random models."""
 
+import dataclasses
 import json
 import os
 import pickle
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from zeroshift.cli import main
-from zeroshift.generators import load_generator
+from zeroshift.commands.adapt import default_config
+from zeroshift.generators import load_generator, save_generator
 from zeroshift.runs import RunFolder
 
 SMALL = shlex.split(
@@ -265,6 +268,65 @@ def test_bad_input(
     assert captured.out == ""
     assert not (tmp_path / "touched").exists(), "nothing in a file is executed"
     assert not (tmp_path / "run").exists(), "nothing half-made stays"
+
+
+def test_a_run_that_cannot_be_extended_stays_as_it_was(
+    models: list[str], whole: Path, tmp_path: Path, tiny_generator: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator, run = tmp_path / "generator.safetensors", tmp_path / "run"
+    shutil.copy(tiny_generator, generator)
+    words = [str(generator) if word == str(tiny_generator) else word for word in models]
+    assert adapt(words, run) == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    generator.unlink()
+    assert adapt(words, run, "--steps", "9") == 1
+    assert "There is no generator file" in " ".join(capsys.readouterr().err.split())
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    shutil.copy(tiny_generator, generator)
+    assert adapt(words, run, "--steps", "9") == 0
+    assert RunFolder.read(run).delivered_steps == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("generate {run} --truncation nan", "--truncation is nan"),
+        ("generate {run} --truncation -2", "it must be above zero"),
+        ("generate {run} --seed -1", "--seed is -1"),
+        ("interpolate {run} --strength 0,nan", "--strength must be numbers"),
+        ("generate [/nowhere]", "[/nowhere] is not a run folder"),
+        ("export {run} --out /proc/zeroshift/x.safetensors", "/proc/zeroshift"),
+        ("interpolate {run} --seeds 1 --fps 2 --seconds 0.5 --out /proc/zeroshift/x.mp4", "/proc/zeroshift"),
+    ],
+)
+def test_what_makes_no_sense_of_a_run(
+    whole: Path, arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(whole.rglob("*"))
+    assert main(arguments.format(run=whole).split()) == 1
+    captured = capsys.readouterr()
+    assert sentence in " ".join(captured.err.split())
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert sorted(whole.rglob("*")) == before
+
+
+def test_files_of_the_miniature_generator_are_known(tmp_path: Path) -> None:
+    """So that a run goes on from another run's result with the same guide, and nothing is downloaded."""
+    path = tmp_path / "mine.safetensors"
+    save_generator(load_generator("miniature"), path)
+    expected = dataclasses.replace(default_config("miniature"), generator=str(path))
+    assert default_config(str(path)) == expected
+
+
+def test_safetensors_of_any_header_length(tiny_generator: Path, tmp_path: Path) -> None:
+    """The length stands at the beginning of the file, and its first byte may be that of a pickle (0x80)."""
+    generator, path, first = load_generator(tiny_generator), tmp_path / "generator.safetensors", set()
+    for more in range(0, 256, 8):
+        save_generator(generator, path, {"note": "x" * more})
+        first.add(path.read_bytes()[0])
+        assert load_generator(path).config == generator.config
+    assert 0x80 in first
 
 
 def test_folders_that_cannot_be_written(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
