@@ -182,7 +182,7 @@ def test_what_fails_is_told_and_keeps_no_other(tmp_path: Path) -> None:
     broken = plan(tmp_path, 'nada:target_images=["missing.png"]')
     cell, problem = benchmark._make(broken, broken.cells()[0])
     assert problem is not None
-    assert "missing.png cannot be read" in problem
+    assert "There is no image missing.png" in problem
     assert not cell.path(tmp_path).exists()
 
 
@@ -284,7 +284,7 @@ def test_the_page_says_what_the_intervals_carry(tmp_path: Path, monkeypatch: pyt
     assert "**+0.250** [+0.250, +0.250]" in text
     assert "Made on machine 0 and on machine 1, by" in text
     assert "25 cells" not in text
-    assert "**5 adaptations are not done yet.**" in text
+    assert "**Not done yet: 5 of 30 adaptations.**" in text
     assert f"zeroshift benchmark --methods nada ipl air --targets {targets[0]}" in text
     for target in targets:
         assert (tmp_path / "docs" / "page" / f"{target.replace(' ', '-')}.png").exists()

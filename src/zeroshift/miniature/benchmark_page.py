@@ -128,7 +128,7 @@ def _introduction(plan: Plan, records: Records, command: str) -> str:
         f"{len(plan.targets)} targets, seeds {', '.join(map(str, plan.seeds))}, {plan.people} people that no training "
         f"saw (the same for all), the preset of each generator{f' with {changes}' if changes else ''}. What an image "
         f"should show is known from the renderer; judge and probe never guided anything. {' '.join(_bounds(plan))}"
-        f"{f'{chr(10) * 2}**{left} adaptations are not done yet.**' if left else ''}"
+        f"{f'{chr(10) * 2}**Not done yet: {left} of {len(plan.cells())} adaptations.**' if left else ''}"
     )
 
 
