@@ -10,6 +10,7 @@ beyond what it held before the steps. All forms start from the same weights and 
 """
 
 import dataclasses
+import functools
 import json
 import platform
 import resource
@@ -131,7 +132,7 @@ def measure(form: Form, arguments: Arguments) -> dict[str, float]:
     clock = Clock(device, "wall")
     seconds, losses = [], []
     for step in range(1 if arguments.quick else arguments.repeats):
-        record, parts = clock.time(lambda step=step: adaptation.step(step))
+        record, parts = clock.time(functools.partial(adaptation.step, step))
         seconds.append(parts[WHOLE])
         losses.append(record["loss"])
     timed = seconds[1:] or seconds
