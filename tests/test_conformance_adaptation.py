@@ -232,10 +232,16 @@ def test_layers_chosen(case: Case) -> None:
 
 
 def test_images(case: Case) -> None:
-    for step, update in enumerate(case.adapt_updates):
-        for kind, images in (("source", update.source_images), ("target", update.target_images)):
-            recorded = case.arrays[f"adapt_stage/{kind}_image/{step}"]
-            close(images, recorded, IMAGES[step] if kind == "target" else 1e-5, np.abs(recorded).max())
+    def apart(kind: str, step: int) -> float:
+        ours = getattr(case.adapt_updates[step], f"{kind}_images")
+        recorded = case.arrays[f"adapt_stage/{kind}_image/{step}"]
+        assert ours.shape == recorded.shape
+        return float((ours - torch.from_numpy(recorded)).abs().max() / np.abs(recorded).max())
+
+    alike = apart("target", 1) < 3e-5  # kernels round here as they did there, so the rest must be near, too
+    for step, most in enumerate(IMAGES):
+        assert apart("source", step) < 1e-5
+        assert apart("target", step) < (min(most, 1e-4) if alike else most), step
 
 
 def test_adapt_prompt_features(case: Case) -> None:
