@@ -24,7 +24,9 @@ CASES = Path(__file__).parent / "conformance"
 # How near to the recorded adapt stage a run can be known to come, step by step. Adam's first steps are near to signs of
 # gradients, so rounding grows from step to step. Our float32 runs end within 6e-4 of our own in float64 (images, of
 # their scale), but the recorded one is 1.2e-4, 7e-4 and 1.2e-3 from that at steps 1 to 3: its own rounding. On Intel
-# processors our kernels round as the recorded ones did, and we come within 1e-4; elsewhere we stay with float64.
+# processors our kernels round as the recorded ones did, and we come within 1e-4; elsewhere we stay with float64. So
+# where the images of step 1 are within ALIKE, all that was asked before rounding was known to matter is asked.
+ALIKE = 5e-5
 IMAGES = (1e-5, 3e-4, 1.5e-3, 2.5e-3)  # largest difference, of the largest value
 LOSSES = (1e-5, 1e-4, 1e-4, 3e-4)
 
@@ -178,6 +180,18 @@ class Case:
     def latents(self, name: str, step: int) -> torch.Tensor:
         return torch.from_numpy(self.arrays[f"{name}/{step}"])
 
+    def apart(self, kind: str, step: int) -> float:
+        """Largest difference of our images from the recorded ones, of their largest value."""
+        ours = getattr(self.adapt_updates[step], f"{kind}_images")
+        recorded = self.arrays[f"adapt_stage/{kind}_image/{step}"]
+        assert ours.shape == recorded.shape
+        return float((ours - torch.from_numpy(recorded)).abs().max() / np.abs(recorded).max())
+
+    @property
+    def alike(self) -> bool:
+        """Whether kernels round here as they did where the run was recorded."""
+        return self.apart("target", 1) < ALIKE
+
 
 @pytest.fixture(
     scope="module", params=sorted(path.stem for path in CASES.glob("*.npz") if path.stem.startswith(("ipl", "nada")))
@@ -216,7 +230,8 @@ def test_final_mapper(case: Case) -> None:
 def test_adapt_losses_and_directions(case: Case) -> None:
     for step, update in enumerate(case.adapt_updates):
         close(update.text_directions[0], case.arrays[f"adapt_stage/text_direction/{step}"], 1e-4)
-        assert update.losses["loss"] == pytest.approx(case.arrays["loss/adapt_stage"][step], abs=LOSSES[step])
+        within = min(LOSSES[step], 1e-4) if case.alike else LOSSES[step]
+        assert update.losses["loss"] == pytest.approx(case.arrays["loss/adapt_stage"][step], abs=within)
 
 
 def test_layers_chosen(case: Case) -> None:
@@ -232,16 +247,9 @@ def test_layers_chosen(case: Case) -> None:
 
 
 def test_images(case: Case) -> None:
-    def apart(kind: str, step: int) -> float:
-        ours = getattr(case.adapt_updates[step], f"{kind}_images")
-        recorded = case.arrays[f"adapt_stage/{kind}_image/{step}"]
-        assert ours.shape == recorded.shape
-        return float((ours - torch.from_numpy(recorded)).abs().max() / np.abs(recorded).max())
-
-    alike = apart("target", 1) < 3e-5  # kernels round here as they did there, so the rest must be near, too
     for step, most in enumerate(IMAGES):
-        assert apart("source", step) < 1e-5
-        assert apart("target", step) < (min(most, 1e-4) if alike else most), step
+        assert case.apart("source", step) < 1e-5
+        assert case.apart("target", step) < (min(most, 1e-4) if case.alike else most), step
 
 
 def test_adapt_prompt_features(case: Case) -> None:
@@ -261,8 +269,7 @@ def test_moved_average(case: Case) -> None:
     for name, (size, product) in case.meta["ema_moved_stats"].items():
         difference = moved[name] - source[name]
         _, our_size, our_product = statistics(difference)
-        if difference.numel() == 1:  # a noise strength went up and down, what is left is small
-            assert our_size == pytest.approx(size, rel=2e-2), name
-            continue
-        assert our_size == pytest.approx(size, rel=5e-4), name
-        assert our_product == pytest.approx(product, abs=6e-3 * size * difference.numel() ** 0.5), name
+        single = difference.numel() == 1  # a noise strength went up and down, what is left is small
+        sizes, products = (1e-3, 1e-3) if case.alike else (2e-2, 2e-2) if single else (5e-4, 6e-3)
+        assert our_size == pytest.approx(size, rel=sizes if single else 5e-4), name
+        assert our_product == pytest.approx(product, rel=1e-3, abs=products * size * difference.numel() ** 0.5), name
