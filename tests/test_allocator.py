@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from zeroshift.allocator import CHOSEN_BY_USER
+
 # Page faults of a few large tensors in a row, with the allocator as it is or told to keep what is freed.
 FAULTS = """
 import resource, sys, torch
@@ -30,7 +32,7 @@ def run(*arguments: str, **environment: str) -> tuple[str, int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_large_tensors_reuse_memory() -> None:
-    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"):
+    for name in CHOSEN_BY_USER:
         if os.environ.get(name):
             pytest.skip(f"{name} is set")
     _, without = run("as it is")
