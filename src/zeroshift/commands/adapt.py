@@ -40,13 +40,11 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
         ZeroshiftError: if there is no such preset or method.
     """
     chosen = {} if method is None else {"method": method}
-    if generator == "miniature":  # nothing has to be imported to know that
-        return preset(preset_name or "miniature", target="", **chosen)
-    from ..generators.checkpoints import architecture_of
-
     miniature = _miniature(generator)
     if miniature == "miniature":
         return preset(preset_name or "miniature", target="", generator=generator, **chosen)
+    from ..generators.checkpoints import architecture_of
+
     diffuses = (architecture_of(generator) or "").startswith("diffusion")
     name = preset_name or ("miniature-diffusion" if miniature else "diffusion" if diffuses else "published")
     encoder = "miniature" if miniature else ENCODERS.get(name, ENCODERS["published"])
@@ -55,6 +53,8 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
 
 def _miniature(generator: str) -> str | None:
     """The embedded generator that this one is or, as a file that we wrote, was adapted from."""
+    if generator == "miniature":  # nothing heavy has to be imported to know that
+        return generator
     from ..generators.checkpoints import generator_metadata
     from ..generators.hub import EMBEDDED, resolve
 

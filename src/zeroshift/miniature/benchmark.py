@@ -261,9 +261,8 @@ def read_cell(plan: Plan, cell: Cell) -> Mapping[str, Any] | None:
 
     None if the cell has not been made with just these settings and weights, or was measured by another judge.
     """
-    judges = _judges()
     for found in (_record(plan, cell), plan.known.get(cell.key)):
-        if found and found.get("judged_by") == judges and _made_as(plan, cell, found):
+        if found and found.get("judged_by") == _judges() and _made_as(plan, cell, found):
             return found
     return None
 
@@ -273,14 +272,14 @@ def _made_as(plan: Plan, cell: Cell, record: Mapping[str, Any]) -> bool:
 
 
 def _record(plan: Plan, cell: Cell) -> dict[str, Any] | None:
+    """What lies in the folder of a cell, however it was made."""
     path = cell.path(plan.out)
     if not path.exists() or not path.with_suffix(".png").exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ZeroshiftError(f"{path} is damaged ({error}). Delete it, and run the benchmark again.") from error
-    return found if _made_as(plan, cell, found) else None
 
 
 def read_people(path: Path, count: int) -> Tensor:
@@ -320,7 +319,7 @@ def _make(plan: Plan, cell: Cell) -> tuple[Cell, str | None]:
     torch.set_num_threads(max(1, cores() // plan.processes))
     try:
         record = _record(plan, cell)
-        if record is None:
+        if record is None or not _made_as(plan, cell, record):
             record = _adapt(plan, cell)
             _write(plan, cell, record)
         _write(plan, cell, {**record, "judged_by": _judges(), "measures": _measure(plan, cell)})
