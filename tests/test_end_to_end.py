@@ -293,6 +293,7 @@ def test_a_run_that_cannot_be_extended_stays_as_it_was(
         ("generate {run} --truncation nan", "--truncation is nan"),
         ("generate {run} --truncation -2", "it must be above zero"),
         ("generate {run} --seed -1", "--seed is -1"),
+        ("evaluate {run} --seed -1", "--seed is -1"),
         ("interpolate {run} --strength 0,nan", "--strength must be numbers"),
         ("generate [/nowhere]", "[/nowhere] is not a run folder"),
         ("export {run} --out /proc/zeroshift/x.safetensors", "/proc/zeroshift"),

@@ -35,7 +35,7 @@ def make_run(generator: Path, folder: Path, scale: float = 1.2, **fields: object
     with torch.no_grad():
         for parameter in target.synthesis.parameters():
             parameter.mul_(scale)
-    save_generator(target, run.generator_path)
+    save_generator(target, run.generator_path, {"steps": str(run.config.adapt.steps)})
     return run
 
 

@@ -248,7 +248,7 @@ class RunFolder:
 
     @property
     def delivered_steps(self) -> int | None:
-        """How many steps of adaptation the delivered generator has seen; None if there is none yet."""
+        """How many steps of adaptation the delivered generator has seen, 0 if it does not say; None: there is none."""
         if not self.generator_path.exists():
             return None
         try:
@@ -256,7 +256,7 @@ class RunFolder:
                 told = json.loads((file.metadata() or {}).get("zeroshift", "{}"))
         except (SafetensorError, OSError, ValueError) as error:
             raise ZeroshiftError(f"The generator {self.generator_path} is damaged ({error}).") from error
-        return int(told.get("steps", self.config.adapt.steps))
+        return int(told.get("steps", 0))
 
     @property
     def finished(self) -> bool:

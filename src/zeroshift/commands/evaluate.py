@@ -8,7 +8,7 @@ import tyro
 
 from ..errors import ZeroshiftError
 from ..runs import RunFolder, atomic_write
-from . import call, require_positive, tracked
+from . import call, require_positive, require_seed, tracked
 from .adapt import command_line
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def evaluate(
         raise ZeroshiftError("Name at least one run folder, such as: zeroshift evaluate runs/disney")
     if truncation is not None:
         require_positive(truncation=truncation)
+    require_seed(seed)
     folders = [RunFolder.read(run) for run in runs]
     for folder in folders:
         folder.require_generator()
