@@ -1,9 +1,9 @@
 """A pytest plugin that has MKL, inside PyTorch, take the kernels that it takes on Intel processors.
 
-On AMD processors MKL takes others, which round otherwise. The recorded adaptation runs were made with Intel's, and Adam's
-first steps make much of rounding: only with the same kernels can one see whether the arithmetic is the same. MKL keeps
-what it found out about the processor in a variable; it is set here before anything is computed. For tests alone: it is
-no part of MKL's interface.
+On AMD processors MKL takes others, which round otherwise. The recorded adaptation runs were made with Intel's, and
+Adam's first steps make much of rounding: only with the same kernels can one see whether the arithmetic is the same. MKL
+keeps what it found out about the processor in a variable; it is set here before anything is computed. For tests alone:
+it is no part of MKL's interface.
 """
 
 import ctypes

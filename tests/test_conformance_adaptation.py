@@ -27,8 +27,8 @@ CASES = Path(__file__).parent / "conformance"
 
 # How near to the recorded adapt stage a run can be known to come, step by step. Adam's first steps are near to signs of
 # gradients, so rounding grows from step to step. Our float32 runs end within 6e-4 of our own in float64 (images, of
-# their scale), but the recorded one is 1.2e-4, 7e-4 and 1.2e-3 from that at steps 1 to 3: its own rounding, by the kernels
-# that MKL takes on Intel processors. With the same kernels we come within 2e-5, so there D's bounds are asked: 1e-4, and
+# their scale), but the recorded one is 1.2e-4, 7e-4 and 1.2e-3 from that at steps 1 to 3: its own rounding, by the
+# kernels that MKL takes on Intel processors. With the same kernels we come within 2e-5, so there 1e-4 is asked, and
 # 1e-3 of statistics. `test_with_the_kernels_of_the_recording` has MKL take them on other processors too.
 STRICT = "ZEROSHIFT_STRICT_CONFORMANCE" in os.environ
 ALIKE = 5e-5  # images of step 1 no farther apart than this tell that kernels are those of the recording

@@ -91,6 +91,16 @@ def test_moments_equal_their_naive_twins() -> None:
     same(second_moment(images, texts), (outer[0] - outer[1]).square().sum(), images, texts)
 
 
+def test_the_first_step_does_not_stop_the_others() -> None:
+    """Where all images are still those of the source, the gradient is no larger than that of ordinary directions."""
+    texts, none = unit(randn(3, 6, seed=1)), torch.zeros(5, 6, dtype=torch.float64, requires_grad=True)
+    some = randn(5, 6)
+    first = first_moment(none, texts)
+    assert first == 1
+    (gradient,), (usual,) = torch.autograd.grad(first, none), torch.autograd.grad(first_moment(some, texts), some)
+    assert 0 < gradient.norm() < 10 * usual.norm()
+
+
 def test_relation_equals_its_naive_twin() -> None:
     source, target = randn(2, 4, 6), randn(2, 4, 6, seed=1)
     total = torch.zeros((), dtype=torch.float64)
@@ -202,8 +212,8 @@ def test_what_makes_no_sense_is_told(tiny_generator: Path, encoder: Encoder) -> 
 
 
 def test_presets() -> None:
-    for name in ("published", "miniature"):
+    for name, layers in (("published", "all"), ("miniature", "adaptive")):
         config = preset(name, "zombie", method="svl").validate()
-        assert config.adapt.layers == ("all",)
+        assert config.adapt.layers == (layers,)
         assert config.adapt.directional_weight == 0
         assert AdaptConfig.from_json(config.to_json()) == config

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..config import MethodOptions
 from ..errors import ZeroshiftError
 from ..generators.base import Generator
-from ..losses import offset, unit
+from ..losses import SAME, offset, unit
 from ..randomness import normal
 from .base import Method, Pairs, Setting, require_whole_batches
 
@@ -85,8 +85,14 @@ def learn_variations(text: Tensor, start: Tensor, steps: int, lr: float, orthogo
 
 
 def first_moment(images: Tensor, texts: Tensor) -> Tensor:
-    """1 - cos of the means of image directions [N, E] and text directions [K, E]."""
-    return 1 - F.cosine_similarity(images.mean(dim=0), texts.mean(dim=0), dim=0)
+    """1 - cos of the means of image directions [N, E] and text directions [K, E].
+
+    At the first step, where G_t = G_s, all image directions are zero. Their mean is then taken to be of length one: by
+    its own, the gradient would be so large that Adam's second moment allowed no further step (see `losses.offset`).
+    """
+    mean = images.mean(dim=0)
+    length = mean.norm()
+    return 1 - mean @ unit(texts.mean(dim=0)) / torch.where(length < SAME, 1.0, length)
 
 
 def second_moment(images: Tensor, texts: Tensor) -> Tensor:
@@ -124,8 +130,9 @@ class SVL(Method):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The moments take the place of the directional loss, consolidation that of the layer choice.
         "published": {"adapt.batch": 4, "adapt.layers": ("all",), "adapt.directional_weight": 0.0},
+        # By all layers the small generator loses the people, consolidation or not.
         "miniature": {
-            "adapt.layers": ("all",), "adapt.directional_weight": 0.0, "options": SVLOptions(variation_steps=500),
+            "adapt.directional_weight": 0.0, "options": SVLOptions(variation_steps=500, relation_weight=0.1),
         },
     }  # fmt: skip
 
