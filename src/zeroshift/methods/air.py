@@ -97,7 +97,7 @@ class AIR(NADA):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {"adapt.layers": ("all",)},
         # By all layers the small generator falls on one picture within these steps.
-        "miniature": {"adapt.lr": 0.008, "options": AIROptions(prompt_steps=100, samples=200)},
+        "miniature": {"adapt.steps": 160, "adapt.lr": 0.008, "options": AIROptions(prompt_steps=100, samples=200)},
     }
 
     def __init__(self, setting: Setting):
