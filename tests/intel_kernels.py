@@ -23,7 +23,7 @@ SYMBOL = np.dtype(
 
 def library() -> Path:
     """PyTorch's library for the processor, which contains MKL."""
-    return Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    return Path(torch.__file__).resolve().parent / "lib" / "libtorch_cpu.so"  # as /proc tells it
 
 
 def address(path: Path, symbol: bytes) -> int | None:
