@@ -98,7 +98,7 @@ def test_two_processes_come_to_the_result_of_one(
         assert losses == pytest.approx(together["losses"].tolist(), abs=1e-7), method
         for name, value in alone.generator.state_dict().items():
             moved = value - alone.source.state_dict()[name]
-            assert (together[name] - value).norm() <= 1e-4 * moved.norm() + 1e-12, (method, name)
+            assert (together[name] - value).norm() <= 1e-6 * moved.norm() + 1e-12, (method, name)
 
 
 def test_from_the_command_line(tiny_generator: Path, tiny_encoder: Path, tmp_path: Path) -> None:
