@@ -41,9 +41,11 @@ def address(path: Path, symbol: bytes) -> int | None:
                 continue
             _, _, _, _, names, names_length, *_ = sections[link]
             found = data.find(b"\0" + symbol + b"\0", names, names + names_length)
+            if found < 0:
+                continue
             symbols = np.frombuffer(data[offset : offset + length], SYMBOL)
             (rows,) = np.nonzero(symbols["name"] == found + 1 - names)
-            if found >= 0 and len(rows):
+            if len(rows):
                 return int(symbols["value"][rows[0]])
     return None
 
