@@ -10,15 +10,17 @@ import functools
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import platform
 import re
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -42,6 +44,7 @@ EXAM_SEED = 1_000_003  # of people whom neither training nor adaptation saw
 _COLUMNS = 16  # of a sheet of people
 
 Key = tuple[str, str, int]  # row, target, seed
+Make = Callable[["Plan", "Cell"], str | None]
 
 
 @dataclass(frozen=True)
@@ -237,8 +240,10 @@ def machine() -> str:
     processor = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
+        facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        processor = facts["model name"]  # a virtual one may tell its maker alone, in every generation of processors
+        processor += f" (family {facts['cpu family']}, model {facts['model']})"
+    except (OSError, KeyError):
         pass
     return f"{processor}, PyTorch {torch.__version__.partition('+')[0]}"
 
@@ -299,22 +304,42 @@ def missing(plan: Plan) -> list[Cell]:
     return [cell for cell in plan.cells() if read_cell(plan, cell) is None]
 
 
-def run(plan: Plan, cells: Sequence[Cell]) -> Iterator[tuple[Cell, str | None]]:
+def run(plan: Plan, cells: Sequence[Cell], make: Make | None = None) -> Iterator[tuple[Cell, str | None]]:
     """Makes cells and yields each when it is done, with what went wrong, or None.
 
-    Every cell has a process of its own, so that its peak memory is its own.
+    Every cell has a process of its own, so that its peak memory is its own and it fails alone, even if it is killed.
+
+    Args:
+        make: what makes a cell (here for tests); says what went wrong, or None.
     """
-    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     context.set_forkserver_preload(["zeroshift.trainer", f"{__package__}.truth"])  # imported once, not by every cell
-    with context.Pool(plan.processes, _ignore_interrupts, maxtasksperchild=1) as pool:
-        yield from pool.imap_unordered(functools.partial(_make, plan), cells)
+    waiting = list(reversed(cells))
+    running: dict[int, tuple[Cell, Any, Connection]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < plan.processes:
+                here, there = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(there, make or _make, plan, waiting[-1]), daemon=True)
+                process.start()
+                there.close()
+                running[process.sentinel] = (waiting.pop(), process, here)
+            for ended in cast(list[int], multiprocessing.connection.wait(list(running))):
+                cell, process, here = running.pop(ended)
+                process.join()
+                told = here.poll() and process.exitcode == 0
+                yield cell, here.recv() if told else f"its process ended with {process.exitcode}, out of memory?"
+    finally:
+        for _, process, _ in running.values():
+            process.terminate()
 
 
-def _ignore_interrupts() -> None:
+def _work(told: Connection, make: Make, plan: Plan, cell: Cell) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of us; the first process ends the others
+    told.send(make(plan, cell))
 
 
-def _make(plan: Plan, cell: Cell) -> tuple[Cell, str | None]:
+def _make(plan: Plan, cell: Cell) -> str | None:
     """Adapts, unless the pictures are there, and measures."""
     torch.set_num_threads(max(1, cores() // plan.processes))
     try:
@@ -324,8 +349,10 @@ def _make(plan: Plan, cell: Cell) -> tuple[Cell, str | None]:
             _write(plan, cell, record)
         _write(plan, cell, {**record, "judged_by": _judges(), "measures": _measure(plan, cell)})
     except ZeroshiftError as error:
-        return cell, str(error)
-    return cell, None
+        return str(error)
+    except Exception as error:  # whatever it is, the other cells go on
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def _write(plan: Plan, cell: Cell, record: Mapping[str, Any]) -> None:

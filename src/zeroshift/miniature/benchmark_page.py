@@ -3,68 +3,34 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 
+from ..config import AdaptConfig
 from ..generators import load_generator
 from ..images import labelled_rows, save_png
-from ..runs import atomic_write
-from .benchmark import EXAM_SEED, Plan, Row, finished, machine, read_cell, read_people, slug
+from ..runs import atomic_write, flat
+from .benchmark import EXAM_SEED, Cell, Plan, Row, finished, machine, read_cell, read_people, slug
 from .benchmark_bounds import BOUNDS
-from .benchmark_statistics import LEAST_TARGETS, Difference, compare
+from .benchmark_measures import MEASURES, Measure, Records, against, countable, machines, means, unknown
+from .benchmark_statistics import LEAST_TARGETS, Difference
 from .domains import KEPT_OUT, parse_domain
 from .renderer import render, sample_latents
 
-__all__ = ["MEASURES", "Measure", "differences", "write_page"]
+__all__ = ["write_page"]
 
-Records = Sequence[Mapping[str, Any]]
 _PICTURED = 8  # people in a sheet
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A column: where its number stands, which way is better (1 up, -1 down, 0 neither), digits, and what it means."""
-
-    key: str
-    title: str
-    better: int
-    digits: int
-    meaning: str
-
-    def of(self, record: Mapping[str, Any]) -> float:
-        """Its value in the record of a cell."""
-        return record[self.key] if self.key in record else record["measures"][self.key]
-
-
-MEASURES = (
-    Measure("accuracy", "domain", 1, 3, "share that the judge takes for the target, among 84 domains"),
-    Measure(
-        "distance", "distance", -1, 3, "cosine distance, for the judge, to the true target image of the same person"
-    ),
-    Measure("map_distance", "maps", -1, 3, "the same in the judge's feature maps (LPIPS without learned weights)"),
-    Measure("psnr", "PSNR", 1, 2, "to the same true image, in dB, over all pixels"),
-    Measure("fd", "FD", -1, 3, "Fréchet distance to the true images in the judge's embedding"),
-    Measure("classes", "classes", 1, 3, "visible class factors that the probe reads rightly"),
-    Measure("scalars", "scalars", 1, 3, "visible scalar factors: correlation of what the probe reads with the truth"),
-    Measure("kept", "kept", 1, 3, "variance between people that is left where true people differ; 0 is collapse"),
-    Measure("diversity", "diversity", 0, 3, "mean distance between different people, relative to the truth's"),
-    Measure("processor_seconds", "seconds", -1, 0, "of one processor core, for all stages of the adaptation"),
-    Measure("memory", "MiB", -1, 0, "peak memory of its process"),
-)
-
-
-def differences(records: Records, row: str, other: str, measure: Measure) -> list[list[float]]:
-    """What `row` has more than `other`, a list a target, an entry a seed that both have."""
-    values = {(r["row"], r["target"], r["seed"]): measure.of(r) for r in records}
-    paired: dict[str, list[float]] = {}
-    for (name, target, seed), value in values.items():
-        if name == row and (other, target, seed) in values:
-            paired.setdefault(target, []).append(value - values[other, target, seed])
-    return list(paired.values())
+# What a person chooses a method by.
+_CHOSEN_BY = {
+    "accuracy": "{:.1%} in the domain",
+    "distance": "{:.3f} from the truth",
+    "psnr": "PSNR {:.1f}",
+    "kept": "{:.2f} of the variance between people left",
+    "processor_seconds": "{:.0f} seconds",
+}
 
 
 def write_page(plan: Plan, page: Path, baseline: str) -> None:
@@ -75,20 +41,20 @@ def write_page(plan: Plan, page: Path, baseline: str) -> None:
         page: where to.
         baseline: the row that all others are compared with.
     """
-    records, command = finished(plan), _command(plan, baseline)
+    cells, command = finished(plan), _command(plan, baseline)
+    records = countable(cells)
     folder = page.with_suffix("")
     pictures = {target: _picture(plan, target, folder) for target in plan.targets}
     methods = [row.name for row in _adapted(plan)]
-    compared = {
-        row: {m.key: compare(d) for m in MEASURES if m.better and (d := differences(records, row, baseline, m))}
-        for row in methods
-        if row != baseline
-    }
+    compared = {row: against(records, row, baseline) for row in methods if row != baseline}
     text = "\n\n".join(
         part
         for part in (
             "# Benchmark in the miniature world",
-            _introduction(plan, records, command),
+            *(["## In short", _in_short(records, methods, compared, baseline)] if records else []),
+            "## What was measured",
+            _introduction(plan, cells, command),
+            _settings(plan, baseline),
             "## All targets",
             _table(records, [row.name for row in plan.rows]),
             "\n".join(f"- **{m.title}**{_arrow(m)}: {m.meaning}." for m in MEASURES),
@@ -98,7 +64,7 @@ def write_page(plan: Plan, page: Path, baseline: str) -> None:
         )
     )
     details = {row: {key: vars(value) for key, value in by.items()} for row, by in compared.items()}
-    data = {"command": command, "baseline": baseline, "compared": details, "cells": records}
+    data = {"command": command, "baseline": baseline, "compared": details, "cells": cells}
     for path, content in ((page, text + "\n"), (page.with_suffix(".json"), json.dumps(data, indent=1) + "\n")):
         with atomic_write(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
@@ -119,17 +85,40 @@ def _command(plan: Plan, baseline: str) -> str:
     return shlex.join(map(str, words))
 
 
-def _introduction(plan: Plan, records: Records, command: str) -> str:
-    left = len(plan.cells()) - len(records)
+def _introduction(plan: Plan, cells: Records, command: str) -> str:
+    left = len(plan.cells()) - len(cells)
     changes = ", ".join(f"{name} = {value}" for name, value in plan.changes.items())
-    machines = sorted({record["machine"] for record in records if record["row"] not in BOUNDS}) or [machine()]
+    where = machines(cells) or [machine()]
+    counted = " (seconds and MiB are of the first alone)" if len(where) > 1 else ""
+    strange = [
+        f"The judge takes the truth itself for a {target} in {100 * share:.0f} % only, so no domain is told there."
+        for target, share in unknown(cells).items()
+    ]
     return (
-        f"Made on {' and on '.join(machines)}, by\n\n    {command}\n\n"
+        f"Made on {' and on '.join(where)}{counted}, by\n\n    {command}\n\n"
         f"{len(plan.targets)} targets, seeds {', '.join(map(str, plan.seeds))}, {plan.people} people that no training "
         f"saw (the same for all), the preset of each generator{f' with {changes}' if changes else ''}. What an image "
-        f"should show is known from the renderer; judge and probe never guided anything. {' '.join(_bounds(plan))}"
+        f"should show is known from the renderer; judge and probe never guided anything. "
+        f"{' '.join([*strange, *_bounds(plan)])}"
         f"{f'{chr(10) * 2}**Not done yet: {left} of {len(plan.cells())} adaptations.**' if left else ''}"
     )
+
+
+def _settings(plan: Plan, baseline: str) -> str:
+    """The baseline's settings where they are not the program's own, and the other rows' where they are not those."""
+    rows = {row.name: flat(Cell(row, plan.targets[0], plan.seeds[0]).config(plan.changes)) for row in _adapted(plan)}
+    plain, usual = flat(AdaptConfig(target="")), rows[baseline]
+    lines = []
+    for row, given in rows.items():
+        other = plain if row == baseline else usual
+        told = [
+            f"{name} = {value}"
+            for name, value in given.items()
+            if value != other.get(name) and name not in ("target", "seed", "device", "encoders")
+        ]
+        start = "" if row == baseline else f"as {baseline}, but "
+        lines.append(f"- **{row}**: {start}{', '.join(told) or 'nothing'}.")
+    return "Settings:\n\n" + "\n".join(lines)
 
 
 def _bounds(plan: Plan) -> list[str]:
@@ -156,15 +145,17 @@ def _rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def _table(records: Records, rows: Sequence[str]) -> str:
     """A line a row: means over targets of means over seeds, of the targets that all rows have."""
-    by_row = {row: {r["target"] for r in records if r["row"] == row} for row in rows}
-    common = set.intersection(*by_row.values()) if by_row else set()
     body = []
     for row in rows:
-        groups = [[r for r in records if r["row"] == row and r["target"] == target] for target in sorted(common)]
-        values = [mean(mean(m.of(r) for r in group) for group in groups) if groups else None for m in MEASURES]
-        cells = ["" if v is None else f"{v:.{m.digits}f}" for m, v in zip(MEASURES, values, strict=True)]
-        body.append([row, *cells])
-    return _rows(["method", *(m.title for m in MEASURES)], body)
+        values = means(records, row, _common(records, rows))
+        made = sum(record["row"] == row for record in records)
+        body.append([row, str(made), *(f"{values[m.key]:.{m.digits}f}" if m.key in values else "" for m in MEASURES)])
+    return _rows(["method", "cells", *(m.title for m in MEASURES)], body)
+
+
+def _common(records: Records, rows: Sequence[str]) -> set[str]:
+    """The targets that all those rows have."""
+    return set.intersection(*({r["target"] for r in records if r["row"] == row} for row in rows))
 
 
 def _comparison(compared: Mapping[str, Mapping[str, Difference]], baseline: str) -> str:
@@ -180,24 +171,31 @@ def _comparison(compared: Mapping[str, Mapping[str, Difference]], baseline: str)
     return (
         f"Mean difference to `{baseline}` at the same target and seed, with the 95 % interval of a bootstrap over "
         f"targets and their seeds. Bold where the interval, of at least {LEAST_TARGETS} targets, excludes zero; "
-        "everything else is not decided. Each interval stands for itself: of "
-        f"{len(columns) * len(compared)} comparisons, one in twenty would be bold by chance where there is no "
-        "difference.\n\n"
-        + _rows(["method", *(m.title for m in columns)], body)
-        + "\n\n"
-        + "\n".join(_sentence(row, by, baseline) for row, by in compared.items())
+        "everything else is not decided. Each interval stands for itself: if there were no difference at all, of "
+        f"these {len(columns) * len(compared)} comparisons about {len(columns) * len(compared) / 20:.0f} would be bold "
+        "by chance.\n\n" + _rows(["method", *(m.title for m in columns)], body)
     )
 
 
-def _sentence(row: str, by: Mapping[str, Difference], baseline: str) -> str:
+def _in_short(records: Records, methods: Sequence[str], compared: Mapping[str, Any], baseline: str) -> str:
+    """A line a method: the numbers to choose by, and what its intervals carry."""
+    lines = []
+    for row in methods:
+        values = means(records, row, _common(records, methods))
+        told = [text.format(values[key]) for key, text in _CHOSEN_BY.items() if key in values]
+        verdict = f"Against {baseline} — {_verdict(compared[row])}." if row in compared else "The baseline."
+        lines.append(f"- **{row}**: {', '.join(told) or 'no target that all methods have'}. {verdict}")
+    return "\n".join(lines)
+
+
+def _verdict(by: Mapping[str, Difference]) -> str:
     """What the intervals carry, in words."""
     found: dict[str, list[str]] = {"better": [], "worse": [], "not decided": []}
     for measure in MEASURES:
         if difference := by.get(measure.key):
             better = difference.mean * measure.better > 0
             found["not decided" if not difference.decided else "better" if better else "worse"].append(measure.title)
-    parts = [f"{verdict}: {', '.join(names)}" for verdict, names in found.items() if names]
-    return f"- **{row}** against {baseline} — {'; '.join(parts) or 'nothing to compare yet'}."
+    return "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in found.items() if names) or "nothing yet"
 
 
 def _target(records: Records, plan: Plan, target: str, picture: str) -> str:
@@ -206,15 +204,17 @@ def _target(records: Records, plan: Plan, target: str, picture: str) -> str:
     for row in plan.rows:
         mine = [r for r in records if r["row"] == row.name and r["target"] == target]
         if mine:
-            body.append([row.name, *(_mean_and_spread(m, [m.of(r) for r in mine]) for m in MEASURES)])
+            body.append([row.name, *(_mean_and_spread(m, m.of(mine)) for m in MEASURES)])
     return (
         f"### {target}{seen}\n\n![{target}: source, truth, methods]({picture})\n\n"
         f"{_rows(['method', *(m.title for m in MEASURES)], body)}\n\n"
-        "Means over seeds, ± half the range."
+        f"Means over seeds, ± half the range."
     )
 
 
 def _mean_and_spread(measure: Measure, values: Sequence[float]) -> str:
+    if not values:
+        return ""
     spread = f" ± {(max(values) - min(values)) / 2:.{measure.digits}f}" if len(values) > 1 else ""
     return f"{mean(values):.{measure.digits}f}{spread}"
 
