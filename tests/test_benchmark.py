@@ -364,7 +364,10 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {measure.key for measure in MEASURES} <= {*told, "processor_seconds", "memory"}
     assert told["psnr"] > json.loads((folder / "source" / "seed1.json").read_text())["measures"]["psnr"]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
-    assert main([*arguments, "--pages-only"]) == 0
+    (tmp_path / "words.md").write_text("Sketches are easy.\n")
+    assert main([*arguments, "--pages-only", "--conclusion", str(tmp_path / "words.md")]) == 0
+    first, conclusion, *_ = (tmp_path / "benchmark.md").read_text().split("\n\n")
+    assert (first, conclusion) == ("# Benchmark in the miniature world", "Sketches are easy.")
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
 
 
@@ -386,3 +389,5 @@ def test_diffusion_models_get_the_photos(tmp_path: Path) -> None:
 def test_the_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "--out", str(tmp_path), "--methods", "ipl", "--baseline", "nada"]) == 1
     assert "'nada' cannot be the baseline" in " ".join(capsys.readouterr().err.split())
+    assert main(["benchmark", "--out", str(tmp_path), "--conclusion", str(tmp_path / "missing.md")]) == 1
+    assert "missing.md cannot be read" in " ".join(capsys.readouterr().err.split())

@@ -35,6 +35,7 @@ def benchmark(
     processes: int | None = None,
     baseline: str | None = None,
     page: Path | None = None,
+    conclusion: Path | None = None,
     known: Path | None = None,
     pages_only: bool = False,
 ) -> None:
@@ -64,6 +65,7 @@ def benchmark(
         processes: Adaptations at a time; one a processor core if None.
         baseline: The method that the others are compared with, as in --methods; nada, or else the first, if None.
         page: Where the page goes; OUT/benchmark.md if None.
+        conclusion: Markdown file that the page begins with, of what somebody concludes from it.
         known: JSON of a page: what it tells of adaptations with the same settings and weights is not made again.
         pages_only: Adapt nothing, write the page from what is there.
     """
@@ -82,6 +84,7 @@ def benchmark(
     )
     from ..miniature.benchmark_page import write_page
 
+    words = "" if conclusion is None else _read(conclusion)
     usual = SIZES[size]
     bound_steps: int = usual["fit_steps"] if fit_steps is None else fit_steps
     rows = [parse_row(name) for name in methods] or list(ROWS)
@@ -109,10 +112,17 @@ def benchmark(
             if problem is not None:
                 failed.append(f"{cell.row.name}, {cell.target}, seed {cell.seed}: {problem}")
     page = out / "benchmark.md" if page is None else page
-    write_page(plan, page, chosen)
+    write_page(plan, page, chosen, words)
     print(f"Page: {page}")
     if failed:
         raise ZeroshiftError(f"{len(failed)} adaptations failed; the others are kept. " + " ".join(failed))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZeroshiftError(f"The conclusion {path} cannot be read ({error}). Give a Markdown file.") from error
 
 
 def main(arguments: Sequence[str]) -> None:

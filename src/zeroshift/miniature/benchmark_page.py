@@ -33,13 +33,14 @@ _CHOSEN_BY = {
 }
 
 
-def write_page(plan: Plan, page: Path, baseline: str) -> None:
+def write_page(plan: Plan, page: Path, baseline: str, conclusion: str = "") -> None:
     """Writes PAGE (Markdown), PAGE.json with every record, and a sheet a target in the folder PAGE without its suffix.
 
     Args:
         plan: what was measured; cells that are not done are left out, and said to be missing.
         page: where to.
         baseline: the row that all others are compared with.
+        conclusion: Markdown that the page begins with.
     """
     cells, command = finished(plan), _command(plan, baseline)
     records = countable(cells)
@@ -51,6 +52,7 @@ def write_page(plan: Plan, page: Path, baseline: str) -> None:
         part
         for part in (
             "# Benchmark in the miniature world",
+            *([conclusion.strip()] if conclusion else []),
             *(["## In short", _in_short(records, methods, compared, baseline)] if records else []),
             "## What was measured",
             _introduction(plan, cells, command),
