@@ -198,6 +198,31 @@ def test_generate_agrees_with_the_python_interface(capsys: pytest.CaptureFixture
     assert (seen - expected).abs().max() <= 1
 
 
+def test_generate_leaves_no_samples_of_an_earlier_call(
+    capsys: pytest.CaptureFixture[str], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished / "samples-seed-0"
+    assert run_cli(capsys, "generate", finished, "--num", "6")[0] == 0
+    foreign = [folder / "target" / name for name in ("0004.jpg", "00005.png", "mine-0005.png")]
+    foreign.append(folder / "0005.png")
+    for file in foreign:
+        file.write_bytes(b"of the user")
+    assert run_cli(capsys, "generate", finished, "--num", "2")[0] == 0
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.size == (2 * 32 + 1, 16)
+    for side, others in (("source", []), ("target", foreign[:3])):
+        expected = {"0000.png", "0001.png", *(file.name for file in others)}
+        assert {path.name for path in (folder / side).iterdir()} == expected
+    assert all(file.read_bytes() == b"of the user" for file in foreign)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zeroshift.images.to_uint8", interrupted)
+    assert run_cli(capsys, "generate", finished, "--num", "4")[0] == 130
+    assert not (folder / "grid.png").exists(), "that the samples are not all there can be seen"
+
+
 def test_interpolate(capsys: pytest.CaptureFixture[str], finished: Path, tiny_generator: Path) -> None:
     other = make_finished(tiny_generator, finished.parent / "other", scale=0.8)
     out = finished.parent / "walk.gif"

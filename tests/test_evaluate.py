@@ -9,34 +9,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from evaluated_runs import FEW, Counting, make_pictures, make_run
 from PIL import Image
 from scipy.linalg import sqrtm
 
 import zeroshift.evaluation as evaluation
-from zeroshift import RunFolder, evaluate
-from zeroshift.cli import main
+from zeroshift import RunFolder, evaluate, preset
 from zeroshift.commands.evaluate import _true_images
-from zeroshift.comparison import as_json, compare, heading, markdown
-from zeroshift.config import AdaptConfig
 from zeroshift.encoder import Encoder, load_encoder
 from zeroshift.errors import ZeroshiftError
-from zeroshift.evaluation import MINIATURE_SAMPLES, References, Result, read_results, usual_network
+from zeroshift.evaluation import References, read_results, usual_network
 from zeroshift.features import FeatureNetwork, load_network
 from zeroshift.generators import Generator, load_generator, save_generator
-from zeroshift.images import eight_bit, find_images, save_png, to_uint8
+from zeroshift.images import eight_bit, find_images, to_uint8
 from zeroshift.losses import unit
 from zeroshift.metrics.protocols import MEASURES
-
-
-def make_run(generator: Path, folder: Path, scale: float = 1.2, **fields: object) -> RunFolder:
-    config = AdaptConfig(target="zombie", generator=str(generator), encoders=("ViT-B-32/openai",), device="cpu")
-    run = RunFolder.open(folder, replace(config, **fields))
-    target = load_generator(generator)
-    with torch.no_grad():
-        for parameter in target.synthesis.parameters():
-            parameter.mul_(scale)
-    save_generator(target, run.generator_path, {"steps": str(run.config.adapt.steps)})
-    return run
+from zeroshift.miniature.domains import parse_domain
+from zeroshift.miniature.renderer import render, sample_latents
 
 
 @pytest.fixture
@@ -46,14 +35,7 @@ def run(tiny_generator: Path, tmp_path: Path) -> RunFolder:
 
 @pytest.fixture
 def real(tmp_path: Path) -> Path:
-    """A folder of pictures, not square and of several sizes, and a file that is none."""
-    random = np.random.default_rng(0)
-    for index in range(14):
-        size = (20 + index, 24)
-        pixels = np.kron(random.integers(0, 256, (*(side // 4 + 1 for side in size), 3)), np.ones((4, 4, 1)))
-        save_png(tmp_path / "real" / str(index % 2) / f"{index:02d}.png", pixels[: size[0], : size[1]].astype(np.uint8))
-    (tmp_path / "real" / "notes.txt").write_text("not a picture")
-    return tmp_path / "real"
+    return make_pictures(tmp_path / "real")
 
 
 def drawn(run: RunFolder, num: int, seed: int, truncation: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,6 +56,7 @@ def encoder(tiny_encoder: Path) -> Encoder:
 # Values
 
 
+@pytest.mark.filterwarnings(FEW)
 def test_measures_are_those_of_the_naive_way(run: RunFolder, real: Path, encoder: Encoder, tiny_encoder: Path) -> None:
     looks = f"open_clip:{tiny_encoder}"
     names = [f"{name}:{looks}" for name in ("fd", "clip-distance", "direction", "diversity", "intra-diversity", "id")]
@@ -125,6 +108,7 @@ def test_published_numbers_of_samples_and_truncation(run: RunFolder) -> None:
     assert whole.truncation == 1.0
 
 
+@pytest.mark.filterwarnings(FEW)
 def test_runs_of_the_miniature_world_keep_their_truncation(tmp_path: Path) -> None:
     run = make_run(Path("miniature"), tmp_path / "run", truncation=1.0)
     result = evaluate(run, num=10, references=References("truth", torch.rand(12, 3, 64, 64) * 2 - 1))
@@ -136,34 +120,35 @@ def test_runs_of_the_miniature_world_keep_their_truncation(tmp_path: Path) -> No
     assert {truncation for *_, truncation in names} == {1.0}
     assert set(result.left_out) == {"fid", "kid", "is", "sifid", "pairwise-lpips", "intra-lpips", "id"}
     assert usual_network(MEASURES["fd"], replace(run.config, generator="ffhq")) == "dinov2"
+    for name in ("miniature-diffusion", "miniature-autoencoder"):
+        assert usual_network(MEASURES["fd"], replace(run.config, generator=name)) == "miniature-judge"
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_the_miniature_diffusion_model_is_measured_as_the_miniature_world_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(preset("miniature-diffusion", "zombie"), generator="miniature-diffusion", device="cpu")
+    run = RunFolder.open(tmp_path, replace(config, diffusion=replace(config.diffusion, noise_steps=1, steps=1)))
+    save_generator(load_generator("miniature-diffusion"), run.generator_path)
+    monkeypatch.setattr(evaluation, "MINIATURE_SAMPLES", 10)
+    references = _true_images(run, 10, seed=0)
+    people = [render(sample_latents(0, range(10, 20)), parse_domain("zombie"))]
+    assert references is not None
+    assert torch.equal(references.batch(0, 10, 64), eight_bit(people[0]))
+    results = evaluate(run, references=references).results
+    assert [result.measure for result in results] == [
+        "fd", "kd", "clip-distance", "direction", "diversity", "intra-diversity", "scs",
+    ]  # fmt: skip
+    assert {(result.network, result.samples) for result in results} == {("miniature-judge", 10), ("sobel", 10)}
 
 
 # Sharing
 
 
-class _Counting(FeatureNetwork):
-    """Says how many images it has seen; a measure of texts or features gets their mean colours."""
-
-    provides = frozenset({"features", "classes", "edges"})
-
-    def __init__(self, most: int = 1000) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.batches: list[int] = []
-        self._most = most
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if len(images) > self._most:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
-        self.batches.append(len(images))
-        return images.mean(dim=(2, 3))
-
-    def classify(self, features: torch.Tensor) -> torch.Tensor:
-        return 5 * features
-
-
+@pytest.mark.filterwarnings(FEW)
 def test_samples_are_drawn_once_and_shared(run: RunFolder, real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, drawn_rows = _Counting(), []
+    network, drawn_rows = Counting(), []
     synthesize = type(load_generator(run.generator_path)).synthesize
 
     def counted(self: Generator, codes: torch.Tensor, **options: object) -> torch.Tensor:
@@ -195,13 +180,13 @@ def test_samples_are_drawn_once_and_shared(run: RunFolder, real: Path, monkeypat
 def test_batches_fit_memory(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     values = []
     for most in (1000, 7):
-        network = _Counting(most)
+        network = Counting(most)
         monkeypatch.setattr(evaluation, "load_network", lambda name, device, network=network: network)
         values.append(evaluate(run, ["diversity"], num=30).results[0].value)
         assert max(network.batches) == (16 if most == 1000 else 4)
         assert sum(network.batches) == 30
     assert values[0] == pytest.approx(values[1], abs=1e-6)
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: _Counting(most=0))
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting(most=0))
     with pytest.raises(RuntimeError, match="allocate"):
         evaluate(run, ["diversity"], num=30)
 
@@ -241,125 +226,11 @@ def test_results_are_appended(run: RunFolder, tiny_encoder: Path) -> None:
 
 def test_a_value_that_does_not_exist(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images that are all alike but share no reference with another: no pair, no number, no broken JSON."""
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: _Counting())
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
     monkeypatch.setattr("zeroshift.metrics.protocols.intra_cluster_distance", lambda *_, **__: math.nan)
     (result,) = evaluate(run, ["intra-diversity"], references=References("two", torch.rand(2, 3, 9, 9)), num=10).results
     assert result.value is None
     assert "NaN" not in (run.path / "metrics-intra-diversity.jsonl").read_text()
-
-
-# The command
-
-
-def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    code = main(["evaluate", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, " ".join(captured.err.split())
-
-
-def test_command_shows_and_reports(
-    run: RunFolder, real: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    metrics = [f"fd:open_clip:{tiny_encoder}", "scs"]
-    code, out, _ = run_cli(capsys, run.path, "--metrics", *metrics, "--reference", real, "--num", "12")
-    assert code == 0
-    assert "fd_all_references" in out
-    fd, scs = read_results(run)
-    assert f"{scs.value:.4f}" in out
-    page = run.report_path.read_text(encoding="utf-8")
-    assert f"<b>{scs.value:.4f}</b>" in page
-    assert f"14 ({real})" in page
-    assert fd.reference == str(real)
-    assert run_cli(capsys, run.path, "--metrics", "scs", "--num", "14")[0] == 0
-    page = run.report_path.read_text(encoding="utf-8")
-    assert page.count("scs ↑") == 2, "the report is written anew, with the results so far"
-
-
-def test_command_compares_runs(
-    tiny_generator: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = [
-        make_run(tiny_generator, tmp_path / f"{method}-{seed}", scale, method=method, seed=seed)
-        for method, seed, scale in (("nada", 0, 1.1), ("nada", 1, 1.2), ("ipl", 0, 1.3))
-    ]
-    metrics = ["scs", f"clip-distance:open_clip:{tiny_encoder}"]
-    table = tmp_path / "tables" / "all"
-    code, out, _ = run_cli(capsys, *(run.path for run in runs), "--metrics", *metrics, "--num", "12", "--out", table)
-    assert code == 0
-    assert "method=nada" in out
-    values = [read_results(run)[1].value for run in runs]
-    records = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
-    assert [len(record["runs"]) for record in records] == [2, 1]
-    scs = records[0]["measures"][0]
-    assert (scs["measure"], scs["values"]) == ("scs", values[:2])
-    assert scs["mean"] == pytest.approx(np.mean(values[:2]))
-    assert scs["spread"] == pytest.approx(np.std(values[:2], ddof=1))
-    assert records[1]["measures"][0]["spread"] is None
-    lines = table.with_suffix(".md").read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("| runs | scs ↑ (sobel) | clip-distance ↓ (open_clip:")
-    assert lines[2].startswith(f"| method=nada (2) | {np.mean(values[:2]):.4f} ± ")
-    assert lines[3].startswith(f"| method=ipl | {values[2]:.4f} |")
-
-
-def test_command_in_the_miniature_world_brings_its_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make_run(Path("miniature"), tmp_path / "run", scale=1.01, truncation=1.0)
-    code, out, _ = run_cli(capsys, run.path, "--num", "10")
-    assert code == 0
-    assert "Left out: fid, kid, is" in out
-    results = {result.measure: result for result in read_results(run)}
-    assert (results["fd"].reference, results["fd"].references) == ("truth", 10)
-    assert MINIATURE_SAMPLES == 256
-    unknown = RunFolder(run.path, replace(run.config, target="disney"))
-    assert _true_images(unknown, 10, 0) is None, "the renderer has no picture of it"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["{run}", "--metrics", "fids"], "fids: There is no such measure. Did you mean fid"),
-        (["{run}", "--metrics", "scs:resnet"], "There is no feature network 'resnet'"),
-        (
-            ["{run}", "--metrics", "kd:sobel", "--reference", "{real}"],
-            "needs a network that gives features; sobel gives",
-        ),
-        (["{run}", "--metrics", "fid"], "fid: Real images of the target domain are needed: --reference FOLDER"),
-        (
-            ["{run}", "--metrics", "fd:hed:{real}/notes.txt", "--reference", "{real}"],
-            "cannot be read as a file of weights",
-        ),
-        (["{run}", "--metrics", "scs", "--reference", "{run}/nowhere"], "There is no folder"),
-        (["{run}", "--metrics", "scs", "--reference", "{run}"], "There are no images in"),
-        (["{run}", "--metrics", "scs", "--num", "3"], "too few to measure anything"),
-        (["{run}", "--metrics", "scs", "--truncation", "0"], "it must be above zero"),
-        (["{real}", "--metrics", "scs"], "is not a run folder"),
-        ([], "Name at least one run folder"),
-    ],
-)
-def test_bad_input(
-    run: RunFolder, real: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
-) -> None:
-    before = sorted(run.path.rglob("*"))
-    filled = [argument.format(run=run.path, real=real) for argument in arguments]
-    code, out, err = run_cli(capsys, *filled)
-    assert code == 1
-    assert err.startswith("Error: ")
-    assert sentence in err
-    assert "Traceback" not in err
-    assert out == ""
-    assert sorted(run.path.rglob("*")) == before
-
-
-def test_more_bad_input(run: RunFolder, real: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    looks = f"open_clip:{tiny_encoder}"
-    with pytest.raises(ZeroshiftError, match="no distribution"):
-        evaluate(run, [f"fd:{looks}"], references=References("one", torch.rand(1, 3, 8, 8)), num=10)
-    (real / "0" / "00.png").write_bytes(b"no picture")
-    with pytest.raises(ZeroshiftError, match=r"00\.png cannot be read"):
-        evaluate(run, [f"fd:{looks}"], references=References.from_folder(real), num=10)
-    run.generator_path.unlink()
-    code, _, err = run_cli(capsys, run.path)
-    assert code == 1
-    assert "is not finished" in err
 
 
 def test_measures_that_cannot_be_had_are_left_out(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,35 +252,13 @@ def test_measures_that_cannot_be_had_are_left_out(run: RunFolder, monkeypatch: p
         evaluate(run, ["is"], num=10)
 
 
-def test_the_guide_may_not_judge(run: RunFolder, tiny_encoder: Path) -> None:
-    guided = RunFolder(run.path, replace(run.config, encoders=(str(tiny_encoder),)))
-    (guided.path / "config.json").write_text(guided.config.to_json())
-    with pytest.warns(UserWarning, match="by the encoder that guided this run"):
-        evaluate(guided, [f"clip-distance:open_clip:{tiny_encoder}"], num=10)
+def test_a_measure_named_twice_is_taken_once(run: RunFolder) -> None:
+    results = evaluate(run, ["scs", "scs:sobel", "scs"], num=10).results
+    assert [result.measure for result in results] == ["scs"]
+    assert len((run.path / "metrics-scs.jsonl").read_text().splitlines()) == 1
 
 
-# Tables and pictures
-
-
-def test_comparison_groups_by_settings(tiny_generator: Path) -> None:
-    def result(measure: str, value: float | None) -> Result:
-        return Result(measure, value, None, "lower", "p", "n", 10, 0, "", 0, 1.0, "now")
-
-    base = AdaptConfig(target="zombie", generator=str(tiny_generator))
-    runs = [RunFolder(f"r{seed}", replace(base, seed=seed)) for seed in range(3)]
-    columns, rows = compare(
-        (run, [result("a", value), result("b", None)]) for run, value in zip(runs, (1.0, 2.0, 6.0), strict=True)
-    )
-    assert [heading(column) for column in columns] == ["a ↓ (n)", "b ↓ (n)"]
-    (row,) = rows
-    assert (row.label, row.runs) == ("r0", ["r0", "r1", "r2"])
-    assert row.cell(columns[0]) == "3.000 ± 2.646"
-    assert row.cell(columns[1]) == "–"
-    assert json.loads(as_json(columns, rows))[0]["measures"][1]["mean"] is None
-    other = RunFolder("other", replace(base, target="elf", encoders=("a", "b")))
-    _, rows = compare([(runs[0], [result("a", 1.0)]), (other, [result("a", 0.25)])])
-    assert [row.label for row in rows] == ["target=zombie, encoders=miniature", "target=elf, encoders=a+b"]
-    assert markdown(columns[:1], rows).splitlines()[-1] == "| target=elf, encoders=a+b | 0.2500 |"
+# Pictures
 
 
 def test_images_come_in_a_fixed_order(real: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import save_file
 from scipy import ndimage
 
@@ -256,6 +257,24 @@ def test_dinov2_reads_metas_layout(tmp_path: Path) -> None:
     found = look(network, images(1, 64))
     assert found.shape == (1, 384)
     assert found.isfinite().all()
+
+
+def test_dinov2_sees_what_its_authors_show_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """224 pixels by Pillow's bicubic, which stays within what pixels can be, over ImageNet's mean and deviation."""
+    import timm
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(timm.create_model("vit_small_patch14_dinov2", img_size=518).state_dict(), tmp_path / "dinov2.pth")
+    network, shown = load_network(f"dinov2:{tmp_path / 'dinov2.pth'}"), []
+    monkeypatch.setattr(network.network, "forward", lambda seen: shown.append(seen) or torch.zeros(len(seen), 384))
+    # stripes at the ends of each colour: Pillow cuts off what overshoots after each of two passes, and here one counts
+    hard = ((torch.rand(1, 3, 1, 32, generator=torch.Generator().manual_seed(0)) > 0.5) * 2.0 - 1).expand(1, 3, 32, 32)
+    look(network, hard)
+    pixels = Image.fromarray(((hard[0].permute(1, 2, 0) + 1) * 127.5).to(torch.uint8).numpy())
+    resized = np.asarray(pixels.resize((224, 224), Image.Resampling.BICUBIC)) / 255
+    expected = (resized - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    assert np.abs(shown[0][0].permute(1, 2, 0).numpy() - expected).max() < 0.03, "half a level of 255, over 0.22"
 
 
 def test_face_recogniser_from_a_folder(tmp_path: Path) -> None:

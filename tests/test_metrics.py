@@ -26,6 +26,13 @@ from zeroshift.metrics import (
     sifid,
     structural_consistency,
 )
+from zeroshift.metrics.protocols import (
+    Seen,
+    diversity_all_pairs,
+    intra_10_references_50_a_cluster,
+    is_10_splits,
+    kd_100_subsets_of_at_most_1000,
+)
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -187,3 +194,66 @@ def test_distance_to_text() -> None:
     text = unit(unit(labels[1]) - unit(labels[0]))[None]
     assert float(agreement.mean()) == pytest.approx(1 - float(directional(source, target, text)), abs=1e-6)
     assert torch.allclose(agreement, F.cosine_similarity(unit(target) - unit(source), text), atol=1e-6)
+
+
+# Protocols
+
+
+def test_kid_is_over_100_subsets_of_at_most_1000(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+
+    def counted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        sizes.append((len(a), len(b)))
+        return torch.zeros(())
+
+    monkeypatch.setattr("zeroshift.metrics.kernel._squared_mmd", counted)
+    for rows, others, expected in ((1200, 1100, 1000), (1200, 300, 300)):
+        kd_100_subsets_of_at_most_1000(Seen(None, ("photo", "zombie"), 0, random(rows, 2), reference=random(others, 2)))
+        assert sizes == [(expected, expected)] * 100
+        sizes.clear()
+
+
+def test_intra_diversity_takes_50_a_cluster() -> None:
+    """49 equal images, one at a distance of 9, and more that must not count."""
+    x = torch.zeros(70, 2)
+    x[49, 0], x[50:, 0] = 3.0, 30.0
+    observed = Seen(_Embedding(), ("photo", "zombie"), 0, x, reference=torch.tensor([[1.0, 0.0], [900.0, 0.0]]))
+    assert intra_10_references_50_a_cluster(observed)[0] == pytest.approx(49 * 9 / (50 * 49 / 2))
+
+
+def test_inception_score_is_over_10_splits() -> None:
+    """Ten images a split, each of a class of its own: 10 in each, while one split would have 20 of them."""
+    logits = 100 * torch.eye(100)
+    seen = Seen(_Embedding(), ("photo", "zombie"), 0, logits)
+    assert is_10_splits(seen) == pytest.approx((10, 0))
+
+
+class _Embedding(torch.nn.Module):
+    """Gives what it gets, as much at a time as it has room for."""
+
+    def __init__(self, room: int = 1000):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.room, self.sizes = room, []
+
+    def embed(self, observed: torch.Tensor) -> torch.Tensor:
+        if len(observed) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        self.sizes.append(len(observed))
+        return observed
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+
+def test_embedding_fits_memory() -> None:
+    x = random(21, 3)
+    for room, sizes in ((1000, [8, 8, 5]), (3, [2] * 10 + [1])):
+        network = _Embedding(room)
+        batches = list(Seen(network, ("photo", "zombie"), 0, x).embedded(x))
+        assert torch.equal(torch.cat(batches), x)
+        assert network.sizes == sizes
+    value, _ = diversity_all_pairs(Seen(_Embedding(3), ("photo", "zombie"), 0, x))
+    assert value == pytest.approx(pairwise_distance([x]))
+    with pytest.raises(torch.OutOfMemoryError):
+        list(Seen(_Embedding(0), ("photo", "zombie"), 0, x).embedded(x))

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from zeroshift.config import AdaptConfig, AdaptStage
 from zeroshift.errors import ZeroshiftError
-from zeroshift.runs import RunFolder, atomic_write
+from zeroshift.runs import RunFolder, append_record, atomic_write, read_records
 
 CONFIG = AdaptConfig(target="zombie")
 
@@ -234,6 +234,21 @@ def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path: Path) -> None:
     run.close()
 
 
+def test_half_a_line_is_cut_off_before_the_next_one(tmp_path: Path) -> None:
+    file = tmp_path / "metrics-scs.jsonl"
+    whole = [{"value": 0.5}, {"value": 0.25}]
+    for torn in (b"", b'{"val', b'{"value": 0.7}'):
+        file.write_bytes(torn)
+        append_record(file, whole[0])
+        assert read_records(file) == whole[:1]
+        with open(file, "ab") as appended:
+            appended.write(torn)
+        assert read_records(file) == whole[:1]
+        append_record(file, whole[1])
+        assert read_records(file) == whole
+        assert file.read_bytes().count(b"\n") == 2
+
+
 def test_a_line_that_the_disk_takes_in_part_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
     run.log("adapt", 0, loss=1.0)
@@ -243,7 +258,7 @@ def test_a_line_that_the_disk_takes_in_part_is_taken_back(tmp_path: Path, monkey
         def write(self, data: Any, /) -> int:
             return super().write(data[:7])
 
-    monkeypatch.setattr("zeroshift.runs.open", lambda path, *_, **__: Full(path, "ab"), raising=False)
+    monkeypatch.setattr("zeroshift.runs.open", lambda path, *_, **__: Full(path, "ab+"), raising=False)
     with pytest.raises(ZeroshiftError, match="disk is full"):
         run.log("adapt", 1, loss=0.5)
     assert run.metrics_path.read_bytes() == whole

@@ -4,21 +4,23 @@ import difflib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from itertools import chain
+from typing import Any
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 
+from .batches import Fitting, Track, untracked
 from .config import AdaptConfig
 from .errors import ZeroshiftError
 from .features import FeatureNetwork, load_network
 from .generators import Generator
-from .images import eight_bit, find_images, read_image, square
-from .metrics.protocols import MEASURES, Measure, Seen
+from .generators.hub import EMBEDDED
+from .images import eight_bit
+from .metrics.protocols import MEASURES, Measure, Seen, fd_all_references, is_10_splits
+from .references import References
 from .runs import RunFolder, append_record, read_records
 from .sampling import class_labels, load_source_and_target
 from .team import Team
@@ -27,12 +29,12 @@ __all__ = ["MINIATURE_SAMPLES", "Evaluation", "References", "Result", "evaluate"
 
 MINIATURE_SAMPLES = 256  # instead of the thousands of a protocol: about a minute on two cores
 LEAST = 10  # samples: the Inception Score has as many splits
+IS_LEAST = 1000  # samples: below, a split has too few for its mean to show the classes
 # What fits most memories to start with; where it does not, batches are halved.
 CPU_PIXELS, CPU_BATCH = 4 * 1024**2, 16
 DEVICE_PIXELS, DEVICE_BATCH = 32 * 1024**2, 128
 
-T = TypeVar("T")
-Track = Callable[[Iterable[T], int, str], Iterable[T]]  # (items, how many, what): the items, with a progress bar
+Key = tuple[str, str]  # measure or side, and network
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Result:
     """One measured number, a line of RUN/metrics-MEASURE.jsonl."""
 
     measure: str
-    value: float | None  # None: it does not exist, as where no two samples share a reference
+    value: float | None  # None: it does not exist, as where no two samples share a reference, or a run has diverged
     spread: float | None  # standard deviation over splits or subsets, where the protocol has any
     better: str  # "higher" or "lower"
     protocol: str
@@ -62,66 +64,6 @@ class Evaluation:
     left_out: dict[str, str]
 
 
-class References:
-    """Real images of the target domain.
-
-    Args:
-        name: where they are from, for the record.
-        images: files, or a tensor [N, 3, H, W] in [-1, 1].
-    """
-
-    def __init__(self, name: str, images: Sequence[Path] | Tensor):
-        self.name, self._images = name, images
-        self._kept: dict[tuple[str, int, int], Tensor] = {}
-
-    @classmethod
-    def from_folder(cls, folder: str | Path) -> "References":
-        """All images in a folder and its folders.
-
-        Raises:
-            ZeroshiftError: if there are none.
-        """
-        return cls(str(folder), find_images(folder))
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def batch(self, first: int, last: int, resolution: int) -> Tensor:
-        """[last - first, 3, resolution, resolution]: the middle square of each, resampled without aliasing."""
-        images = (each if isinstance(each, Tensor) else read_image(each) for each in self._images[first:last])
-        return eight_bit(torch.stack([square(image, resolution) for image in images]))
-
-    def seen_by(self, name: str, look: Callable[[Tensor], Tensor], count: int, resolution: int, track: Track) -> Tensor:
-        """What the network `name` keeps of the first `count`, looked at once for all runs."""
-        key = (name, count, resolution)
-        if key not in self._kept:
-            firsts = range(0, count, CPU_BATCH)
-            parts = [
-                look(self.batch(first, min(first + CPU_BATCH, count), resolution))
-                for first in track(firsts, len(firsts), f"Reference images by {name}")
-            ]
-            self._kept[key] = torch.cat(parts)
-        return self._kept[key]
-
-
-class _Fitting:
-    """A function of rows, called with as many at a time as memory allows: halved whenever it does not."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor], size: int):
-        self._function, self._size = function, size
-
-    @torch.inference_mode()
-    def __call__(self, rows: Tensor) -> Tensor:
-        while True:
-            try:
-                return torch.cat([self._function(part) for part in rows.split(self._size)])
-            except RuntimeError as error:
-                if self._size == 1 or not should_reduce_batch_size(error):
-                    raise
-            self._size //= 2
-            clear_device_cache()
-
-
 def evaluate(
     run: RunFolder,
     metrics: Sequence[str] | None = None,
@@ -130,16 +72,17 @@ def evaluate(
     num: int | None = None,
     seed: int = 0,
     truncation: float | None = None,
-    track: Track = lambda items, total, what: items,
+    track: Track = untracked,
 ) -> Evaluation:
     """Measures a finished run and appends the results to RUN/metrics-MEASURE.jsonl.
 
     Source and target are drawn from the same latents, once for all measures, and rounded to 8 bits as files are. Sample
-    i depends on (seed, i) alone; a measure that needs fewer takes the first ones.
+    i depends on (seed, i) alone; a measure that needs fewer takes the first ones. A warning tells of numbers too small
+    for a measure, of a network that guided the run, and of values that do not exist because the run has diverged.
 
     Args:
         metrics: of `MEASURES`, each as "MEASURE" or "MEASURE:NETWORK"; None: all that can be had for this run, where
-            the miniature world's generator has those that its own judge can measure.
+            the miniature world's generators have those that its own judge can measure.
         references: real images of the target domain.
         num: samples; None: as many as each protocol takes, in the miniature world `MINIATURE_SAMPLES`.
         seed: of the latents.
@@ -152,68 +95,111 @@ def evaluate(
     config = run.config
     if num is not None and num < LEAST:
         raise ZeroshiftError(f"{num} samples are too few to measure anything. Take {LEAST} or more.")
-    if config.generator == "miniature" and num is None:
+    if config.generator in EMBEDDED and num is None:
         num = MINIATURE_SAMPLES
     truncation = config.truncation if truncation is None else truncation
     device = Team(config.device).device
     chosen, networks, left_out = _choose(metrics, config, references, device)
     if not chosen:
         return Evaluation([], left_out)
-    amounts = {name: _amounts(measure, num, references) for name, (measure, _) in chosen.items()}
-    wanted: dict[tuple[str, str], int] = {}  # (network, side) -> images
-    for name, (_, network) in chosen.items():
-        for side, amount in amounts[name].items():
-            wanted[network, side] = max(amount, wanted.get((network, side), 0))
+    amounts = {key: _amounts(measure, num, references) for key, measure in chosen.items()}
+    wanted: dict[Key, int] = {}  # (side, network) -> images
+    for (_, network), sides in amounts.items():
+        for side, amount in sides.items():
+            wanted[side, network] = max(amount, wanted.get((side, network), 0))
 
     looks = {
-        name: _Fitting(_looking(network, device), CPU_BATCH if device.type == "cpu" else DEVICE_BATCH)
+        name: Fitting(_looking(network, device), CPU_BATCH if device.type == "cpu" else DEVICE_BATCH)
         for name, network in networks.items()
     }
+    steps = run.delivered_steps or 0
     source, target = load_source_and_target(run)
-    seen = _look_at_samples(source, target, wanted, looks, config.class_index, seed, truncation, track)
-    for (network, side), amount in wanted.items():
+    seen: dict[Key, Tensor] = {}
+    for (side, network), amount in wanted.items():  # before the samples: what cannot be read is told at once
         if side == "reference" and references is not None:
-            seen[network, side] = references.seen_by(network, looks[network], amount, source.resolution, track)
+            seen[side, network] = references.seen_by(network, looks[network], amount, source.resolution, track)
+    _warn_of_few(amounts, seen)
+    seen |= _look_at_samples(source, target, wanted, looks, config.class_index, seed, truncation, track)
 
-    results = []
-    for name, (measure, network) in track(chosen.items(), len(chosen), "Measuring"):
-        sides = {side: seen[network, side][:amount] for side, amount in amounts[name].items()}
-        value, spread = measure.protocol(
-            Seen(networks[network], labels=(config.source, config.target), seed=seed, **sides)
-        )
-        result = Result(
-            measure=name.partition(":")[0],
-            value=value if math.isfinite(value) else None,
-            spread=spread,
+    results: dict[Key, Result] = {}
+    slow = [key for key, measure in chosen.items() if measure.needs == "perceptual"]  # these show bars of their own
+    quick = [key for key in chosen if key not in slow]
+    for key in chain(track(quick, len(quick), "Measuring"), slow):
+        (name, network), measure = key, chosen[key]
+        observed = {side: seen[side, network][:amount] for side, amount in amounts[key].items()}
+        value, spread = None, None
+        if all(features.isfinite().all() for features in observed.values()):
+            labels, bar = (config.source, config.target), track if key in slow else untracked
+            value, spread = measure.protocol(Seen(networks[network], labels=labels, seed=seed, track=bar, **observed))
+        results[key] = Result(
+            measure=name,
+            value=_finite(value),
+            spread=_finite(spread),
             better=measure.better,
             protocol=measure.protocol.__name__,
             network=network,
-            samples=amounts[name]["target"],
-            references=amounts[name].get("reference", 0),
-            reference=references.name if "reference" in sides and references is not None else "",
+            samples=amounts[key]["target"],
+            references=amounts[key].get("reference", 0),
+            reference=references.name if "reference" in observed and references is not None else "",
             seed=seed,
             truncation=truncation,
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            steps=run.delivered_steps or 0,
+            steps=steps,
         )
-        append_record(run.path / f"metrics-{result.measure}.jsonl", asdict(result))
-        results.append(result)
-    return Evaluation(results, left_out)
+        append_record(run.path / f"metrics-{name}.jsonl", asdict(results[key]))
+    _warn_of_divergence(run, seen)
+    return Evaluation([results[key] for key in chosen], left_out)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _warn_of_few(amounts: Mapping[Key, Mapping[str, int]], seen: Mapping[Key, Tensor]) -> None:
+    """Warns of numbers of images that a measure is not made for."""
+    for (name, network), sides in amounts.items():
+        protocol, samples = MEASURES[name].protocol, sides["target"]
+        if protocol is is_10_splits and samples < IS_LEAST:
+            warnings.warn(
+                f"{name}: an Inception Score of {samples} samples says little, as it cannot be above {samples // 10}, "
+                f"the size of a split. Take {IS_LEAST:,} or more (--num).",
+                stacklevel=3,
+            )
+        if protocol is fd_all_references and min(sides.values()) <= (width := seen["reference", network].shape[1]):
+            warnings.warn(
+                f"{name}: {samples:,} samples and {sides['reference']:,} reference images are too few for the "
+                f"{width:,} features of {network}, so the value comes out too high: compare it only with others of "
+                f"equal numbers, or take more than {width:,} of each.",
+                stacklevel=3,
+            )
+
+
+def _warn_of_divergence(run: RunFolder, seen: Mapping[Key, Tensor]) -> None:
+    broken = sorted({network for (_, network), observed in seen.items() if not observed.isfinite().all()})
+    if broken:
+        warnings.warn(
+            f"{run.path}: there are no values by {', '.join(broken)}, as the pictures, or what is seen in them, are no "
+            "finite numbers. The run has diverged: repeat it in another folder with a lower --lr.",
+            stacklevel=3,
+        )
 
 
 def _look_at_samples(
     source: Generator,
     target: Generator,
-    wanted: dict[tuple[str, str], int],
-    looks: dict[str, _Fitting],
+    wanted: Mapping[Key, int],
+    looks: Mapping[str, Fitting],
     class_index: int | None,
     seed: int,
     truncation: float,
     track: Track,
-) -> dict[tuple[str, str], Tensor]:
-    """What each network keeps of the samples, by (network, side); a side that nobody wants is not drawn."""
-    wanted = {(network, side): amount for (network, side), amount in wanted.items() if side != "reference"}
-    sides = {side for _, side in wanted}
+) -> dict[Key, Tensor]:
+    """What each network keeps of the samples, by (side, network); a side that nobody wants is not drawn.
+
+    Of a side whose pictures are not finite numbers there is nothing to be seen: NaN, [amount, 1].
+    """
+    wanted = {(side, network): amount for (side, network), amount in wanted.items() if side != "reference"}
+    sides = {side for side, _ in wanted}
     drawn = {side: one for side, one in (("source", source), ("target", target)) if side in sides}
 
     def draw(latents: Tensor) -> Tensor:  # [n, sides, 3, R, R]
@@ -223,17 +209,22 @@ def _look_at_samples(
 
     pixels = CPU_PIXELS if source.device.type == "cpu" else DEVICE_PIXELS
     size = max(1, min(pixels // source.resolution**2, DEVICE_BATCH))
-    fitting = _Fitting(draw, size)
-    kept: dict[tuple[str, str], list[Tensor]] = {key: [] for key in wanted}
+    fitting = Fitting(draw, size)
+    kept: dict[Key, list[Tensor]] = {key: [] for key in wanted}
+    broken: set[str] = set()
     total = max(wanted.values())
     firsts = range(0, total, size)
     for first in track(firsts, len(firsts), "Samples"):
         latents = source.sample_latents(seed, range(first, min(first + size, total)))
-        images = dict(zip(drawn, eight_bit(fitting(latents)).unbind(dim=1), strict=True))
-        for (network, side), amount in wanted.items():
-            if first < amount:
-                kept[network, side].append(looks[network](images[side][: amount - first]))
-    return {key: torch.cat(parts) for key, parts in kept.items()}
+        images = dict(zip(drawn, fitting(latents).unbind(dim=1), strict=True))
+        broken |= {side for side, batch in images.items() if not batch.isfinite().all()}
+        for (side, network), amount in wanted.items():
+            if first < amount and side not in broken:
+                kept[side, network].append(looks[network](eight_bit(images[side][: amount - first])))
+    return {
+        (side, network): torch.full((wanted[side, network], 1), math.nan) if side in broken else torch.cat(parts)
+        for (side, network), parts in kept.items()
+    }
 
 
 def read_results(run: RunFolder) -> list[Result]:
@@ -254,27 +245,25 @@ def read_results(run: RunFolder) -> list[Result]:
 
 def usual_network(measure: Measure, config: AdaptConfig) -> str:
     """The network that a measure looks through if none is named: in the miniature world its judge for any features."""
-    if config.generator == "miniature" and measure.network.partition(":")[0] in ("dinov2", "open_clip"):
+    if config.generator in EMBEDDED and measure.network.partition(":")[0] in ("dinov2", "open_clip"):
         return "miniature-judge"
     return measure.network
 
 
-_Chosen = tuple[dict[str, tuple[Measure, str]], dict[str, FeatureNetwork], dict[str, str]]
-
-
 def _choose(
     metrics: Sequence[str] | None, config: AdaptConfig, references: References | None, device: torch.device
-) -> _Chosen:
-    """Measures and networks by name, ready to be used, and why measures that nobody named are left out."""
-    chosen: dict[str, tuple[Measure, str]] = {}
+) -> tuple[dict[Key, Measure], dict[str, FeatureNetwork], dict[str, str]]:
+    """Measures, each network of them once, ready to be used, and why measures that nobody named are left out."""
+    chosen: dict[Key, Measure] = {}
     networks: dict[str, FeatureNetwork] = {}
     failed: dict[str, ZeroshiftError] = {}
     left_out: dict[str, str] = {}
     for name in MEASURES if metrics is None else dict.fromkeys(metrics):
         try:
-            measure, network = _named(name, config)
+            base, network = _named(name, config)
+            measure = MEASURES[base]
             _check_references(measure, references)
-            if metrics is None and config.generator == "miniature" and network not in ("miniature-judge", "sobel"):
+            if metrics is None and config.generator in EMBEDDED and network not in ("miniature-judge", "sobel"):
                 raise ZeroshiftError(
                     "It is for photographs, not the miniature world; named in --metrics, it is measured."
                 )
@@ -296,23 +285,41 @@ def _choose(
                 raise ZeroshiftError(f"{name}: {error}") from error
             left_out[name] = str(error)
         else:
-            chosen[name] = (measure, network)
-            if measure.needs == "texts" and network.partition(":")[2] in config.encoders:
-                warnings.warn(
-                    f"{name} is measured by the encoder that guided this run, which proves little. Name another: "
-                    f"--metrics {name.partition(':')[0]}:open_clip:MODEL/WEIGHTS.",
-                    stacklevel=3,
-                )
+            chosen[base, network] = measure
+    _warn_of_guides(chosen, config)
     return chosen, networks, left_out
 
 
-def _named(name: str, config: AdaptConfig) -> tuple[Measure, str]:
+def _warn_of_guides(chosen: Iterable[Key], config: AdaptConfig) -> None:
+    """Warns of measures through a network that guided the run: it was trained to please that one."""
+    guides = {f"open_clip:{encoder}" for encoder in config.encoders}
+    if config.adapt.identity_weight:
+        guides.add(config.adapt.recogniser)
+    guides = {_plain(guide) for guide in guides}
+    judged: dict[str, list[str]] = {}
+    for name, network in chosen:
+        if _plain(network) in guides:
+            judged.setdefault(network, []).append(name)
+    for network, names in judged.items():
+        warnings.warn(
+            f"{', '.join(names)}: measured by {network}, which guided this run, so it proves little. Name another "
+            "network: --metrics MEASURE:NETWORK, such as open_clip:MODEL/WEIGHTS.",
+            stacklevel=4,
+        )
+
+
+def _plain(network: str) -> str:
+    """The name that a model has with either activation: OpenAI's weights go by both."""
+    return network.replace("-quickgelu/", "/")
+
+
+def _named(name: str, config: AdaptConfig) -> Key:
     base, _, network = name.partition(":")
     if base not in MEASURES:
         near = difflib.get_close_matches(base, MEASURES, n=2)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ZeroshiftError(f"There is no such measure.{hint} The measures are: {', '.join(MEASURES)}.")
-    return MEASURES[base], network or usual_network(MEASURES[base], config)
+    return base, network or usual_network(MEASURES[base], config)
 
 
 def _check_references(measure: Measure, references: References | None) -> None:

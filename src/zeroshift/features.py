@@ -117,7 +117,11 @@ class _Inception(FeatureNetwork):
 
 
 class _ShallowInception(_Inception):
-    """For SIFID: the Gaussian over the places of each image's map just before Inception's second pooling."""
+    """For SIFID: the Gaussian over the places of each image's map just before Inception's second pooling.
+
+    SinGAN's program takes the same layer of another network, torchvision's Inception v3 of ImageNet, at the image's own
+    size, while this is FID's at 299 pixels. So values are not comparable with those of papers that used that program.
+    """
 
     provides = frozenset({"maps"})
     layer = "192"
@@ -172,7 +176,7 @@ class _DINOv2(FeatureNetwork):
     def forward(self, images: Tensor) -> Tensor:
         """[N, D]."""
         size = [self.resolution, self.resolution]
-        images = resize((images + 1) / 2, size, InterpolationMode.BICUBIC, antialias=True)
+        images = resize((images + 1) / 2, size, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)  # as Pillow does
         return self.network(normalize(images, IMAGENET_MEAN, IMAGENET_STD)).float()
 
 

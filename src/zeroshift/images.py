@@ -2,13 +2,14 @@
 
 import base64
 import io
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .errors import ZeroshiftError
 from .runs import atomic_write
@@ -19,6 +20,8 @@ __all__ = [
 ]  # fmt: skip
 
 FILM_SUFFIXES = (".mp4", ".gif")
+# What Pillow raises for a damaged file, beside OSError.
+_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, struct.error, Image.DecompressionBombError)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -36,20 +39,37 @@ def read_image(path: str | Path) -> torch.Tensor:
             pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     except FileNotFoundError as error:
         raise ZeroshiftError(f"There is no image {path}. Check the path.") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise ZeroshiftError(f"The image {path} cannot be read ({error}). Give PNG or JPEG files.") from error
     return pixels / 127.5 - 1
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """The image files in a folder and its folders, by name.
+    """The image files in a folder and its folders, by name; nothing whose name begins with a point.
 
     Raises:
-        ZeroshiftError: if there is no such folder, or no image in it.
+        ZeroshiftError: if there is no such folder, or no image in it, or a command of ours wrote it: beside the images
+        that are meant lie others (grids, previews, the source's).
     """
-    if not Path(folder).is_dir():
+    folder = Path(folder)
+    if not folder.is_dir():
         raise ZeroshiftError(f"There is no folder {folder}. Give one with PNG or JPEG files in it.")
-    found = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if (folder / "config.json").is_file():
+        raise ZeroshiftError(
+            f"{folder} is a run folder, with previews and grids in it. Name a folder of images, such as the target or "
+            "source folder in one that `zeroshift generate` made."
+        )
+    if (folder / "grid.png").is_file() and all((folder / side).is_dir() for side in ("source", "target")):
+        raise ZeroshiftError(
+            f"{folder} holds what `zeroshift generate` drew of two generators. Name {folder / 'target'} or "
+            f"{folder / 'source'}."
+        )
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
     if not found:
         raise ZeroshiftError(f"There are no images in {folder}. Give a folder with PNG or JPEG files in it.")
     return found

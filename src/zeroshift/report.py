@@ -20,7 +20,7 @@ from .images import data_uri, labelled_rows, make_grid, save_png
 from .runs import STAGES, RunFolder, atomic_write
 from .sampling import load_source_and_target, render_batches
 
-__all__ = ["Curve", "Figure", "curve", "draw_figures", "layer_shares", "true_images", "write_report"]
+__all__ = ["Curve", "Figure", "curve", "draw_figures", "layer_shares", "people_of", "true_images", "write_report"]
 
 STAGE_TITLES = {"prompts": "Learning a prompt for each image", "adapt": "Adapting the generator"}
 _KNOWN_PEOPLE = 81000  # first of the seeds of people shown to miniature diffusion models; no training saw them
@@ -169,16 +169,17 @@ def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
 
 def true_images(config: AdaptConfig, latents: Tensor) -> Tensor | None:
     """What the samples look like in the target domain, if the generator is the embedded one and knows the domain."""
-    return _truth(config.target, latents) if config.generator == "miniature" else None
+    return people_of(config.target, latents) if config.generator == "miniature" else None
 
 
-def _truth(target: str, latents: Tensor) -> Tensor | None:
+def people_of(target: str, latents: Tensor) -> Tensor | None:
+    """The renderer's pictures of people of the miniature world in a domain; None for a label that it has none of."""
     from .miniature.domains import parse_domain
     from .miniature.renderer import render
 
     try:
         return render(latents, parse_domain(target))
-    except ZeroshiftError:  # a label that the world has no picture of
+    except ZeroshiftError:
         return None
 
 
@@ -195,7 +196,7 @@ def _of_known_people(config: AdaptConfig, source: Generator, target: Generator, 
         Figure(config.source, "photos, which the source generator inverts", photos),
         Figure(config.target, "the adapted generator, from there", translated),
     ]
-    truth = _truth(config.target, latents)
+    truth = people_of(config.target, latents)
     return figures if truth is None else [*figures, Figure("truth", "the renderer's own picture", truth)]
 
 

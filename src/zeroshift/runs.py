@@ -21,6 +21,8 @@ from safetensors import SafetensorError, safe_open
 from .errors import ZeroshiftError
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
@@ -101,17 +103,29 @@ def open_to_all(file: Path) -> None:
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Appends a line of JSON to a file, whole or not at all.
+    """Appends a line of JSON to a file, whole or not at all; half a line that a killed process left is cut off first.
 
     Raises:
         ZeroshiftError: if the disk is full or the file cannot be written.
     """
     line = (json.dumps(record) + "\n").encode()
-    with disk_errors(path), open(path, "ab", buffering=0) as file:
-        end = file.tell()
+    with disk_errors(path), open(path, "ab+", buffering=0) as file:
+        end = _cut_torn_line(file)
         if file.write(line) != len(line):
             file.truncate(end)  # half a line would spoil the file
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _cut_torn_line(file: "FileIO") -> int:
+    """Leaves whole lines only in a file that is open to be read and appended to; where it then ends."""
+    end = file.seek(0, os.SEEK_END)
+    if end:
+        file.seek(end - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            end = file.readall().rfind(b"\n") + 1
+            file.truncate(end)
+    return end
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ def evaluate(
     """Measure finished runs: quality, diversity, structure, identity, nearness to the text.
 
     Samples are drawn once and shared by all measures. Results are appended to RUN/metrics-MEASURE.jsonl and shown in
-    RUN/report.html. Of several runs, those that differ only in their seed become one row: mean and spread.
+    RUN/report.html. Of several runs, those that differ only in their seed become one row: mean and spread over seeds.
 
     Measures: fid, kid, is, sifid (Inception); fd, kd (any features); clip-distance, direction (CLIP); diversity,
     intra-diversity, pairwise-lpips, intra-lpips; scs (edges); id (faces). fid, kid, fd and kd compare with many real
@@ -71,7 +71,7 @@ def evaluate(
     if truncation is not None:
         require_positive(truncation=truncation)
     require_seed(seed)
-    folders = [RunFolder.read(run) for run in runs]
+    folders = [RunFolder.read(run) for run in {run.resolve(): run for run in runs}.values()]
     for folder in folders:
         folder.require_generator()
     real = None if reference is None else References.from_folder(reference)
@@ -89,6 +89,8 @@ def evaluate(
         )
         write_report(folder, command_line(folder.config, folder.path))
         measured.append((folder, evaluation))
+    if real is not None:
+        console.print(f"Reference images: {len(real)} in {reference}", markup=False, soft_wrap=True)
     _show(measured, console)
     columns, rows = compare((folder, evaluation.results) for folder, evaluation in measured)
     if len(folders) > 1:
@@ -101,16 +103,20 @@ def evaluate(
 
 
 def _true_images(run: RunFolder, num: int | None, seed: int) -> "References | None":
-    """In the miniature world, what as many other people truly look like in the target domain, if it has such a one."""
-    from ..evaluation import MINIATURE_SAMPLES, References
+    """In the miniature world, what as many people truly look like in the target domain, if it has such a one.
 
-    if run.config.generator != "miniature":
+    They are none of those whom its StyleGAN2 draws; the latents of its diffusion models are no people's in any case.
+    """
+    from ..evaluation import MINIATURE_SAMPLES, References
+    from ..generators.hub import EMBEDDED
+
+    if run.config.generator not in EMBEDDED:
         return None
     from ..miniature.renderer import sample_latents
-    from ..report import true_images
+    from ..report import people_of
 
     count = num or MINIATURE_SAMPLES
-    truth = true_images(run.config, sample_latents(seed, range(count, 2 * count)))
+    truth = people_of(run.config.target, sample_latents(seed, range(count, 2 * count)))
     return None if truth is None else References("truth", truth)
 
 
@@ -148,15 +154,15 @@ def _show_comparison(columns: "list[Column]", rows: "list[Row]", console: "Conso
     from rich.markup import escape
     from rich.table import Table
 
-    from ..comparison import heading
+    from ..comparison import headings
 
     table = Table(title="Mean ± standard deviation over seeds", title_justify="left")
     table.add_column("runs")
     table.add_column("seeds", justify="right")
-    for column in columns:
-        table.add_column(escape(heading(column)), justify="right")
+    for text in headings(columns):
+        table.add_column(escape(text), justify="right")
     for row in rows:
-        table.add_row(escape(row.label), str(len(row.runs)), *map(row.cell, columns))
+        table.add_row(escape(row.label), str(row.num_seeds), *map(row.cell, columns))
     console.print(table)
 
 

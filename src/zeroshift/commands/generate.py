@@ -1,12 +1,13 @@
 """`zeroshift generate`: samples of a run, source beside target."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ..runs import RunFolder
+from ..runs import RunFolder, disk_errors
 from . import call, default_output, require_positive, require_seed, tracked
 
 __all__ = ["generate", "main"]
@@ -24,8 +25,8 @@ def generate(
 ) -> None:
     """Draw samples of a finished run: the same people by the source and by the adapted generator.
 
-    Writes grid.png (pairs, source at the left), source/0000.png ... and target/0000.png ...
-    A sample depends on the seed and on its number alone.
+    Writes source/0000.png ... and target/0000.png ..., then grid.png (pairs, source at the left).
+    A sample depends on the seed and on its number alone. Samples that were there before go.
 
     Examples:
       zeroshift generate runs/disney --num 64 --seed 0 --truncation 0.7
@@ -63,14 +64,26 @@ def generate(
         class_index=config.class_index,
         batch_size=batch_size,
     )
+    with disk_errors(out):
+        (out / "grid.png").unlink(missing_ok=True)  # it is there when all samples are
     tiles: list[torch.Tensor] = []
     for source, target in tracked(batches, -(-num // batch_size), "Drawing"):
         for side, images in (("source", source), ("target", target)):
             for i, pixels in enumerate(to_uint8(images), start=len(tiles)):
                 save_png(out / side / f"{i:04d}.png", pixels)
         tiles += torch.cat([source, target], dim=3).unbind()  # [3, R, 2R] each
+    for side in ("source", "target"):
+        _remove_from(out / side, num)
     save_png(out / "grid.png", make_grid(torch.stack(tiles), columns=min(columns, num)))
     print(f"{num} pairs: {out / 'grid.png'}, {out / 'source'}, {out / 'target'}")
+
+
+def _remove_from(folder: Path, num: int) -> None:
+    """Removes the samples from number `num` on, which an earlier call for more of them left."""
+    with disk_errors(folder):
+        for file in folder.iterdir():
+            if re.fullmatch(r"([0-9]{4}|[1-9][0-9]{4,})\.png", file.name) and int(file.stem) >= num:
+                file.unlink()
 
 
 def main(arguments: Sequence[str]) -> None:

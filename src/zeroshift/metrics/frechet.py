@@ -34,7 +34,8 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> Tensor:
 def sifid(images: Gaussian, references: Gaussian) -> float:
     """Single-image FID: the mean over images and references of the distance between their maps' Gaussians.
 
-    Shaham et al., "SinGAN", 2019, section 4.2: the Gaussians are over the places of one image's feature map.
+    Shaham et al., "SinGAN", 2019, section 4.2: the Gaussians are over the places of one image's feature map. The values
+    depend on the network that it is of, and on its size: only those of one network and size compare.
 
     Args:
         images: of N images, mean [N, D] and root [N, K, D].

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..batches import Fitting, Track, untracked
 from .diversity import intra_cluster_distance, pairwise_distance
 from .frechet import frechet_distance, gaussian, sifid
 from .inception_score import inception_score
@@ -16,7 +17,7 @@ from .pairs import clip_distance, direction_agreement, pair_similarity, structur
 __all__ = ["FEW", "MEASURES", "Measure", "Seen"]
 
 FEW = 10  # reference images where the protocol is that of few-shot adaptation
-_AT_ONCE = 8  # images whose LPIPS vectors (32 MB each at 256 pixels) are in memory together
+_AT_ONCE = 8  # images whose LPIPS vectors (32 MB each at 256 pixels) are in memory together; fewer where it is small
 
 Value = tuple[float, float | None]  # and its spread over splits or subsets, if the protocol has any
 
@@ -31,13 +32,15 @@ class Seen:
     target: Tensor  # [N, ...] on the CPU, as the network's `forward` gives it
     source: Tensor = field(default_factory=lambda: torch.empty(0))  # [N, ...], if the measure asks for it
     reference: Tensor = field(default_factory=lambda: torch.empty(0))  # [M, ...], real images, if it asks for them
+    track: Track = untracked  # shows how far `embedded` is
 
     def embedded(self, observed: Tensor) -> Iterator[Tensor]:
-        """The network's vectors of what it kept, batch by batch, on its device."""
+        """The network's vectors of what it kept, batch by batch, as memory allows, on its device."""
         device = next(self.network.parameters()).device
-        with torch.inference_mode():
-            for part in observed.split(_AT_ONCE):
-                yield self.network.embed(part.to(device))
+        fitting = Fitting(lambda rows: self.network.embed(rows.to(device)), _AT_ONCE)
+        parts = observed.split(_AT_ONCE)
+        for part in self.track(parts, len(parts), "Distances between images"):
+            yield from fitting.batches(part)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,10 @@ def kd_100_subsets_of_at_most_1000(seen: Seen) -> Value:
 
 
 def sifid_10_references(seen: Seen) -> Value:
-    """Single-image FID against up to 10 reference images, mean over all pairs (Shaham et al., 2019)."""
+    """Single-image FID against up to 10 reference images, mean over all pairs (Shaham et al., 2019).
+
+    Through FID's Inception at 299 pixels, not ImageNet's at the images' own size: not to be compared with SinGAN's.
+    """
     target, reference = ((each[:, 0], each[:, 1:]) for each in (seen.target, seen.reference))
     return sifid(target, reference), None
 
