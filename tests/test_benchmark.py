@@ -62,7 +62,7 @@ def plan(out: Path, *rows: str, **changes: Any) -> Plan:
 
 
 def test_rows_and_targets() -> None:
-    assert {"nada", "ipl", "ipl-published", "ipl-none", "air", "svl", "domain-vector"} <= {row.name for row in ROWS}
+    assert {"nada", "ipl", "ipl-label", "ipl-published", "air", "svl", "domain-vector"} <= {row.name for row in ROWS}
     assert len(TARGETS) >= 12
     domains = [parse_domain(target) for target in TARGETS]
     assert sum(domain in KEPT_OUT for domain in domains) >= 2, "pairs that the encoders never saw"
@@ -80,10 +80,10 @@ def test_every_row_can_be_configured(tmp_path: Path) -> None:
 
 
 def test_a_row_with_changes() -> None:
-    row = parse_row("ipl:prompts.base-text=none,adapt.views=0")
+    row = parse_row("ipl:prompts.base-text=label,adapt.views=0")
     config = Cell(row, "zombie", 0).config({})
-    assert (config.prompts.base_text, config.adapt.views) == ("none", 0)
-    assert row.name == "ipl:prompts.base-text=none,adapt.views=0"
+    assert (config.prompts.base_text, config.adapt.views) == ("label", 0)
+    assert row.name == "ipl:prompts.base-text=label,adapt.views=0"
     assert parse_changes(['adapt.layers=["all"]', "adapt.lr=0.5"]) == {"adapt.layers": ("all",), "adapt.lr": 0.5}
 
 
@@ -314,6 +314,10 @@ def test_a_judge_that_does_not_know_the_truth_does_not_count(tmp_path: Path, mon
     text = (tmp_path / "page.md").read_text()
     assert "takes the truth itself for a elf in 10 % only" in text
     assert json.loads((tmp_path / "page.json").read_text())["cells"] == records
+    write_page(plan(tmp_path, "nada", "ipl", targets=("zombie", "elf")), tmp_path / "page.md", "nada")
+    text = (tmp_path / "page.md").read_text()
+    assert "- **nada**: 50.0% in the domain" in text, "a row of which nothing is done takes no target from the others"
+    assert "- **ipl**: no target in common" in text
 
 
 def test_the_page_says_what_the_intervals_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +340,7 @@ def test_the_page_says_what_the_intervals_carry(tmp_path: Path, monkeypatch: pyt
     assert "**+0.250** [+0.250, +0.250]" in text
     assert "Made on machine 0 and on machine 1 (seconds and MiB are of the first alone), by" in text
     assert "- **nada**: method = nada, truncation = 1.0" in text
-    assert "- **ipl**: as nada, but method = ipl." in text
+    assert "- **ipl**: as nada, but method = ipl, prompts.base_text = none." in text
     assert "**Not done yet: 5 of 30 adaptations.**" in text
     assert f"zeroshift benchmark --methods nada ipl air --targets {targets[0]}" in text
     for target in targets:

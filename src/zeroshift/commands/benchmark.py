@@ -13,7 +13,7 @@ __all__ = ["benchmark", "main"]
 SIZES: dict[str, dict[str, Any]] = {
     "full": {"seeds": (0, 1, 2), "people": 512, "fit_steps": 300, "set": ()},
     "smoke": {
-        "targets": ("zombie", "pencil sketch"),
+        "targets": ("zombie",),
         "seeds": (0,),
         "people": 64,
         "fit_steps": 8,
@@ -47,7 +47,7 @@ def benchmark(
     Examples:
       zeroshift benchmark --size smoke
       zeroshift benchmark --methods nada ipl --targets zombie "pencil sketch" --seeds 0 1
-      zeroshift benchmark --methods ipl ipl:prompts.base_text=none ipl:adapt.views=0 --baseline ipl
+      zeroshift benchmark --methods ipl ipl-label ipl:adapt.views=0 --baseline ipl
       zeroshift benchmark --methods diffusionclip diff-ipl --baseline diffusionclip
       zeroshift benchmark --page docs/benchmark.md
       zeroshift benchmark --page docs/benchmark.md --known docs/benchmark.json

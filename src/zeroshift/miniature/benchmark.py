@@ -59,8 +59,8 @@ class Row:
 ROWS: tuple[Row, ...] = (
     Row("nada", {"method": "nada"}),
     Row("ipl", {"method": "ipl"}),
+    Row("ipl-label", {"method": "ipl", "prompts.base_text": "label"}),
     Row("ipl-published", {"method": "ipl", "prompts.base_text": "published"}),
-    Row("ipl-none", {"method": "ipl", "prompts.base_text": "none"}),
     Row("air", {"method": "air"}),
     Row("svl", {"method": "svl"}),
     Row("domain-vector", {"method": "domain-vector"}),

@@ -156,8 +156,9 @@ def _table(records: Records, rows: Sequence[str]) -> str:
 
 
 def _common(records: Records, rows: Sequence[str]) -> set[str]:
-    """The targets that all those rows have."""
-    return set.intersection(*({r["target"] for r in records if r["row"] == row} for row in rows))
+    """The targets that all those rows have which have any."""
+    by_row = [those for row in rows if (those := {r["target"] for r in records if r["row"] == row})]
+    return set.intersection(*by_row) if by_row else set()
 
 
 def _comparison(compared: Mapping[str, Mapping[str, Difference]], baseline: str) -> str:
@@ -186,7 +187,7 @@ def _in_short(records: Records, methods: Sequence[str], compared: Mapping[str, A
         values = means(records, row, _common(records, methods))
         told = [text.format(values[key]) for key, text in _CHOSEN_BY.items() if key in values]
         verdict = f"Against {baseline} — {_verdict(compared[row])}." if row in compared else "The baseline."
-        lines.append(f"- **{row}**: {', '.join(told) or 'no target that all methods have'}. {verdict}")
+        lines.append(f"- **{row}**: {', '.join(told) or 'no target in common with all others'}. {verdict}")
     return "\n".join(lines)
 
 
