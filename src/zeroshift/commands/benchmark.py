@@ -15,9 +15,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "smoke": {
         "targets": ("zombie",),
         "seeds": (0,),
-        "people": 64,
+        "people": 32,
         "fit_steps": 8,
-        "set": ("adapt.steps=6", "prompts.steps=4", "prompts.batch=8"),
+        "set": ("adapt.steps=6", "prompts.steps=4", "prompts.batch=8", "latents=8"),
     },
 }
 
