@@ -18,9 +18,11 @@ from zeroshift.cli import main
 from zeroshift.config import AdaptConfig, changed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.images import make_grid, save_png
-from zeroshift.miniature import benchmark, benchmark_page
+from zeroshift.miniature import benchmark, benchmark_bounds, benchmark_page
 from zeroshift.miniature.benchmark import (
+    FITTED,
     ROWS,
+    SOURCES,
     TARGETS,
     Cell,
     Plan,
@@ -46,7 +48,8 @@ TINY = {"adapt.steps": 1, "adapt.batch": 2, "adapt.views": 0, "adapt.layer_batch
 
 
 def plan(out: Path, *rows: str, **changes: Any) -> Plan:
-    named = tuple(Row(name) if name in BOUNDS else parse_row(name) for name in rows)
+    bounds = {row.name: row for row in (*SOURCES.values(), *FITTED.values(), Row("truth"))}
+    named = tuple(bounds[name] if name in BOUNDS else parse_row(name) for name in rows)
     given = {
         "targets": ("zombie",),
         "seeds": (0,),
@@ -84,6 +87,10 @@ def test_a_row_with_changes() -> None:
     config = Cell(row, "zombie", 0).config({})
     assert (config.prompts.base_text, config.adapt.views) == ("label", 0)
     assert row.name == "ipl:prompts.base-text=label,adapt.views=0"
+    listed = parse_row('nada:adapt.betas=[0.0,0.99],adapt.layers=["b8.conv0","b16.conv0"],adapt.lr=0.5')
+    assert {"adapt.betas": (0.0, 0.99), "adapt.layers": ("b8.conv0", "b16.conv0"), "adapt.lr": 0.5}.items() <= (
+        listed.changes.items()
+    ), "a list's own commas part no changes"
     assert parse_changes(['adapt.layers=["all"]', "adapt.lr=0.5"]) == {"adapt.layers": ("all",), "adapt.lr": 0.5}
 
 
@@ -106,6 +113,7 @@ def test_what_makes_no_sense_is_told(tmp_path: Path) -> None:
         (lambda: plan(tmp_path, "nada", "nada").validate(), "named twice"),
         (lambda: plan(tmp_path, "nada", seeds=()).validate(), "at least one"),
         (lambda: plan(tmp_path, "nada", people=3).validate(), "at least 16 people"),
+        (lambda: plan(tmp_path, "nada", fit_steps=-5).validate(), "no negative number"),
         (lambda: plan(tmp_path, "nada:adapt.lr=0").validate(), "adapt.lr is 0"),
         (lambda: plan(tmp_path, "nada", changes={"adapt.speed": 1}).validate(), "no setting 'adapt.speed'"),
     ):
@@ -135,7 +143,7 @@ def test_only_what_is_missing_or_stale_is_made(tmp_path: Path, monkeypatch: pyte
     (cell,) = missing(first)
     assert benchmark._make(first, cell) is None
     assert missing(first) == []
-    path = cell.path(tmp_path)
+    path = first.path(cell)
     record = json.loads(path.read_text())
     assert record["measures"] == {"psnr": 20.0}
     assert record["memory"] > 100
@@ -149,12 +157,29 @@ def test_only_what_is_missing_or_stale_is_made(tmp_path: Path, monkeypatch: pyte
     assert json.loads(path.read_text()) == record
     assert path.with_suffix(".png").stat().st_mtime_ns == pictures
 
-    # other settings, people or weights: made anew
+    # other settings, people or weights: made besides, and what is there stays
     for other in (plan(tmp_path, "nada", changes={**TINY, "adapt.lr": 0.5}), plan(tmp_path, "nada", people=17)):
         assert len(missing(other)) == 1
+    benchmark._make(other, cell)
+    assert missing(other) == missing(first) == []
+    assert json.loads(path.read_text()) == record
     path.write_text("{")
-    with pytest.raises(ZeroshiftError, match=r"seed0.json is damaged"):
+    with pytest.raises(ZeroshiftError, match=r"seed0-\w+.json is damaged"):
         missing(first)
+
+
+def test_what_bounds_depend_on_makes_them_stale(tmp_path: Path) -> None:
+    sampled = plan(tmp_path, "source-diffusion", "fitted-diffusion")
+    for other in (
+        plan(tmp_path, "source-diffusion", "fitted-diffusion", changes={"diffusion.t0": 0.9}),
+        plan(tmp_path, "source-diffusion", "fitted-diffusion", people=17),
+    ):
+        for one, two in zip(sampled.cells(), other.cells(), strict=True):
+            assert sampled.path(one) != other.path(two)
+    longer = plan(tmp_path, "source-diffusion", "fitted-diffusion", fit_steps=2)
+    source, fitted = longer.cells()
+    assert longer.path(source) == sampled.path(source), "nobody fits it"
+    assert longer.path(fitted) != sampled.path(fitted)
 
 
 def test_goes_on_from_the_json_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +187,7 @@ def test_goes_on_from_the_json_of_a_page(tmp_path: Path, monkeypatch: pytest.Mon
     first = plan(tmp_path / "first", "nada")
     (cell,) = missing(first)
     benchmark._make(first, cell)
-    record = json.loads(cell.path(first.out).read_text())
+    record = json.loads(first.path(cell).read_text())
     known = tmp_path / "page.json"
     known.write_text(json.dumps({"cells": [record, {**record, "target": "robot"}]}))
 
@@ -188,7 +213,7 @@ def test_what_fails_is_told_and_keeps_no_other(tmp_path: Path) -> None:
     problem = benchmark._make(broken, cell)
     assert problem is not None
     assert "There is no image missing.png" in problem
-    assert not cell.path(tmp_path).exists()
+    assert not broken.path(cell).exists()
 
 
 def make_or_die(plan: Plan, cell: Cell) -> str | None:
@@ -221,6 +246,28 @@ def test_the_fitted_generator_comes_nearer_to_the_truth() -> None:
         drawn = BOUNDS["fitted"](source, domain, 0, steps)(latents).detach()
         errors.append(float((drawn - render(latents, domain)).square().mean()))
     assert errors[1] < 0.85 * errors[0]
+
+
+@pytest.mark.parametrize("row", ["fitted-diffusion", "fitted-autoencoder"])
+def test_the_fitted_diffusion_model_comes_nearer_to_the_truth(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zeroshift.config import Sampling
+    from zeroshift.generators import load_generator
+    from zeroshift.generators.diffusion import Diffusion
+
+    monkeypatch.setattr(benchmark_bounds, "_PHOTOS", 8)
+    source, domain = load_generator(f"miniature-{row.partition('-')[2]}"), parse_domain("pencil sketch")
+    assert isinstance(source, Diffusion)
+    source.set_sampling(Sampling(t0=0.6, noise_steps=1, steps=2, invert_steps=4, clip=False))
+    latents = sample_latents(benchmark.EXAM_SEED, range(4))
+    codes, before = source.invert(render(latents)), [weight.clone() for weight in source.parameters()]
+    errors = []
+    for steps in (0, 8):
+        fitted = BOUNDS[row](source, domain, 0, steps)
+        assert isinstance(fitted, Diffusion)
+        with torch.inference_mode():
+            errors.append(float((fitted.synthesize(codes) - render(latents, domain)).square().mean()))
+    assert errors[1] < 0.85 * errors[0]
+    assert all(torch.equal(one, two) for one, two in zip(before, source.parameters(), strict=True))
 
 
 # -- measures and statistics ------------------------------------------------------------------------------------------
@@ -364,9 +411,10 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "a pair that the encoders never saw" in page
     folder = tmp_path / "cells" / "pencil-sketch-of-a-zombie"
     assert sorted(path.name for path in folder.iterdir()) == ["nada", "source", "truth"]
-    told = json.loads((folder / "truth" / "seed1.json").read_text())["measures"]
+    (told,) = (json.loads(path.read_text())["measures"] for path in (folder / "truth").glob("seed1-*.json"))
+    (source,) = (json.loads(path.read_text())["measures"] for path in (folder / "source").glob("seed1-*.json"))
     assert {measure.key for measure in MEASURES} <= {*told, "processor_seconds", "memory"}
-    assert told["psnr"] > json.loads((folder / "source" / "seed1.json").read_text())["measures"]["psnr"]
+    assert told["psnr"] > source["psnr"]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
     (tmp_path / "words.md").write_text("Sketches are easy.\n")
     assert main([*arguments, "--pages-only", "--conclusion", str(tmp_path / "words.md")]) == 0
@@ -374,16 +422,27 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (first, conclusion) == ("# Benchmark in the miniature world", "Sketches are easy.")
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
 
+    capsys.readouterr()
+    page, known = str(tmp_path / "benchmark.md"), str(tmp_path / "benchmark.json")
+    others = [*arguments, "--pages-only", "--known", known]
+    assert main([*others, "--page", page]) == 0
+    assert "3 of this benchmark's 3 adaptations are known" in " ".join(capsys.readouterr().out.split())
+    kept = (tmp_path / "benchmark.json").read_text()
+    assert main([*others, "--page", page, "--people", "17"]) == 1
+    assert "would lose 3 of its 3 adaptations" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "benchmark.json").read_text() == kept
+
 
 def test_diffusion_models_get_the_photos(tmp_path: Path) -> None:
     arguments = ["benchmark", "--out", str(tmp_path), "--methods", "diffusionclip-autoencoder", "--targets", "zombie"]
-    arguments += ["--seeds", "0", "--people", "16", "--processes", "1", "--steps", "1", "--set", "latents=2"]
+    arguments += ["--seeds", "0", "--people", "16", "--processes", "1", "--steps", "1", "--fit-steps", "0"]
+    arguments += ["--set", "latents=2"]
     arguments += ["adapt.views=0", "diffusion.noise_steps=1", "diffusion.steps=3", "diffusion.invert_steps=6"]
     assert main(arguments) == 0
     folder = tmp_path / "cells" / "zombie"
     assert {path.name for path in folder.iterdir()} == {"diffusionclip-autoencoder", "source-autoencoder", "truth"}
     photos = render(sample_latents(benchmark.EXAM_SEED, range(16)))
-    returned = read_people(folder / "source-autoencoder" / "seed0.png", 16)
+    (returned,) = (read_people(path, 16) for path in (folder / "source-autoencoder").glob("seed0-*.png"))
     assert float((returned - photos).square().mean()) < 0.05, "the source gives the photos back"
     page = (tmp_path / "benchmark.md").read_text()
     assert "`source-autoencoder` is the diffusion autoencoder" in page

@@ -23,7 +23,8 @@ def test_the_truth_passes_its_own_exam(exam: TruthExam) -> None:
 def test_unadapted_and_collapsed_images_do_not(exam: TruthExam) -> None:
     source = exam.measure(render(exam.latents, SOURCE))
     assert source["accuracy"] < 0.1
-    assert source["distance_ratio"] == pytest.approx(1, abs=1e-5)
+    adapted = exam.measure(0.5 * (exam.truth + render(exam.latents, SOURCE)))
+    assert 0 < adapted["distance"] < source["distance"]
     collapsed = exam.measure(exam.truth[:1].repeat(48, 1, 1, 1))
     assert collapsed["diversity"] == pytest.approx(0, abs=1e-4)
 

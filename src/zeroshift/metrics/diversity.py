@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..precision import float64
+
 __all__ = ["cosine_embedding", "diversity", "intra_cluster_distance", "pairwise_distance"]
 
 
@@ -62,7 +64,7 @@ class _Sums:
 
     def add(self, rows: Tensor) -> None:
         if len(rows):
-            x = rows.double()
+            x = float64(rows)
             self.count += len(x)
             self._squares += float(x.square().sum())
             self._sum = self._sum + x.sum(dim=0)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..precision import float64
+
 __all__ = ["Gaussian", "frechet_distance", "gaussian", "sifid"]
 
 Gaussian = tuple[Tensor, Tensor]  # mean [..., D] and root [..., K, D] with root^T root = covariance
@@ -13,7 +15,7 @@ def gaussian(features: Tensor) -> Gaussian:
 
     The covariance comes as a root of it, from a QR decomposition: [..., min(n, D), D], no more than is needed.
     """
-    x = features.double()
+    x = float64(features)
     mean = x.mean(dim=-2)
     centred = (x - mean.unsqueeze(-2)) / (x.shape[-2] - 1) ** 0.5
     return mean, torch.linalg.qr(centred, mode="r").R

@@ -1,9 +1,11 @@
 """Methods x targets x seeds in the miniature world, where the truth is known and the judge never guided anything.
 
-A cell is one adaptation. It leaves a sheet of the exam's people (SEED.png) and its measures (SEED.json) in
-OUT/cells/TARGET/ROW; both say what they were made with, so that a second call makes only what is missing or stale. The
-pictures are kept because measuring is cheap: with another judge, nothing is adapted anew. The JSON of a page holds the
-measures too, without pictures: a benchmark can go on from it on another machine, as long as nobody measures otherwise.
+A cell is one adaptation. It leaves a sheet of the exam's people (.png) and its measures (.json) in
+OUT/cells/TARGET/ROW, named by the seed and by a hash of what they were made with, settings and weights: a second call
+makes only what is missing, and one with other settings takes nothing away. Code has no part in the hash; who changes
+what a method does takes another folder. The pictures are kept because measuring is cheap: with another judge, nothing
+is adapted anew. The JSON of a page holds the measures too, without pictures: a benchmark can go on from it on another
+machine, as long as nobody measures otherwise.
 """
 
 import functools
@@ -15,6 +17,7 @@ import os
 import platform
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,8 +39,8 @@ from .encoders import weights_folder
 from .renderer import render, sample_latents
 
 __all__ = [
-    "EXAM_SEED", "ROWS", "SOURCES", "TARGETS", "Cell", "Plan", "Row", "cores", "finished", "machine", "missing",
-    "parse_changes", "parse_row", "read_cell", "read_known", "read_people", "run", "slug",
+    "EXAM_SEED", "FITTED", "ROWS", "SOURCES", "TARGETS", "Cell", "Plan", "Row", "cores", "finished", "known_cell",
+    "machine", "missing", "parse_changes", "parse_row", "read_cell", "read_known", "read_people", "run", "slug",
 ]  # fmt: skip
 
 EXAM_SEED = 1_000_003  # of people whom neither training nor adaptation saw
@@ -75,6 +78,12 @@ SOURCES = {
     "miniature-diffusion": Row("source-diffusion", generator="miniature-diffusion"),
     "miniature-autoencoder": Row("source-autoencoder", generator="miniature-autoencoder"),
 }
+# Each fitted to the true images: what it can draw at all.
+FITTED = {
+    "miniature": Row("fitted"),
+    "miniature-diffusion": Row("fitted-diffusion", generator="miniature-diffusion"),
+    "miniature-autoencoder": Row("fitted-autoencoder", generator="miniature-autoencoder"),
+}
 # Media and beings by themselves, then pairs; the encoders never saw those of `domains.KEPT_OUT`.
 TARGETS = (
     "zombie", "alien", "robot", "clown", "elf", "pencil sketch", "cartoon", "marble statue", "neon sign",
@@ -93,7 +102,8 @@ def parse_row(text: str) -> Row:
     if name not in rows:
         raise ZeroshiftError(f"The benchmark has no method {name!r}. Its methods are: {', '.join(rows)}.")
     row = rows[name]
-    return Row(text, {**row.changes, **parse_changes(filter(None, listed.split(",")))}, row.generator)
+    changes = re.split(r",(?=[\w.-]+=)", listed) if listed else []  # a list's own commas part no changes
+    return Row(text, {**row.changes, **parse_changes(changes)}, row.generator)
 
 
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
@@ -137,10 +147,6 @@ class Cell:
         )  # fmt: skip
         return changed(changed(start, changes), self.row.changes).validate()
 
-    def path(self, out: Path) -> Path:
-        """Of its measures; its pictures have the suffix .png."""
-        return out / "cells" / slug(self.target) / slug(self.row.name) / f"seed{self.seed}.json"
-
     @property
     def key(self) -> Key:
         """What tells it from other cells."""
@@ -182,8 +188,8 @@ class Plan:
         for values in ([row.name for row in self.rows], self.targets, self.seeds):
             if len(set(values)) < len(values):
                 raise ZeroshiftError(f"Something is named twice: {', '.join(map(str, values))}.")
-        if self.people < 16 or self.processes < 1:
-            raise ZeroshiftError("A benchmark needs at least 16 people and one process.")
+        if self.people < 16 or self.processes < 1 or self.fit_steps < 0:
+            raise ZeroshiftError("A benchmark needs at least 16 people, one process, and no negative number of steps.")
         for target in self.targets:
             if parse_domain(target) == SOURCE:
                 raise ZeroshiftError(f"{target!r} is the source domain. Name another target.")
@@ -206,10 +212,17 @@ class Plan:
         """What the pictures of a cell depend on: settings that differ from the program's, people, weights."""
         facts: dict[str, Any] = {"people": self.people, "generator": _fingerprint(EMBEDDED[cell.row.generator][1])}
         if cell.row.name in BOUNDS:
-            return {**facts, **({"steps": self.fit_steps, "seed": cell.seed} if cell.row.name == "fitted" else {})}
+            sampling = {name: value for name, value in self.changes.items() if name.startswith("diffusion.")}
+            fitted = {"steps": self.fit_steps, "seed": cell.seed} if cell.row in FITTED.values() else {}
+            return {**facts, **sampling, **fitted}
         plain, given = flat(AdaptConfig(target="")), flat(cell.config(self.changes))
         settings = {name: value for name, value in given.items() if name not in plain or value != plain[name]}
         return {**facts, "guide": _fingerprint("guide.safetensors"), "settings": settings}
+
+    def path(self, cell: Cell) -> Path:
+        """Of its measures; its pictures have the suffix .png."""
+        made = hashlib.sha256(json.dumps(self.made_with(cell), sort_keys=True).encode()).hexdigest()[:8]
+        return self.out / "cells" / slug(cell.target) / slug(cell.row.name) / f"seed{cell.seed}-{made}.json"
 
 
 def slug(text: str) -> str:
@@ -266,19 +279,20 @@ def read_cell(plan: Plan, cell: Cell) -> Mapping[str, Any] | None:
 
     None if the cell has not been made with just these settings and weights, or was measured by another judge.
     """
-    for found in (_record(plan, cell), plan.known.get(cell.key)):
-        if found and found.get("judged_by") == _judges() and _made_as(plan, cell, found):
-            return found
-    return None
+    found = _record(plan, cell)
+    return found if found and found.get("judged_by") == _judges() else known_cell(plan, cell)
 
 
-def _made_as(plan: Plan, cell: Cell, record: Mapping[str, Any]) -> bool:
-    return record.get("made_with") == json.loads(json.dumps(plan.made_with(cell)))
+def known_cell(plan: Plan, cell: Cell) -> Mapping[str, Any] | None:
+    """`read_cell`, of those cells alone that were known before."""
+    found = plan.known.get(cell.key, {})
+    made = json.loads(json.dumps(plan.made_with(cell)))
+    return found if found.get("made_with") == made and found.get("judged_by") == _judges() else None
 
 
 def _record(plan: Plan, cell: Cell) -> dict[str, Any] | None:
-    """What lies in the folder of a cell, however it was made."""
-    path = cell.path(plan.out)
+    """What lies in the folder of a cell, however it was judged."""
+    path = plan.path(cell)
     if not path.exists() or not path.with_suffix(".png").exists():
         return None
     try:
@@ -344,7 +358,7 @@ def _make(plan: Plan, cell: Cell) -> str | None:
     torch.set_num_threads(max(1, cores() // plan.processes))
     try:
         record = _record(plan, cell)
-        if record is None or not _made_as(plan, cell, record):
+        if record is None:
             record = _adapt(plan, cell)
             _write(plan, cell, record)
         _write(plan, cell, {**record, "judged_by": _judges(), "measures": _measure(plan, cell)})
@@ -356,7 +370,7 @@ def _make(plan: Plan, cell: Cell) -> str | None:
 
 
 def _write(plan: Plan, cell: Cell, record: Mapping[str, Any]) -> None:
-    with atomic_write(cell.path(plan.out)) as temporary:
+    with atomic_write(plan.path(cell)) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
@@ -377,9 +391,10 @@ def _adapt(plan: Plan, cell: Cell) -> dict[str, Any]:
     else:
         draw = adapt(cell.config(plan.changes), generator=source).generator.eval()
     took = {"seconds": time.perf_counter() - began, "processor_seconds": time.process_time() - busy}
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # MiB, where the system counts in KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     images = _people(plan, cell, source, draw)
-    path = cell.path(plan.out)
+    path = plan.path(cell)
     save_png(path.with_suffix(".png"), make_grid(images, _COLUMNS, gap=0))
     names = {"row": cell.row.name, "target": cell.target, "seed": cell.seed}
     return {**names, "made_with": plan.made_with(cell), "machine": machine(), **took, "memory": memory}
@@ -409,7 +424,7 @@ def _measure(plan: Plan, cell: Cell) -> dict[str, float]:
     from .truth import TruthExam
 
     latents = sample_latents(EXAM_SEED, range(plan.people))
-    images = read_people(cell.path(plan.out).with_suffix(".png"), plan.people)
+    images = read_people(plan.path(cell).with_suffix(".png"), plan.people)
     return TruthExam.make(parse_domain(cell.target), latents, load_judge(), load_probe()).measure(images)
 
 

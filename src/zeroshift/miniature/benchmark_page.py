@@ -130,7 +130,11 @@ def _bounds(plan: Plan) -> list[str]:
         "source-diffusion": "`source-diffusion` is the diffusion model as it is; it and those made of it get the "
         "people's photos, invert them with the source, and go on from there.",
         "source-autoencoder": "`source-autoencoder` is the diffusion autoencoder as it is, which gets photos, too.",
-        "fitted": f"`fitted` is the source network trained on true target images ({plan.fit_steps} steps).",
+        "fitted": f"`fitted` is the source network trained on true target images ({plan.fit_steps} steps), which the "
+        "methods never see.",
+        "fitted-diffusion": f"`fitted-diffusion` is the diffusion model trained to lead photos of people to their true "
+        f"target images ({plan.fit_steps} steps), which the methods never see.",
+        "fitted-autoencoder": "`fitted-autoencoder` is the same of the diffusion autoencoder.",
         "truth": "`truth` is the renderer with another grain.",
     }
     return [meanings[row.name] for row in plan.rows if row.name in BOUNDS]
@@ -230,7 +234,7 @@ def _picture(plan: Plan, target: str, folder: Path) -> Path:
     path = folder / f"{slug(target)}.png"
     cells = [cell for cell in plan.cells() if cell.target == target and cell.seed == plan.seeds[0]]
     done = [cell for cell in cells if read_cell(plan, cell) is not None]
-    drawn = [cell for cell in done if cell.path(plan.out).with_suffix(".png").exists()]
+    drawn = [cell for cell in done if plan.path(cell).with_suffix(".png").exists()]
     if path.exists() and len(drawn) < len(done):
         return path
     latents = sample_latents(EXAM_SEED, range(_PICTURED))
@@ -240,5 +244,5 @@ def _picture(plan: Plan, target: str, folder: Path) -> Path:
     rows["truth"] = render(latents, parse_domain(target))
     for cell in drawn:
         if cell.row.name not in rows:
-            rows[cell.row.name] = read_people(cell.path(plan.out).with_suffix(".png"), _PICTURED)
+            rows[cell.row.name] = read_people(plan.path(cell).with_suffix(".png"), _PICTURED)
     return save_png(path, labelled_rows(rows))

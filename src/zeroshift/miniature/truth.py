@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..encoder import Encoder
 from ..metrics import diversity, frechet_distance, gaussian, paired_distance
-from .domains import DOMAINS, SOURCE, Domain
+from .domains import DOMAINS, Domain
 from .encoders import ConvTower, Probe
 from .factors import BORDER, FACTOR_INDEX, FACTORS, positions
 from .measure import CHUNK, in_chunks, label_features
@@ -110,25 +110,19 @@ class TruthExam:
         """All measures of images [N, 3, 64, 64], row i showing the person of latent i.
 
         Returns:
-            accuracy: share that the judge takes for the target among all 84 domains; medium, being: the same for the
-            two halves of the label; diversity: relative to that of the true images; distance: to the true image of
-            the same person in the judge's embedding; distance_ratio: the same over the distance that the unadapted
-            renders of the people have (1 = nothing gained, 0 = truth); map_distance, psnr: to the same true image, in
-            the judge's feature maps and in pixels; fd: Fréchet distance of the judge's unit features to those of the
-            true images; kept: see `variance_kept`; classes, scalars: see `factor_agreement`.
+            accuracy: share that the judge takes for the target among all 84 domains; diversity: relative to that of
+            the true images; distance: to the true image of the same person in the judge's embedding; map_distance,
+            psnr: to the same true image, in the judge's feature maps and in pixels; fd: Fréchet distance of the
+            judge's unit features to those of the true images; kept: see `variance_kept`; classes, scalars: see
+            `factor_agreement`.
         """
         features = in_chunks(self.judge.encode_image, images)
         truth = in_chunks(self.judge.encode_image, self.truth)
-        source = in_chunks(self.judge.encode_image, render(self.latents, SOURCE))
         said = [DOMAINS[index] for index in (F.normalize(features, dim=-1) @ self.labels.T).argmax(dim=1).tolist()]
-        distance = paired_distance(features, truth)
         return {
             "accuracy": sum(domain == self.domain for domain in said) / len(said),
-            "medium": sum(domain.medium == self.domain.medium for domain in said) / len(said),
-            "being": sum(domain.being == self.domain.being for domain in said) / len(said),
             "diversity": diversity(features) / diversity(truth),
-            "distance": distance,
-            "distance_ratio": distance / paired_distance(source, truth),
+            "distance": paired_distance(features, truth),
             "map_distance": map_distance(cast(ConvTower, self.judge.image_tower), images, self.truth),
             "psnr": float(psnr(images, self.truth)),
             "fd": float(frechet_distance(*(gaussian(F.normalize(x, dim=-1)) for x in (features, truth)))),
