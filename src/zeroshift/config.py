@@ -286,7 +286,7 @@ class AdaptConfig:
 
 
 # "published" has the numbers of the programs for StyleGAN2, "diffusion" those of DiffusionCLIP: five passes over fifty
-# images. The miniature ones are those at which zombies pleased the eye; docs/miniature.md says what else was tried.
+# images. docs/miniature.md says how the miniature ones were chosen.
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {"prompts": PromptStage(), "adapt": AdaptStage()},
     "diffusion": {

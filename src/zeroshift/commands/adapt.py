@@ -165,7 +165,7 @@ def main(arguments: Sequence[str]) -> None:
         Short names: --encoder for --encoders; --steps, --lr, --batch, --layers for --adapt.steps and so on.
 
         Args:
-            out: The run folder; runs/GENERATOR-TARGET-METHOD if None.
+            out: The run folder; runs/GENERATOR-TARGET-METHOD if not given.
             preset: Where the defaults below come from; "miniature" and "miniature-diffusion" for the embedded
                 generators, "diffusion" for diffusion models, else "published".
         """

@@ -31,7 +31,7 @@ def export(
     Args:
         run: A run folder that `zeroshift adapt` made.
         format: The format to write.
-        out: The file or folder to write; RUN/export.safetensors, RUN/export.pt or RUN/export if None.
+        out: The file or folder to write; RUN/export.safetensors, RUN/export.pt or RUN/export if not given.
     """
     from ..generators import export_generator, load_generator
 

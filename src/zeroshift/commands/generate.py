@@ -36,11 +36,11 @@ def generate(
         run: A run folder that `zeroshift adapt` made.
         num: How many samples.
         seed: Which samples.
-        truncation: 1 shows all the variety there is, less stays nearer to the mean; as in the run if None.
-        steps: Of a diffusion model, from t0 to the image; as in the run if None.
+        truncation: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
+        steps: Of a diffusion model, from t0 to the image; as in the run if not given.
         batch_size: Samples at a time; changes no picture.
         columns: Pairs in a row of the grid.
-        out: Folder to write to; RUN/samples-seed-SEED if None (with what was asked for besides in its name).
+        out: Folder to write to; RUN/samples-seed-SEED if not given (with what was asked for besides in its name).
     """
     import torch
 

@@ -41,11 +41,11 @@ def interpolate(
         seeds: The people to walk through: SEED or SEED:SAMPLE (sample 7 of `generate --seed 0` is 0:7), with commas.
         strength: How far to go from the source (0) to the target (1); several numbers are passed through in turn.
         mix: One share per run: blend their targets into one instead of showing them side by side.
-        out: The film, .mp4 or .gif; walk.mp4 in the first run's folder if None.
+        out: The film, .mp4 or .gif; walk.mp4 in the first run's folder if not given.
         seconds: Time from one person to the next.
         fps: Frames a second.
-        truncation: As in the run if None.
-        steps: Of a diffusion model, from t0 to the image; as in the run if None.
+        truncation: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
+        steps: Of a diffusion model, from t0 to the image; as in the run if not given.
         batch_size: Frames at a time; changes no picture.
     """
     from .. import sampling

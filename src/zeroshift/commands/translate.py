@@ -37,10 +37,10 @@ def translate(
     Args:
         paths: Run folders, all from one source, then an image or a folder of images.
         strength: How far to go from the source (0) to the target (1): how their noise predictions are mixed.
-        mix: One share per run; equal ones if None.
+        mix: One share per run; equal ones if not given.
         steps: Steps of DDIM from the code to the image.
         invert_steps: Steps of DDIM from the image to the code.
-        out: Folder to write to; translated in the first run's folder if None.
+        out: Folder to write to; translated in the first run's folder if not given.
     """
     import torch
 

@@ -25,7 +25,7 @@ _AT_ONCE = 50  # images
 
 @dataclass(frozen=True)
 class AIROptions(MethodOptions):
-    """What is AIR's own. The defaults are the published program's."""
+    """What is AIR's own. The defaults are the paper's; the program's prompt has half the rate."""
 
     start: float = 0.5
     """Share of the steps after which the first anchor is set."""

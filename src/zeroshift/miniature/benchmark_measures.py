@@ -39,7 +39,14 @@ MEASURES = (
     ),
     Measure("map_distance", "maps", -1, 3, "the same in the judge's feature maps (LPIPS without learned weights)"),
     Measure("psnr", "PSNR", 1, 2, "to the same true image, in dB, over all pixels"),
-    Measure("fd", "FD", -1, 3, "Fréchet distance to the true images in the judge's embedding"),
+    Measure(
+        "fd",
+        "FD",
+        -1,
+        3,
+        "Fréchet distance to the true images in the judge's embedding; it falls with the number of "
+        "people, to compare within a page only",
+    ),
     Measure("classes", "classes", 1, 3, "visible class factors that the probe reads rightly"),
     Measure("scalars", "scalars", 1, 3, "visible scalar factors: correlation of what the probe reads with the truth"),
     Measure("kept", "kept", 1, 3, "variance between people that is left where true people differ; 0 is collapse"),
