@@ -359,7 +359,8 @@ def test_a_judge_that_does_not_know_the_truth_does_not_count(tmp_path: Path, mon
     monkeypatch.setattr(benchmark_page, "finished", lambda plan: records)
     write_page(plan(tmp_path, "nada", "truth", targets=("zombie", "elf")), tmp_path / "page.md", "nada")
     text = (tmp_path / "page.md").read_text()
-    assert "takes the truth itself for a elf in 10 % only" in text
+    assert "takes the truth itself for a elf in 10 % only, so *domain* is blank there" in text
+    assert "One seed. Pictures show the first seed" in text
     assert json.loads((tmp_path / "page.json").read_text())["cells"] == records
     write_page(plan(tmp_path, "nada", "ipl", targets=("zombie", "elf")), tmp_path / "page.md", "nada")
     text = (tmp_path / "page.md").read_text()
@@ -385,7 +386,9 @@ def test_the_page_says_what_the_intervals_carry(tmp_path: Path, monkeypatch: pyt
     assert "Against nada — better: domain, PSNR, classes, scalars, kept; worse: distance, maps, FD" in short["ipl"]
     assert "Against nada — not decided: domain" in short["air"]
     assert "**+0.250** [+0.250, +0.250]" in text
-    assert "Made on machine 0 and on machine 1 (seconds and MiB are of the first alone), by" in text
+    assert "| ipl | 0.750 ± 0.000 |" in text
+    assert "Means over seeds ± standard deviation." in text
+    assert "Made on machine 0 and on machine 1 (seconds and MiB are of the first alone" in text
     assert "- **nada**: method = nada, truncation = 1.0" in text
     assert "- **ipl**: as nada, but method = ipl, prompts.base_text = none." in text
     assert "**Not done yet: 5 of 30 adaptations.**" in text
@@ -416,10 +419,11 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {measure.key for measure in MEASURES} <= {*told, "processor_seconds", "memory"}
     assert told["psnr"] > source["psnr"]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
-    (tmp_path / "words.md").write_text("Sketches are easy.\n")
-    assert main([*arguments, "--pages-only", "--conclusion", str(tmp_path / "words.md")]) == 0
-    first, conclusion, *_ = (tmp_path / "benchmark.md").read_text().split("\n\n")
-    assert (first, conclusion) == ("# Benchmark in the miniature world", "Sketches are easy.")
+    for words, title in (("Sketches are easy.\n", "# Benchmark in the miniature world"), ("# Ease\n\nSo.\n", "# Ease")):
+        (tmp_path / "words.md").write_text(words)
+        assert main([*arguments, "--pages-only", "--conclusion", str(tmp_path / "words.md")]) == 0
+        first, conclusion, *_ = (tmp_path / "benchmark.md").read_text().split("\n\n")
+        assert (first, conclusion) == (title, words.strip().removeprefix("# Ease\n\n"))
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
 
     capsys.readouterr()

@@ -67,7 +67,7 @@ def benchmark(
         targets: Domains such as zombie "pencil sketch" "mosaic of an elf" (`zeroshift miniature sheet` shows them).
             If not given, thirteen: five beings, four media, four pairs, three of which the encoders never saw.
         seeds: Seeds of the adaptations; 0 1 2 if not given (smoke: 0).
-        size: full takes a night, smoke two minutes and means nothing.
+        size: full takes a night; smoke takes two minutes, and its numbers mean nothing.
         steps: Steps of adaptation in every row; those of each preset if not given.
         set: Settings that differ in every row, such as adapt.lr=0.005.
         people: How many people each adaptation is measured on; 128 if not given (smoke: 32).
@@ -76,7 +76,7 @@ def benchmark(
         baseline: The method that the others are compared with, as in --methods; nada, or else the first, if not given.
         page: Where the page goes, Markdown; its JSON and pictures lie beside it. OUT/benchmark.md if not given.
         conclusion: Markdown file that the page begins with, of what somebody concludes from it.
-        known: JSON of a page: what it tells of adaptations with the same settings and weights is not made again.
+        known: JSON of an earlier page: adaptations found there with the same settings and weights are not repeated.
         pages_only: Adapt nothing, write the page from what is there.
     """
     from ..miniature.benchmark import (

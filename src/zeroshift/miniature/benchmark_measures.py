@@ -44,8 +44,8 @@ MEASURES = (
         "FD",
         -1,
         3,
-        "Fréchet distance to the true images in the judge's embedding; it falls with the number of "
-        "people, to compare within a page only",
+        "Fréchet distance to the true images in the judge's embedding; to compare "
+        "within a page only, since it depends on the number of people",
     ),
     Measure("classes", "classes", 1, 3, "visible class factors that the probe reads rightly"),
     Measure("scalars", "scalars", 1, 3, "visible scalar factors: correlation of what the probe reads with the truth"),

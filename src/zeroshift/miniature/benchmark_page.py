@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def write_page(plan: Plan, page: Path, baseline: str, conclusion: str = "") -> N
         plan: what was measured; cells that are not done are left out, and said to be missing.
         page: where to.
         baseline: the row that all others are compared with.
-        conclusion: Markdown that the page begins with.
+        conclusion: Markdown that the page begins with, after its usual title or with one of its own ("# ...").
     """
     cells, command = finished(plan), _command(plan, baseline)
     records = countable(cells)
@@ -51,7 +51,7 @@ def write_page(plan: Plan, page: Path, baseline: str, conclusion: str = "") -> N
     text = "\n\n".join(
         part
         for part in (
-            "# Benchmark in the miniature world",
+            *([] if conclusion.startswith("# ") else ["# Benchmark in the miniature world"]),
             *([conclusion.strip()] if conclusion else []),
             *(["## In short", _in_short(records, methods, compared, baseline)] if records else []),
             "## What was measured",
@@ -62,6 +62,7 @@ def write_page(plan: Plan, page: Path, baseline: str, conclusion: str = "") -> N
             "\n".join(f"- **{m.title}**{_arrow(m)}: {m.meaning}." for m in MEASURES),
             *([f"## Against {baseline}", _comparison(compared, baseline)] if compared else []),
             "## Target by target",
+            _how_targets_are_shown(plan),
             *(_target(records, plan, target, f"{folder.name}/{pictures[target].name}") for target in plan.targets),
         )
     )
@@ -91,9 +92,10 @@ def _introduction(plan: Plan, cells: Records, command: str) -> str:
     left = len(plan.cells()) - len(cells)
     changes = ", ".join(f"{name} = {value}" for name, value in plan.changes.items())
     where = machines(cells) or [machine()]
-    counted = " (seconds and MiB are of the first alone)" if len(where) > 1 else ""
+    counted = " (seconds and MiB are of the first alone, and blank for what ran elsewhere)" if len(where) > 1 else ""
     strange = [
-        f"The judge takes the truth itself for a {target} in {100 * share:.0f} % only, so no domain is told there."
+        f"The judge takes the truth itself for a {target} in {100 * share:.0f} % only, so *domain* is blank there and "
+        "averages the other targets."
         for target, share in unknown(cells).items()
     ]
     return (
@@ -135,7 +137,7 @@ def _bounds(plan: Plan) -> list[str]:
         "fitted-diffusion": f"`fitted-diffusion` is the diffusion model trained to lead photos of people to their true "
         f"target images ({plan.fit_steps} steps), which the methods never see.",
         "fitted-autoencoder": "`fitted-autoencoder` is the same of the diffusion autoencoder.",
-        "truth": "`truth` is the renderer with another grain.",
+        "truth": "`truth` is the renderer again, with another grain: what a perfect method would get.",
     }
     return [meanings[row.name] for row in plan.rows if row.name in BOUNDS]
 
@@ -205,6 +207,11 @@ def _verdict(by: Mapping[str, Difference]) -> str:
     return "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in found.items() if names) or "nothing yet"
 
 
+def _how_targets_are_shown(plan: Plan) -> str:
+    spread = "Means over seeds ± standard deviation." if len(plan.seeds) > 1 else "One seed."
+    return f"{spread} Pictures show the first seed, and the same {_PICTURED} people everywhere, a method a row."
+
+
 def _target(records: Records, plan: Plan, target: str, picture: str) -> str:
     seen = "" if parse_domain(target) not in KEPT_OUT else " (a pair that the encoders never saw)"
     body = []
@@ -214,15 +221,14 @@ def _target(records: Records, plan: Plan, target: str, picture: str) -> str:
             body.append([row.name, *(_mean_and_spread(m, m.of(mine)) for m in MEASURES)])
     return (
         f"### {target}{seen}\n\n![{target}: source, truth, methods]({picture})\n\n"
-        f"{_rows(['method', *(m.title for m in MEASURES)], body)}\n\n"
-        f"Means over seeds, ± half the range."
+        f"{_rows(['method', *(m.title for m in MEASURES)], body)}"
     )
 
 
 def _mean_and_spread(measure: Measure, values: Sequence[float]) -> str:
     if not values:
         return ""
-    spread = f" ± {(max(values) - min(values)) / 2:.{measure.digits}f}" if len(values) > 1 else ""
+    spread = f" ± {stdev(values):.{measure.digits}f}" if len(values) > 1 else ""
     return f"{mean(values):.{measure.digits}f}{spread}"
 
 
