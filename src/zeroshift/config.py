@@ -22,7 +22,7 @@ Resize = Literal["antialias", "published"]
 
 @dataclass(frozen=True)
 class PromptStage:
-    """Stage 1, IPL's latent mapper. The defaults are the published program's."""
+    """Stage 1, IPL's latent mapper. The preset "published" has the numbers of the published program."""
 
     steps: int = 300
     """Optimiser steps."""
@@ -44,7 +44,7 @@ class PromptStage:
 
 @dataclass(frozen=True)
 class AdaptStage:
-    """Stage 2, the adaptation of the generator. The defaults are the published program's."""
+    """Stage 2, the adaptation of the generator. The preset "published" has the numbers of the published program."""
 
     steps: int = 300
     """Optimiser steps."""
