@@ -25,7 +25,7 @@ Draw = Callable[[Tensor], Tensor]  # latents [N, 32] -> images [N, 3, 64, 64]
 
 _BATCH = 16
 _PEOPLE = 2**20  # the exam has none of them
-_PHOTOS, _DIFFUSION_BATCH, _DIFFUSION_RATE = 128, 4, 6e-4  # inverted before the training; Adam's highest rate
+_PHOTOS, _DIFFUSION_BATCH, _DIFFUSION_RATE = 128, 4, 6e-4  # at most, inverted before the training; Adam's highest rate
 
 
 def unadapted(source: Generator, domain: Domain, seed: int, steps: int) -> Draw:
@@ -68,18 +68,19 @@ def fit_diffusion_to_truth(source: Generator, domain: Domain, seed: int, steps: 
     against the truth, and moves the weights; that makes one of `steps`.
     """
     assert isinstance(source, Diffusion)
-    latents = sample_latents(seed, range(_PHOTOS))
-    photos, truth = render(latents, SOURCE, seed), render(latents, domain, seed)
-    codes = torch.cat([source.invert(part) for part in photos.split(32)])
+    photos = min(_PHOTOS, _DIFFUSION_BATCH * max(1, steps // source.sampling.steps))
+    latents = sample_latents(seed, range(photos))
+    truth = render(latents, domain, seed)
+    codes = torch.cat([source.invert(part) for part in render(latents, SOURCE, seed).split(32)])
     generator = copy.deepcopy(source).requires_grad_(False)
     generator.set_sampling(replace(source.sampling, each_step=True))
     weights = [weight for layer in generator.layers().values() for weight in layer.parameters()]
     optimiser = torch.optim.Adam([weight.requires_grad_(True) for weight in weights], _DIFFUSION_RATE, (0.9, 0.99))
     step = 0
     while step < steps:
-        people = torch.randint(_PHOTOS, (_DIFFUSION_BATCH,), generator=stream(seed, "fitted", step))
+        people = torch.randint(photos, (_DIFFUSION_BATCH,), generator=stream(seed, "fitted", step))
         for picture in generator.pictures(codes[people]):
-            set_rate(optimiser, _DIFFUSION_RATE * min(1.0, (step + 1) / 20, 2 * (1 - step / steps)))
+            set_rate(optimiser, _DIFFUSION_RATE * min(1.0, (step + 1) / 20, 2 * max(0.0, 1 - step / steps)))
             optimiser.zero_grad()
             portrait_loss(picture, truth[people]).backward()
             optimiser.step()
