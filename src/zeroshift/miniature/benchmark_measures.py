@@ -76,7 +76,7 @@ def countable(cells: Records) -> list[dict[str, Any]]:
     usual, strange = machines(cells)[:1], unknown(cells)
     counted = []
     for cell in cells:
-        there = cell["row"] in BOUNDS or [cell["machine"]] == usual
+        there = [cell["machine"]] == usual
         record = {key: cell[key] for key in cell if there or key not in ("processor_seconds", "memory")}
         if cell["target"] in strange:
             record["measures"] = {key: value for key, value in cell["measures"].items() if key != "accuracy"}
