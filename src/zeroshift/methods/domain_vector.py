@@ -20,6 +20,7 @@ from ..config import MethodOptions
 from ..errors import ZeroshiftError
 from ..generators.base import Generator
 from ..losses import unit
+from ..precision import float64
 from ..runs import atomic_write
 from .base import Pairs, Setting, require_whole_batches
 from .nada import NADA
@@ -99,7 +100,7 @@ def vector_between(source: Generator, target: Generator) -> Tensor:
     layers = modulated_layers(target)
     for name, layer in modulated_layers(source).items():
         before, after = (
-            torch.cat([one.affine.weight, one.affine.bias[:, None]], dim=1).double() for one in (layer, layers[name])
+            float64(torch.cat([one.affine.weight, one.affine.bias[:, None]], dim=1)) for one in (layer, layers[name])
         )
         parts.append((before * after).sum(dim=1) / before.square().sum(dim=1).clamp(min=1e-30))
     return torch.cat(parts).float()
