@@ -18,7 +18,7 @@ from zeroshift.cli import main
 from zeroshift.config import AdaptConfig, changed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.images import make_grid, save_png
-from zeroshift.miniature import benchmark, benchmark_bounds, benchmark_page
+from zeroshift.miniature import benchmark, benchmark_page
 from zeroshift.miniature.benchmark import (
     FITTED,
     ROWS,
@@ -176,6 +176,9 @@ def test_what_bounds_depend_on_makes_them_stale(tmp_path: Path) -> None:
     ):
         for one, two in zip(sampled.cells(), other.cells(), strict=True):
             assert sampled.path(one) != other.path(two)
+    plain = plan(tmp_path, "source", "truth")
+    other = plan(tmp_path, "source", "truth", changes={"diffusion.t0": 0.9})
+    assert [*map(plain.path, plain.cells())] == [*map(other.path, other.cells())], "they do not sample"
     longer = plan(tmp_path, "source-diffusion", "fitted-diffusion", fit_steps=2)
     source, fitted = longer.cells()
     assert longer.path(source) == sampled.path(source), "nobody fits it"
@@ -249,24 +252,23 @@ def test_the_fitted_generator_comes_nearer_to_the_truth() -> None:
 
 
 @pytest.mark.parametrize("row", ["fitted-diffusion", "fitted-autoencoder"])
-def test_the_fitted_diffusion_model_comes_nearer_to_the_truth(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fitted_diffusion_model_comes_nearer_to_the_truth(row: str) -> None:
     from zeroshift.config import Sampling
     from zeroshift.generators import load_generator
     from zeroshift.generators.diffusion import Diffusion
 
-    monkeypatch.setattr(benchmark_bounds, "_PHOTOS", 8)
     source, domain = load_generator(f"miniature-{row.partition('-')[2]}"), parse_domain("pencil sketch")
     assert isinstance(source, Diffusion)
     source.set_sampling(Sampling(t0=0.6, noise_steps=1, steps=2, invert_steps=4, clip=False))
     latents = sample_latents(benchmark.EXAM_SEED, range(4))
     codes, before = source.invert(render(latents)), [weight.clone() for weight in source.parameters()]
     errors = []
-    for steps in (0, 8):
+    for steps in (0, 20):
         fitted = BOUNDS[row](source, domain, 0, steps)
         assert isinstance(fitted, Diffusion)
         with torch.inference_mode():
             errors.append(float((fitted.synthesize(codes) - render(latents, domain)).square().mean()))
-    assert errors[1] < 0.85 * errors[0]
+    assert errors[1] < 0.7 * errors[0]
     assert all(torch.equal(one, two) for one, two in zip(before, source.parameters(), strict=True))
 
 
@@ -388,7 +390,8 @@ def test_the_page_says_what_the_intervals_carry(tmp_path: Path, monkeypatch: pyt
     assert "**+0.250** [+0.250, +0.250]" in text
     assert "| ipl | 0.750 ± 0.000 |" in text
     assert "Means over seeds ± standard deviation." in text
-    assert "Made on machine 0 and on machine 1 (seconds and MiB are of the first alone" in text
+    blank = "(seconds and MiB are of the first alone, and blank for what ran elsewhere)"
+    assert f"Made on machine 0 and on machine 1 {blank}, by" in text
     assert "- **nada**: method = nada, truncation = 1.0" in text
     assert "- **ipl**: as nada, but method = ipl, prompts.base_text = none." in text
     assert "**Not done yet: 5 of 30 adaptations.**" in text

@@ -211,12 +211,12 @@ class Plan:
     def made_with(self, cell: Cell) -> dict[str, Any]:
         """What the pictures of a cell depend on: settings that differ from the program's, people, weights."""
         facts: dict[str, Any] = {"people": self.people, "generator": _fingerprint(EMBEDDED[cell.row.generator][1])}
-        if cell.row.name in BOUNDS:
-            sampling = {name: value for name, value in self.changes.items() if name.startswith("diffusion.")}
-            fitted = {"steps": self.fit_steps, "seed": cell.seed} if cell.row in FITTED.values() else {}
-            return {**facts, **sampling, **fitted}
         plain, given = flat(AdaptConfig(target="")), flat(cell.config(self.changes))
         settings = {name: value for name, value in given.items() if name not in plain or value != plain[name]}
+        if cell.row.name in BOUNDS:
+            if cell.row.generator != "miniature":  # the others do not sample
+                facts["settings"] = {name: value for name, value in settings.items() if name.startswith("diffusion.")}
+            return {**facts, **({"steps": self.fit_steps, "seed": cell.seed} if cell.row in FITTED.values() else {})}
         return {**facts, "guide": _fingerprint("guide.safetensors"), "settings": settings}
 
     def path(self, cell: Cell) -> Path:
@@ -285,9 +285,10 @@ def read_cell(plan: Plan, cell: Cell) -> Mapping[str, Any] | None:
 
 def known_cell(plan: Plan, cell: Cell) -> Mapping[str, Any] | None:
     """`read_cell`, of those cells alone that were known before."""
-    found = plan.known.get(cell.key, {})
-    made = json.loads(json.dumps(plan.made_with(cell)))
-    return found if found.get("made_with") == made and found.get("judged_by") == _judges() else None
+    found = plan.known.get(cell.key)
+    if not found or found.get("judged_by") != _judges():
+        return None
+    return found if found.get("made_with") == json.loads(json.dumps(plan.made_with(cell))) else None
 
 
 def _record(plan: Plan, cell: Cell) -> dict[str, Any] | None:
