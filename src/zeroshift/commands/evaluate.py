@@ -56,7 +56,7 @@ def evaluate(
         reference: Folder of real images of the target domain; in the miniature world its true images if not given.
         num: Samples; as many as the measure's protocol takes if not given, 256 in the miniature world.
         seed: Which samples are drawn; runs are compared on those of one seed.
-        truncation: How far samples stay from the mean, 0.7 as a rule; as in the run if not given.
+        truncation: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
         out: Where to write the table of all runs, without suffix: OUT.json and OUT.md.
     """
     from rich.console import Console
