@@ -28,15 +28,15 @@ from clock import WHOLE, Clock
 from rich.console import Console
 from rich.table import Table
 
-from zeroshift.adaptation import Adaptation
-from zeroshift.allocator import keep_freed_memory
-from zeroshift.config import AdaptConfig, Sampling, preset
-from zeroshift.encoder import Encoder
-from zeroshift.generators.diffusion import Diffusion
-from zeroshift.methods.base import Setting
+from zeroshift.cli.allocator import keep_freed_memory
+from zeroshift.clip.encoder import Encoder
+from zeroshift.config.settings import AdaptConfig, Sampling, preset
+from zeroshift.core.distributed import Team
+from zeroshift.generators.diffusion.model import Diffusion
+from zeroshift.io.atomic import atomic_write
+from zeroshift.methods.context import Setting
 from zeroshift.methods.nada import NADA
-from zeroshift.runs import atomic_write
-from zeroshift.team import Team
+from zeroshift.training.adaptation import Adaptation
 
 Form = Literal["full", "checkpointed", "each step", "LoRA, each step"]
 FORMS: dict[Form, dict[str, Any]] = {

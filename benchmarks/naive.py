@@ -24,13 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zeroshift.adaptation import AdaptUpdate
-from zeroshift.encoder import Encoder
+from zeroshift.clip.encoder import Encoder
+from zeroshift.clip.losses import contrastive, directional, domain_regularisation, global_similarity, unit
 from zeroshift.generators.base import Codes, Generator
-from zeroshift.generators.stylegan2 import StyledConv, ToRGB
-from zeroshift.losses import contrastive, directional, domain_regularisation, global_similarity, unit
-from zeroshift.methods.base import Setting
+from zeroshift.generators.stylegan.stylegan2 import StyledConv, ToRGB
+from zeroshift.methods.context import Setting
 from zeroshift.methods.ipl import PromptUpdate
+from zeroshift.training.adaptation import AdaptUpdate
 
 __all__ = ["NaiveAdaptation", "NaivePrompts", "synthesize"]
 

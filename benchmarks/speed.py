@@ -33,18 +33,19 @@ from naive import NaiveAdaptation, NaivePrompts
 from rich.console import Console
 from rich.table import Table
 
-from zeroshift.adaptation import Adaptation
-from zeroshift.allocator import keep_freed_memory
-from zeroshift.config import AdaptConfig, AdaptStage, PromptStage
-from zeroshift.encoder import Encoder
-from zeroshift.generators import Generator, StyleGAN2
-from zeroshift.methods.base import Setting
+from zeroshift.cli.allocator import keep_freed_memory
+from zeroshift.clip.encoder import Encoder
+from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
+from zeroshift.core.distributed import Team
+from zeroshift.generators.base import Generator
+from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
+from zeroshift.io.atomic import atomic_write
+from zeroshift.methods.context import Setting
 from zeroshift.methods.ipl import IPL
-from zeroshift.miniature.captions import TEMPLATES
-from zeroshift.miniature.encoders import build_guide
-from zeroshift.miniature.train_generator import CHANNELS, MAPPING_FEATURES, NUM_FACTORS, W_DIM
-from zeroshift.runs import atomic_write
-from zeroshift.team import Team
+from zeroshift.miniature.networks.encoders import build_guide
+from zeroshift.miniature.training.generator import CHANNELS, MAPPING_FEATURES, NUM_FACTORS, W_DIM
+from zeroshift.miniature.world.captions import TEMPLATES
+from zeroshift.training.adaptation import Adaptation
 
 Case = Literal["miniature", "256", "1024"]
 Stage = Literal["prompts", "adapt"]

@@ -52,8 +52,8 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random StyleGAN2 for 16-pixel images, in the project's own format."""
-    from zeroshift.generators import save_generator
-    from zeroshift.generators.stylegan2 import StyleGAN2
+    from zeroshift.generators.checkpoints.files import save_generator
+    from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 
     with torch.random.fork_rng():
         torch.manual_seed(2)

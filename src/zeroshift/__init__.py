@@ -10,15 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config import AdaptConfig, AdaptStage, PromptStage, preset
-    from .encoder import Encoder, load_encoder
-    from .errors import ZeroshiftError
-    from .evaluation import Evaluation, References, evaluate
-    from .generators import export_generator, load_generator, save_generator
-    from .generators.base import Generator
-    from .runs import RunFolder
-    from .sampling import blend_weights, generate, walk
-    from .trainer import AdaptResult, adapt
+    from zeroshift.clip.encoder import Encoder
+    from zeroshift.clip.loading import load_encoder
+    from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage, preset
+    from zeroshift.errors import ZeroshiftError
+    from zeroshift.evaluation.evaluate import Evaluation, References, evaluate
+    from zeroshift.generators.base import Generator
+    from zeroshift.generators.checkpoints.files import export_generator, load_generator, save_generator
+    from zeroshift.sampling.film import walk
+    from zeroshift.sampling.generate import blend_weights, generate
+    from zeroshift.training.run_folder import RunFolder
+    from zeroshift.training.trainer import AdaptResult, adapt
 
 __all__ = [
     "AdaptConfig",
@@ -44,15 +46,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "config": ("AdaptConfig", "AdaptStage", "PromptStage", "preset"),
-    "encoder": ("Encoder", "load_encoder"),
+    "config.settings": ("AdaptConfig", "AdaptStage", "PromptStage", "preset"),
+    "clip.encoder": ("Encoder",),
+    "clip.loading": ("load_encoder",),
     "errors": ("ZeroshiftError",),
-    "evaluation": ("Evaluation", "References", "evaluate"),
+    "evaluation.evaluate": ("Evaluation", "References", "evaluate"),
     "generators": ("export_generator", "load_generator", "save_generator"),
     "generators.base": ("Generator",),
-    "runs": ("RunFolder",),
-    "sampling": ("blend_weights", "generate", "walk"),
-    "trainer": ("AdaptResult", "adapt"),
+    "training.run_folder": ("RunFolder",),
+    "sampling.film": ("walk",),
+    "sampling.generate": ("blend_weights", "generate"),
+    "training.trainer": ("AdaptResult", "adapt"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zeroshift.config import Sampling
+from zeroshift.config.settings import Sampling
+from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
-from zeroshift.randomness import normal
 
 __all__ = ["NOISE_MODES", "Codes", "Generator", "Latents", "style_mix", "truncate"]
 

@@ -9,12 +9,13 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .base import Method
+    from zeroshift.methods.base import Method
 
 __all__ = ["METHODS", "method_class"]
 
+_NOT_METHODS = ("base", "context", "image_bank", "configure")
 METHODS: tuple[str, ...] = tuple(
-    sorted(module.name.replace("_", "-") for module in iter_modules(__path__) if module.name != "base")
+    sorted(module.name.replace("_", "-") for module in iter_modules(__path__) if module.name not in _NOT_METHODS)
 )
 
 

@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..config import MethodOptions
-from ..encoder import Encoder
-from ..errors import ZeroshiftError
-from ..generators.base import Generator
-from ..losses import directional, offset, unit
-from ..precision import at_least_float32
-from ..randomness import normal
-from .base import Pairs, Setting
-from .nada import NADA
+from zeroshift.clip.encoder import Encoder
+from zeroshift.clip.losses import directional, offset, unit
+from zeroshift.config.settings import MethodOptions
+from zeroshift.core.dtypes import at_least_float32
+from zeroshift.core.rng import normal
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import Generator
+from zeroshift.methods.base import Pairs
+from zeroshift.methods.context import Setting
+from zeroshift.methods.nada import NADA
 
 __all__ = ["AIR", "METHOD", "AIROptions", "blended_label", "learn_prompt"]
 

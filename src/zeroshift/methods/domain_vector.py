@@ -16,14 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..config import MethodOptions
-from ..errors import ZeroshiftError
-from ..generators.base import Generator
-from ..losses import unit
-from ..precision import float64
-from ..runs import atomic_write
-from .base import Pairs, Setting, require_whole_batches
-from .nada import NADA
+from zeroshift.clip.losses import unit
+from zeroshift.config.settings import MethodOptions
+from zeroshift.core.dtypes import float64
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import Generator
+from zeroshift.io.atomic import atomic_write
+from zeroshift.methods.base import Pairs, require_whole_batches
+from zeroshift.methods.context import Setting
+from zeroshift.methods.nada import NADA
 
 __all__ = ["METHOD", "DomainVector", "Modulation", "apply_vector", "in_domain", "modulated_layers", "vector_between"]
 

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..losses import contrastive, domain_regularisation, unit
-from ..prompts import LatentMapper, PromptPair, base_texts
-from ..randomness import stream
-from .base import Method, Setting, Stage, check_finite
+from zeroshift.clip.losses import contrastive, domain_regularisation, unit
+from zeroshift.clip.prompts import LatentMapper, PromptPair, base_texts
+from zeroshift.core.rng import stream
+from zeroshift.methods.base import Method, Stage, check_finite
+from zeroshift.methods.context import Setting
 
 __all__ = ["IPL", "METHOD", "PromptLearning", "PromptUpdate"]
 

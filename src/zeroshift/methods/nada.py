@@ -6,10 +6,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..encoder import Encoder
-from ..images import read_image
-from ..losses import unit
-from .base import Method
+from zeroshift.clip.encoder import Encoder
+from zeroshift.clip.losses import unit
+from zeroshift.io.images import read_image
+from zeroshift.methods.base import Method
 
 __all__ = ["METHOD", "NADA"]
 

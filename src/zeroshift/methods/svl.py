@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import MethodOptions
-from ..errors import ZeroshiftError
-from ..generators.base import Generator
-from ..losses import SAME, offset, unit
-from ..randomness import normal
-from .base import Method, Pairs, Setting, require_whole_batches
+from zeroshift.clip.losses import SAME, offset, unit
+from zeroshift.config.settings import MethodOptions
+from zeroshift.core.rng import normal
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import Generator
+from zeroshift.methods.base import Method, Pairs, require_whole_batches
+from zeroshift.methods.context import Setting
 
 __all__ = [
     "METHOD", "SVL", "SVLOptions", "first_moment", "learn_variations", "relation", "second_moment", "variation_loss",

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ZeroshiftError
-from ..images import save_png, to_uint8
-from .domains import BEINGS, MEDIA, SOURCE, Domain, parse_domain
-from .renderer import render, sample_latents
-from .train_autoencoder import train_autoencoder
-from .train_diffusion import train_diffusion
-from .train_generator import train_generator
-from .train_guide import train_guide
-from .train_judge import train_judge
-from .train_probe import train_probe
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.images import save_png, to_uint8
+from zeroshift.miniature.training.autoencoder import train_autoencoder
+from zeroshift.miniature.training.diffusion import train_diffusion
+from zeroshift.miniature.training.generator import train_generator
+from zeroshift.miniature.training.guide import train_guide
+from zeroshift.miniature.training.judge import train_judge
+from zeroshift.miniature.training.probe import train_probe
+from zeroshift.miniature.world.domains import BEINGS, MEDIA, SOURCE, Domain, parse_domain
+from zeroshift.miniature.world.renderer import render, sample_latents
 
 __all__ = [
     "factors", "photos", "report", "sheet", "train_autoencoder", "train_diffusion", "train_generator", "train_guide",
@@ -38,7 +38,7 @@ def sheet(
         seed: which people.
         scale: enlarges the pictures.
     """
-    from .sheet import domain_sheet
+    from zeroshift.miniature.world.sheet import domain_sheet
 
     if num < 1 or scale < 1:
         raise ZeroshiftError("A sheet needs at least one person (--num) and a scale of at least 1 (--scale).")
@@ -56,7 +56,7 @@ def factors(out: Path = Path("miniature-factors.png"), *, domain: str = "photo",
         domain: its label.
         scale: enlarges the pictures.
     """
-    from .sheet import factor_sheet
+    from zeroshift.miniature.world.sheet import factor_sheet
 
     if scale < 1:
         raise ZeroshiftError("A sheet needs a scale of at least 1 (--scale).")
@@ -94,6 +94,6 @@ def report(out: Path = Path("docs/miniature-report"), *, seed: int = 90001) -> N
         out: folder for report.md and its pictures.
         seed: which people the models are examined on; those of small seeds were trained on.
     """
-    from .report import report as measure
+    from zeroshift.miniature.exams.report import report as measure
 
     measure(out, seed=seed)

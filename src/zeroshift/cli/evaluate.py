@@ -1,0 +1,171 @@
+"""`zeroshift evaluate`: the measures of the field on finished runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from zeroshift.cli.adapt import command_line
+from zeroshift.cli.arguments import call, require_positive, require_seed, tracked
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.atomic import atomic_write
+from zeroshift.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from zeroshift.evaluation.compare import Column, Row
+    from zeroshift.evaluation.evaluate import Evaluation, References
+
+__all__ = ["evaluate", "main"]
+
+
+def evaluate(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    metrics: tuple[str, ...] = (),
+    reference: Path | None = None,
+    num: int | None = None,
+    seed: int = 0,
+    truncation: float | None = None,
+    out: Path | None = None,
+) -> None:
+    """Measure finished runs: quality, diversity, structure, identity, nearness to the text.
+
+    Samples are drawn once and shared by all measures. Results are appended to RUN/metrics-MEASURE.jsonl and shown in
+    RUN/report.html. Of several runs, those that differ only in their seed become one row: mean and spread over seeds.
+
+    Measures: fid, kid, is, sifid (Inception); fd, kd (any features); clip-distance, direction (CLIP); diversity,
+    intra-diversity, pairwise-lpips, intra-lpips; scs (edges); id (faces). fid, kid, fd and kd compare with many real
+    images of the target domain (--reference), sifid and intra-... with the first 10 of them.
+
+    MEASURE:NETWORK looks through another network, MEASURE:NETWORK:FILE with weights from a file. Networks: inception,
+    inception-maps, dinov2, open_clip:MODEL/WEIGHTS, miniature-judge, face:FOLDER, lpips, hed, sobel.
+
+    Examples:
+      zeroshift evaluate runs/miniature-zombie-ipl                  about a minute, no network needed
+      zeroshift evaluate runs/disney --metrics fid kid id --reference real/disney
+      zeroshift evaluate runs/disney --metrics fd:open_clip:ViT-L-14/openai scs:hed:network-bsds500.pytorch \\
+          --reference real/disney --num 1000
+      zeroshift evaluate runs/*-seed-* --out table                  table.json and table.md
+
+    docs/evaluation.md says what each one means and takes.
+
+    Args:
+        runs: Run folders that `zeroshift adapt` made.
+        metrics: What to measure; all that can be had if none is named.
+        reference: Folder of real images of the target domain; in the miniature world its true images if not given.
+        num: Samples; as many as the measure's protocol takes if not given, 256 in the miniature world.
+        seed: Which samples are drawn; runs are compared on those of one seed.
+        truncation: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
+        out: Where to write the table of all runs, without suffix: OUT.json and OUT.md.
+    """
+    from rich.console import Console
+
+    from zeroshift.evaluation.compare import as_json, compare, markdown
+    from zeroshift.evaluation.evaluate import References
+    from zeroshift.evaluation.evaluate import evaluate as measure
+    from zeroshift.report.page import write_report
+
+    if not runs:
+        raise ZeroshiftError("Name at least one run folder, such as: zeroshift evaluate runs/disney")
+    if truncation is not None:
+        require_positive(truncation=truncation)
+    require_seed(seed)
+    folders = [RunFolder.read(run) for run in {run.resolve(): run for run in runs}.values()]
+    for folder in folders:
+        folder.require_generator()
+    real = None if reference is None else References.from_folder(reference)
+    console = Console(highlight=False)
+    measured = []
+    for folder in folders:
+        evaluation = measure(
+            folder,
+            metrics or None,
+            references=real or _true_images(folder, num, seed),
+            num=num,
+            seed=seed,
+            truncation=truncation,
+            track=tracked,
+        )
+        write_report(folder, command_line(folder.config, folder.path))
+        measured.append((folder, evaluation))
+    if real is not None:
+        console.print(f"Reference images: {len(real)} in {reference}", markup=False, soft_wrap=True)
+    _show(measured, console)
+    columns, rows = compare((folder, evaluation.results) for folder, evaluation in measured)
+    if len(folders) > 1:
+        _show_comparison(columns, rows, console)
+    if out is not None:
+        for suffix, text in ((".json", as_json(columns, rows)), (".md", markdown(columns, rows))):
+            with atomic_write(f"{out}{suffix}") as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            print(f"{out}{suffix}")
+
+
+def _true_images(run: RunFolder, num: int | None, seed: int) -> "References | None":
+    """In the miniature world, what as many people truly look like in the target domain, if it has such a one.
+
+    They are none of those whom its StyleGAN2 draws; the latents of its diffusion models are no people's in any case.
+    """
+    from zeroshift.evaluation.evaluate import MINIATURE_SAMPLES, References
+    from zeroshift.generators.checkpoints.catalogue import EMBEDDED
+
+    if run.config.generator not in EMBEDDED:
+        return None
+    from zeroshift.miniature.truth_figures import people_of
+    from zeroshift.miniature.world.renderer import sample_latents
+
+    count = num or MINIATURE_SAMPLES
+    truth = people_of(run.config.target, sample_latents(seed, range(count, 2 * count)))
+    return None if truth is None else References("truth", truth)
+
+
+def _show(measured: "list[tuple[RunFolder, Evaluation]]", console: "Console") -> None:
+    """A table a run, and below it what was left out, by reason."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zeroshift.evaluation.compare import ARROWS, number
+
+    for folder, evaluation in measured:
+        table = Table(title=escape(str(folder.path)), title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for name in ("measure", "value", "network", "samples", "protocol"):
+            table.add_column(name, justify="right" if name in ("value", "samples") else "left", overflow="fold")
+        for result in evaluation.results:
+            value = "–" if result.value is None else number(result.value)
+            spread = "" if result.spread is None else f" ± {number(result.spread)}"
+            table.add_row(
+                f"{result.measure} {ARROWS[result.better]}",
+                value + spread,
+                escape(result.network),
+                str(result.samples),
+                result.protocol,
+            )
+        console.print(table)
+    left_out: dict[str, dict[str, None]] = {}  # measures by reason
+    for _, evaluation in measured:
+        for name, reason in evaluation.left_out.items():
+            left_out.setdefault(reason, {})[name] = None
+    for reason, names in left_out.items():
+        console.print(f"Left out: {', '.join(names)}. {reason}", style="dim", markup=False, soft_wrap=True)
+
+
+def _show_comparison(columns: "list[Column]", rows: "list[Row]", console: "Console") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zeroshift.evaluation.compare import headings
+
+    table = Table(title="Mean ± standard deviation over seeds", title_justify="left")
+    table.add_column("runs")
+    table.add_column("seeds", justify="right")
+    for text in headings(columns):
+        table.add_column(escape(text), justify="right")
+    for row in rows:
+        table.add_row(escape(row.label), str(row.num_seeds), *map(row.cell, columns))
+    console.print(table)
+
+
+def main(arguments: Sequence[str]) -> None:
+    call(evaluate, "evaluate", arguments)

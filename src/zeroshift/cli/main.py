@@ -1,0 +1,104 @@
+"""The command line. Each command is a module of `zeroshift.cli`, imported on demand; no model code here."""
+
+import difflib
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from zeroshift.cli.allocator import keep_freed_memory
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.atomic import disk_errors
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "adapt": "Move a generator to a new domain that a text names.",
+    "generate": "Draw samples of a run, source beside target.",
+    "evaluate": "Measure runs: quality, diversity, identity, structure.",
+    "interpolate": "Make a film: from person to person, from source to target.",
+    "translate": "Bring a real image into the domain of a run (diffusion models).",
+    "export": "Write the adapted generator for other programs.",
+    "models": "List the known checkpoints: licence, size, address.",
+    "benchmark": "Compare methods with each other and with the truth, in the miniature world.",
+    "miniature": "The embedded world: pictures, figures, recipes of its models.",
+}
+RESUMABLE = ("adapt", "benchmark", "miniature")  # where what is done is kept
+EXAMPLES = (
+    ("the embedded miniature world, no download", "zeroshift adapt --target zombie"),
+    ("more pictures of that run", "zeroshift generate runs/miniature-zombie-ipl --num 64"),
+    ("how good it is, in numbers", "zeroshift evaluate runs/miniature-zombie-ipl"),
+    ("a published checkpoint", "zeroshift adapt --generator ffhq --target sketch"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code: 0, 1 (something the user can mend), 2 (usage) or 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    console = Console(stderr=True, highlight=False)
+    if arguments[:1] == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"zeroshift {version('zeroshift')}")
+        return 0
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _print_help()
+        return 0 if arguments else 2
+    name = arguments[0]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        console.print(
+            f"[red]There is no command {escape(repr(name))}.[/]{hint} The commands are: {', '.join(COMMANDS)}."
+        )
+        return 2
+    keep_freed_memory()
+    command = importlib.import_module(f"zeroshift.cli.{name}")
+    return _guarded(name, lambda: command.main(arguments[1:]), console)
+
+
+def _guarded(name: str, command: Callable[[], None], console: Console) -> int:
+    """Runs a command; what the user can mend or has asked for becomes a sentence and an exit code, not a traceback."""
+    try:
+        with warnings.catch_warnings(), disk_errors("a file"):
+            warnings.filterwarnings("default", category=UserWarning)
+            warnings.showwarning = lambda message, category, *_: _show_warning(message, category, console)
+            command()
+    except ZeroshiftError as error:
+        console.print("[bold red]Error:[/]", escape(str(error)), soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        hint = " Run the same command again to resume." if name in RESUMABLE else ""
+        console.print(f"[yellow]Stopped.[/]{hint}")
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        sentence = f"{error.strerror or error}: {error.filename or 'a file'}"
+        console.print("[bold red]Error:[/]", escape(sentence), soft_wrap=True)
+        return 1
+    except SystemExit as stop:  # tyro, after --help or wrong usage
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], console: Console) -> None:
+    """Warnings that are meant for the user are shown; those that libraries exchange with programmers are not."""
+    if issubclass(category, UserWarning):
+        console.print("[yellow]Warning:[/]", escape(str(message)), soft_wrap=True)
+
+
+def _print_help() -> None:
+    console = Console(highlight=False)
+    console.print("[bold]zeroshift[/] moves a pretrained image generator to a new domain from text alone.\n")
+    console.print("Usage: zeroshift COMMAND [OPTIONS], zeroshift COMMAND --help\n\n[bold]Commands[/]")
+    for name, what in COMMANDS.items():
+        console.print(f"  [cyan]{name:<13}[/] {what}")
+    console.print("\n[bold]Examples[/]")
+    for what, command in EXAMPLES:
+        console.print(f"  [dim]# {what}[/]\n  [cyan]{command}[/]")

@@ -1,0 +1,93 @@
+"""`zeroshift translate`: real images in the domain of a run."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive, tracked
+from zeroshift.errors import ZeroshiftError
+from zeroshift.training.run_folder import RunFolder
+
+__all__ = ["main", "translate"]
+
+
+def translate(
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    strength: float = 1.0,
+    mix: str | None = None,
+    steps: int = 40,
+    invert_steps: int = 40,
+    out: Path | None = None,
+) -> None:
+    """Bring a real image into the domain of one or more runs of a diffusion model: RUN... IMAGE.
+
+    The source model inverts the image, the adapted one decodes it. Writes IMAGE.png: the image, what became
+    of it. Folders in a folder stay as they are.
+
+    Examples:
+      zeroshift translate runs/zombie me.jpg
+      zeroshift translate runs/zombie photos --strength 0.7 --out translated        a folder of images, less far
+      zeroshift translate runs/zombie runs/sketch me.jpg --mix 0.5,0.5             two domains at once
+
+    Args:
+        paths: Run folders, all from one source, then an image or a folder of images.
+        strength: How far to go from the source (0) to the target (1): how their noise predictions are mixed.
+        mix: One share per run; equal ones if not given.
+        steps: Steps of DDIM from the code to the image.
+        invert_steps: Steps of DDIM from the image to the code.
+        out: Folder to write to; translated in the first run's folder if not given.
+    """
+    import torch
+
+    from zeroshift.io.images import make_grid, read_image, save_png, square
+    from zeroshift.sampling.translate import Translator
+    from zeroshift.training.run_generators import load_source_and_target, require_one_source
+
+    if len(paths) < 2:
+        raise ZeroshiftError("Name one or more run folders and then an image: zeroshift translate runs/zombie me.jpg")
+    require_positive(steps=steps, invert_steps=invert_steps)
+    folders = [RunFolder.read(run) for run in paths[:-1]]
+    require_one_source(folders)
+    shares = [1 / len(folders)] * len(folders) if mix is None else parse_numbers(mix, "--mix")
+    if len(shares) != len(folders):
+        raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(folders)} runs: give one share per run.")
+    if not math.isfinite(strength):
+        raise ZeroshiftError(f"--strength is {strength}; it must be a number.")
+    files = _targets(paths[-1])
+    for file in files:  # what cannot be read is told before models load
+        read_image(file)
+    how = replace(folders[0].config.diffusion, steps=steps, invert_steps=invert_steps)
+    loaded = [load_source_and_target(folder, how) for folder in folders]
+    translator = Translator(loaded[0][0], [target for _, target in loaded], [strength * share for share in shares])
+    out = default_output(folders[0], "translated", out)
+    for file in tracked(files, len(files), "Translating"):
+        image = square(read_image(file), translator.source.resolution)[None]
+        pair = torch.cat([image, translator(image)])
+        save_png(out / files[file], make_grid(pair, columns=2))
+    print(out / next(iter(files.values())) if len(files) == 1 else f"{len(files)} pictures: {out}")
+
+
+def _targets(path: Path) -> dict[Path, Path]:
+    """The images at a path, each with the name of what becomes of it, as deep in folders as the image is.
+
+    The name ends in .png in place of what it ended in; in addition to it where two images would get the same name.
+    """
+    from zeroshift.io.images import find_images
+
+    if not path.is_dir():
+        return {path: Path(f"{path.stem}.png")}
+    files = {file: file.relative_to(path) for file in find_images(path)}
+    counts = Counter(name.with_suffix("") for name in files.values())
+    return {
+        file: Path(f"{name}.png") if counts[name.with_suffix("")] > 1 else name.with_suffix(".png")
+        for file, name in files.items()
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    call(translate, "translate", arguments)

@@ -1,0 +1,181 @@
+"""Results of several runs side by side: runs that differ only in their seed become one row, mean and spread."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from zeroshift.config.settings import flat
+from zeroshift.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from zeroshift.evaluation.evaluate import Result
+
+__all__ = ["ARROWS", "Column", "Row", "as_json", "compare", "headings", "markdown", "number"]
+
+ARROWS = {"higher": "↑", "lower": "↓"}
+# Settings that change no picture, and the seed.
+_EQUAL = (
+    *("seed", "device", "preview_every", "preview_samples", "checkpoint_every"),
+    *("adapt.accumulate", "diffusion.checkpointing"),
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure, and all in which two of its values must agree to be compared."""
+
+    measure: str
+    network: str
+    better: str  # "higher" or "lower"
+    protocol: str
+    samples: int
+    references: int
+    reference: str  # where they are from
+    sample_seed: int
+    truncation: float
+
+    @classmethod
+    def of(cls, result: "Result") -> "Column":
+        """The column that a result stands in."""
+        return cls(
+            measure=result.measure,
+            network=result.network,
+            better=result.better,
+            protocol=result.protocol,
+            samples=result.samples,
+            references=result.references,
+            reference=result.reference,
+            sample_seed=result.seed,
+            truncation=result.truncation,
+        )
+
+
+@dataclass
+class Row:
+    """Runs with the same settings but for the seed."""
+
+    settings: dict[str, Any]
+    runs: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)  # of the runs
+    values: dict[Column, list[tuple[int, float]]] = field(default_factory=dict)  # (seed of the run, value)
+    label: str = ""
+
+    @property
+    def num_seeds(self) -> int:
+        """How many there are; runs of one seed count once."""
+        return len(set(self.seeds))
+
+    def by_seed(self, column: Column) -> list[float]:
+        """One value for each seed that has any: the mean over the runs of that seed."""
+        values = self.values.get(column, [])
+        seeds = dict.fromkeys(seed for seed, _ in values)
+        return [statistics.mean(value for other, value in values if other == seed) for seed in seeds]
+
+    def mean(self, column: Column) -> float | None:
+        """Over the seeds; None where none has a value."""
+        values = self.by_seed(column)
+        return statistics.mean(values) if values else None
+
+    def spread(self, column: Column) -> float | None:
+        """Standard deviation over the seeds; None for fewer than two."""
+        values = self.by_seed(column)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def cell(self, column: Column) -> str:
+        """ "0.512 ± 0.010", "0.512" or "–"; with "(2 of 3)" where not all seeds have a value."""
+        mean, spread, count = self.mean(column), self.spread(column), len(self.by_seed(column))
+        if mean is None:
+            return "–"
+        text = number(mean) + ("" if spread is None else f" ± {number(spread)}")
+        return text if count == self.num_seeds else f"{text} ({count} of {self.num_seeds})"
+
+
+def number(value: float) -> str:
+    """Four digits, as many of them behind the point as the size leaves."""
+    return f"{value:#.4g}" if abs(value) >= 1 else f"{value:.4f}"
+
+
+def headings(columns: Sequence[Column]) -> list[str]:
+    """ "fid ↓ (inception)"; columns of one measure and network also say in what they differ."""
+    texts = []
+    for column in columns:
+        kin = [asdict(other) for other in columns if (other.measure, other.network) == (column.measure, column.network)]
+        differing = [
+            f"{name.replace('_', ' ')} {value}"
+            for name, value in asdict(column).items()
+            if any(other[name] != value for other in kin)
+        ]
+        texts.append(f"{column.measure} {ARROWS[column.better]} ({', '.join([column.network, *differing])})")
+    return texts
+
+
+def compare(measured: Iterable[tuple[RunFolder, "Sequence[Result]"]]) -> tuple[list[Column], list[Row]]:
+    """Columns (measures, in order of appearance) and rows (settings) of a table.
+
+    A row is named by the settings in which the rows differ, a single one by its run folder. Among them `adapt.steps` is
+    what the measured generator has seen, which is less than in config.json while a run is being extended.
+    """
+    rows: list[Row] = []
+    columns: dict[Column, None] = {}
+    for run, results in measured:
+        settings = {name: value for name, value in flat(run.config).items() if name not in _EQUAL}
+        settings["adapt.steps"] = next((result.steps for result in results if result.steps), settings["adapt.steps"])
+        row = next((row for row in rows if row.settings == settings), None)
+        if row is None:
+            rows.append(row := Row(settings))
+        row.runs.append(str(run.path))
+        row.seeds.append(run.config.seed)
+        for result in results:
+            column = Column.of(result)
+            columns[column] = None
+            if result.value is not None:
+                row.values.setdefault(column, []).append((run.config.seed, result.value))
+    names = dict.fromkeys(name for row in rows for name in row.settings)
+    differing = [name for name in names if any(row.settings.get(name) != rows[0].settings.get(name) for row in rows)]
+    for row in rows:
+        row.label = ", ".join(f"{name}={_text(row.settings.get(name))}" for name in differing) or row.runs[0]
+    return list(columns), rows
+
+
+def as_json(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """The table as JSON: a list of {"runs", "seeds", "settings", "measures"}.
+
+    Each measure says how it was taken, mean and spread, and every single value with the seed of its run.
+    """
+    records = [
+        {
+            "runs": row.runs,
+            "seeds": row.seeds,
+            "settings": row.settings,
+            "measures": [
+                {
+                    **asdict(column),
+                    "mean": row.mean(column),
+                    "spread": row.spread(column),
+                    "values": [value for _, value in row.values.get(column, [])],
+                    "seeds": [seed for seed, _ in row.values.get(column, [])],
+                }
+                for column in columns
+            ],
+        }
+        for row in rows
+    ]
+    return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
+
+
+def markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """The table in Markdown, one line a row, with the number of seeds where it has several."""
+    lines = [
+        "| runs | " + " | ".join(headings(columns)) + " |",
+        "| --- | " + " | ".join("---:" for _ in columns) + " |",
+    ]
+    for row in rows:
+        label = f"{row.label} ({row.num_seeds})" if row.num_seeds > 1 else row.label
+        lines.append("| " + " | ".join([label.replace("|", "\\|"), *map(row.cell, columns)]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,40 @@
+"""Measures of image pairs with one latent: structure, identity, distance to where the text points."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from zeroshift.clip.losses import offset, unit
+
+__all__ = ["clip_distance", "direction_agreement", "pair_similarity", "paired_distance", "structural_consistency"]
+
+
+def structural_consistency(a: Tensor, b: Tensor) -> Tensor:
+    """SCS of each pair of edge maps [N, H, W], in [0, 1]: 2 <a, b> / (|a|² + |b|²); [N].
+
+    Xiao et al., "Few shot generative model adaption via relaxed spatial structural alignment" (RSSA), 2022, section 4.
+    """
+    a, b = a.flatten(1), b.flatten(1)
+    return 2 * (a * b).sum(dim=1) / (a.square().sum(dim=1) + b.square().sum(dim=1)).clamp(min=1e-8)
+
+
+def pair_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of each pair of features [N, E]; with those of a face recogniser, ID. [N]"""
+    return F.cosine_similarity(a, b, dim=-1)
+
+
+def paired_distance(features: Tensor, truth: Tensor) -> float:
+    """Mean cosine distance between each image and the true target image of the same person, both [N, E]."""
+    return float((1 - pair_similarity(features, truth)).mean())
+
+
+def clip_distance(images: Tensor, label: Tensor) -> Tensor:
+    """1 - cos between image features [N, E] and the label's [E]; [N]. NADA (Gal et al., 2022), equation 1."""
+    return 1 - unit(images) @ unit(label)
+
+
+def direction_agreement(source: Tensor, target: Tensor, source_label: Tensor, target_label: Tensor) -> Tensor:
+    """Cosine between the image direction of each pair [N, E] and the labels' text direction [E]; [N].
+
+    1 - NADA's directional loss (Gal et al., 2022, equation 2); both directions are between unit features.
+    """
+    return offset(source, target) @ unit(unit(target_label) - unit(source_label))

@@ -1,0 +1,72 @@
+"""Checkpoint files (.pt) of rosinality's stylegan2-pytorch: the format of the published IPL, NADA and e4e programs.
+
+They are read with `torch.load(weights_only=True)`: nothing in them is executed.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.stylegan2_layouts import stylegan2_from_rosinality, stylegan2_to_rosinality
+from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
+from zeroshift.io.atomic import atomic_write
+
+__all__ = ["read_rosinality", "write_rosinality"]
+
+_GENERATORS = ("g_ema", "g", "generator", "state_dict")  # where the published programs keep it, best first
+_PREFIXES = ("", "decoder.", "generator.", "module.")  # "decoder.": an e4e, pSp or ReStyle model
+
+
+def read_rosinality(path: str | Path) -> StyleGAN2:
+    """The generator of a .pt file on the CPU: the moving average (`g_ema`) where there is one.
+
+    Raises:
+        ZeroshiftError: a damaged file, one that holds more than plain data, or one without such a generator.
+    """
+    try:
+        # Training checkpoints keep their settings in an argparse.Namespace, which is plain data.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise ZeroshiftError(
+            f"{path} could not be read: it is damaged, or holds more than tensors and plain data (no code is executed)."
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ZeroshiftError(f"{path} holds no StyleGAN2 generator: expected a dictionary with g_ema or g.")
+    weights = _generator_weights(content)
+    if weights is None:
+        found = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise ZeroshiftError(f"{path} holds no StyleGAN2 generator in rosinality's layout; it holds {found}.")
+    average = content.get("latent_avg")
+    try:
+        return stylegan2_from_rosinality(weights, average if isinstance(average, torch.Tensor) else None)
+    except ZeroshiftError as error:
+        raise ZeroshiftError(f"{path} could not be loaded. {error}") from error
+
+
+def write_rosinality(generator: StyleGAN2, path: str | Path) -> None:
+    """Writes {"g_ema": state dict, "latent_avg": mean w [w_dim]}, atomically.
+
+    Raises:
+        ZeroshiftError: settings that rosinality's program cannot hold.
+    """
+    content = {
+        "g_ema": stylegan2_to_rosinality(generator),
+        "latent_avg": generator.mapping.w_avg.detach().cpu().float().clone(),
+    }
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)
+
+
+def _generator_weights(content: Mapping[Any, Any]) -> dict[str, torch.Tensor] | None:
+    inner = [content[key] for key in _GENERATORS if isinstance(content.get(key), Mapping)]
+    for candidate in [*inner, content]:
+        named = {key: value for key, value in candidate.items() if isinstance(key, str) and key != "latent_avg"}
+        for prefix in _PREFIXES:
+            if f"{prefix}input.input" in named:
+                return {key[len(prefix) :]: value for key, value in named.items() if key.startswith(prefix)}
+    return None

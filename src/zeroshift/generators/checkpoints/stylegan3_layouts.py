@@ -1,0 +1,65 @@
+"""NVIDIA's StyleGAN3 state dicts as ours."""
+
+from collections.abc import Mapping as MappingType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.stylegan.stylegan3 import StyleGAN3
+
+__all__ = ["stylegan3_from_nvidia"]
+
+_OUR_NAMES = {
+    "img_resolution": "resolution",
+    "c_dim": "num_classes",
+    "use_radial_filters": "radial",
+    "mapping_kwargs.num_layers": "mapping_layers",
+    "mapping_kwargs.lr_multiplier": "mapping_lr_mul",
+}
+
+_ONLY_TRAINING_READS = {"magnitude_ema_beta", "num_fp16_res"} | {
+    f"mapping_kwargs.{name}" for name in ("w_avg_beta", "freeze_layers", "freeze_embed")
+}
+
+_FILTERS = (".up_filter", ".down_filter")
+
+_MAY_BE_MISSING = ("mapping.w_avg", ".transform", ".magnitude_ema", *_FILTERS)
+
+
+def stylegan3_from_nvidia(state_dict: MappingType[str, Tensor], init_kwargs: MappingType[str, Any]) -> StyleGAN3:
+    """Our StyleGAN3 with the weights of one of NVIDIA's.
+
+    Args:
+        state_dict: its parameters and buffers by name. The input transform, the magnitudes and the filters may be
+            missing: then they are what they were at the start of training. A missing w_avg is estimated.
+        init_kwargs: what its constructor was called with (z_dim, c_dim, w_dim, img_resolution, mapping_kwargs, ...).
+    Raises:
+        ZeroshiftError: settings or weights that are not those of a StyleGAN3.
+    """
+    settings = dict(init_kwargs)
+    settings |= {f"mapping_kwargs.{name}": value for name, value in settings.pop("mapping_kwargs", {}).items()}
+    if settings.pop("img_channels", 3) != 3:
+        raise ZeroshiftError(f"This generator has {init_kwargs['img_channels']} colour channels; zeroshift needs 3.")
+    config = {_OUR_NAMES.get(key, key): value for key, value in settings.items() if key not in _ONLY_TRAINING_READS}
+    try:
+        generator = StyleGAN3(**config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ZeroshiftError(f"The settings of this generator are not those of a StyleGAN3: {error}.") from error
+    weights = {name: torch.as_tensor(value) for name, value in state_dict.items()}
+    own = {**generator.state_dict(), **dict(generator.named_buffers())}
+    missing = [name for name in own if name not in weights and not name.endswith(_MAY_BE_MISSING)]
+    unfit = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
+    if missing or unfit:
+        raise ZeroshiftError(
+            f"These weights do not fit a StyleGAN3 of these settings: {len(missing)} are missing, {len(unfit)} unknown "
+            f"or of another size ({(missing + unfit)[0]}, for one). Is it another kind of generator?"
+        )
+    for name in own:
+        if name.endswith(_FILTERS) and name in weights and (weights[name] - own[name]).abs().max() > 1e-5:
+            raise ZeroshiftError(f"This StyleGAN3 was trained with other filters ({name}); that is not supported.")
+    generator.load_state_dict({name: weights.get(name, value) for name, value in generator.state_dict().items()})
+    if "mapping.w_avg" not in weights:
+        generator.mapping.w_avg.copy_(generator.average_w())
+    return generator.eval()

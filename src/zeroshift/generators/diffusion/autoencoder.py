@@ -1,0 +1,124 @@
+"""Diffusion autoencoders (Preechakul et al., "Diffusion autoencoders", 2022) as generators."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroshift.config.settings import Sampling
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import Codes, Generator, Latents
+from zeroshift.generators.diffusion.autoencoder_network import ConditionalUNet, SemanticEncoder
+from zeroshift.generators.diffusion.model import Diffusion, plain
+from zeroshift.generators.diffusion.schedule import NoiseSchedule
+
+__all__ = ["DiffusionAutoencoder"]
+
+
+class DiffusionAutoencoder(Diffusion):
+    """A U-Net that is told z_sem, what an image means, and begins at x_T, the rest of it.
+
+    A latent is one row: z_dim numbers that stand for z_sem, then x_T; all standard normal. z_sem is made of its numbers
+    by a stored mean and covariance factor. Codes are rows, too: z_sem itself, then x_t0. See `Diffusion` about t0.
+
+    Args:
+        unet: constructor arguments of `ConditionalUNet`.
+        encoder: of `SemanticEncoder`.
+        scheduler: of a DDPMScheduler or DDIMScheduler.
+        sampling: `Sampling` as a dict.
+    Raises:
+        ZeroshiftError: if both networks disagree, or the schedule is no DDIM's.
+    """
+
+    architecture = "diffusion_autoencoder"
+
+    z_mean: Tensor  # [z_dim]
+    z_factor: Tensor  # [z_dim, z_dim], lower triangular, times its transpose the covariance of z_sem
+
+    def __init__(
+        self,
+        unet: Mapping[str, Any],
+        encoder: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        sampling: Mapping[str, Any] | None = None,
+    ):
+        Generator.__init__(self)  # not Diffusion's: the network is none of diffusers'
+        for key in ("resolution", "z_dim"):
+            if unet[key] != encoder[key]:
+                raise ZeroshiftError(f"U-Net and encoder differ in {key}: {unet[key]} and {encoder[key]}.")
+        self._networks = json.loads(json.dumps({"unet": dict(unet), "encoder": dict(encoder)}))  # as read from a file
+        self.sampling = Sampling(**sampling or {})
+        self.schedule = NoiseSchedule(scheduler)
+        self.unet, self.decoder = ConditionalUNet(**unet), None
+        self.encoder = SemanticEncoder(**encoder)
+        self.resolution, z_dim = unet["resolution"], unet["z_dim"]
+        self.context_dim = z_dim
+        self.latent_shape = (z_dim + 3 * self.resolution**2,)
+        self.register_buffer("z_mean", torch.zeros(z_dim))
+        self.register_buffer("z_factor", torch.eye(z_dim))
+
+    @property
+    def config(self) -> dict[str, Any]:  # type: ignore[override]
+        """The constructor's arguments."""
+        return {**self._networks, "scheduler": plain(self.schedule.scheduler), "sampling": asdict(self.sampling)}
+
+    @torch.no_grad()
+    def standardise(self, z_sem: Tensor) -> None:
+        """Sets mean and covariance of z_sem to those of a sample [N, z_dim], N > z_dim."""
+        covariance = z_sem.double().T.cov()
+        ridge = 1e-6 * covariance.diagonal().mean() * torch.eye(len(covariance), device=z_sem.device)
+        self.z_mean.copy_(z_sem.mean(dim=0))
+        self.z_factor.copy_(torch.linalg.cholesky(covariance + ridge))
+
+    def context(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
+        """z_sem [N, z_dim]."""
+        return self._z_sem(latents, 1.0)
+
+    def codes(
+        self,
+        latents: Latents,
+        labels: Tensor | None = None,
+        *,
+        truncation: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Codes:
+        """z_sem, pulled to its mean by `truncation`, and x_t0: [N, z_dim + 3 * resolution**2]. There are no labels."""
+        z_sem = self._z_sem(latents, truncation)
+        levels = self.schedule.approach(self.sampling.t0, self.sampling.noise_steps)
+        return torch.cat([z_sem, self.carry(self.start(latents), levels, z_sem).flatten(1)], dim=1)
+
+    @torch.no_grad()
+    def invert(self, images: Tensor) -> Codes:
+        """z_sem and x_t0 of real images [N, 3, resolution, resolution] in [-1, 1]."""
+        z_sem = self.encoder(images)
+        levels = self.schedule.descent(self.sampling.t0, self.sampling.invert_steps)[::-1]
+        return torch.cat([z_sem, self.carry(images, levels, z_sem).flatten(1)], dim=1)
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Latents:
+        """Latents of real images [N, 3, resolution, resolution] in [-1, 1], whose `codes` are those of `invert`."""
+        codes = self.invert(images)
+        z_sem = self.condition(codes)
+        levels = self.schedule.approach(self.sampling.t0, self.sampling.noise_steps)[::-1]
+        noise = self.carry(self.start(codes), levels, z_sem)
+        numbers = torch.linalg.solve_triangular(self.z_factor, (z_sem - self.z_mean).T, upper=False).T
+        return torch.cat([numbers, noise.flatten(1)], dim=1)
+
+    def condition(self, codes: Codes) -> Tensor:
+        """z_sem [N, z_dim] of codes."""
+        return codes[:, : self.z_mean.numel()]
+
+    def start(self, codes: Codes) -> Tensor:
+        """The noisy images [N, 3, resolution, resolution] of codes or latents."""
+        return codes[:, self.z_mean.numel() :].unflatten(1, (3, self.resolution, self.resolution))
+
+    def predict(self, x: Tensor, level: int, condition: Tensor | None) -> Tensor:
+        """The network's output for x [N, 3, resolution, resolution] at a timestep, of the same shape."""
+        return self.unet(x, torch.full((len(x),), level, device=x.device), condition)
+
+    def _z_sem(self, latents: Latents, truncation: float) -> Tensor:
+        numbers = latents[:, : self.z_mean.numel()]
+        return self.z_mean + truncation * numbers @ self.z_factor.T

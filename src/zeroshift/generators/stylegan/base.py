@@ -1,0 +1,48 @@
+"""What StyleGAN2 and StyleGAN3 share: a mapping network, and one w for every layer of the synthesis network."""
+
+import torch
+from torch import Tensor
+
+from zeroshift.core.rng import normal
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import Codes, Generator, Latents, truncate
+from zeroshift.generators.stylegan.blocks import Mapping
+
+__all__ = ["StyleBased"]
+
+
+class StyleBased(Generator):
+    """A generator with a mapping network; its codes are ws [N, num_ws, w_dim]."""
+
+    num_ws: int
+    mapping: Mapping
+
+    def context(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
+        """w [N, w_dim], not truncated. Raises ZeroshiftError for latents or labels of a wrong shape."""
+        if latents.ndim != 2 or latents.shape[1] != self.latent_shape[0]:
+            raise ZeroshiftError(f"Latents must be [N, {self.latent_shape[0]}], not {list(latents.shape)}.")
+        return self.mapping(latents, labels)
+
+    def codes(
+        self,
+        latents: Latents,
+        labels: Tensor | None = None,
+        *,
+        truncation: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Codes:
+        """ws [N, num_ws, w_dim]: w for every layer, its first `truncation_cutoff` rows pulled towards w_avg."""
+        ws = self.broadcast(self.context(latents, labels))
+        return truncate(ws, self.mapping.w_avg, truncation, truncation_cutoff)
+
+    def broadcast(self, w: Tensor) -> Codes:
+        """One w for all layers: [N, w_dim] -> [N, num_ws, w_dim]."""
+        return w.unsqueeze(1).expand(-1, self.num_ws, -1)
+
+    @torch.no_grad()
+    def average_w(self) -> Tensor:
+        """The mean w of 10,000 latents, spread evenly over the classes if there are any: [w_dim]."""
+        count = 10_000
+        latents = normal((count, *self.latent_shape), "w_avg", samples=[0])[0].to(self.device)
+        labels = torch.arange(count, device=self.device) % self.num_classes if self.num_classes else None
+        return self.context(latents, labels).mean(dim=0)

@@ -1,0 +1,251 @@
+"""StyleGAN2 (Karras et al., 2020), skip architecture, in plain PyTorch: one implementation for CPU and GPU.
+
+Parameters bear the names of NVIDIA's stylegan2-ada-pytorch, except that the learned constant is a layer of its own
+(`synthesis.input.const`), so that it can be adapted by name like the others.
+"""
+
+import math
+from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zeroshift.core.dtypes import at_least_float32
+from zeroshift.core.rng import normal
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import NOISE_MODES, Codes
+from zeroshift.generators.stylegan.base import StyleBased
+from zeroshift.generators.stylegan.blocks import EqualLinear, Mapping, blur, resampling_filter, upsample
+
+__all__ = ["StyleGAN2"]
+
+
+class Constant(nn.Module):
+    """The learned 4x4 image at the start of the synthesis network."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.const = nn.Parameter(torch.randn(channels, 4, 4))
+
+    def forward(self, batch: int) -> Tensor:
+        return self.const.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+class StyledConv(nn.Module):
+    """Modulated and demodulated 3x3 convolution, noise, bias, leaky ReLU 0.2 times sqrt(2).
+
+    Karras et al. (2020), equations 1 to 3, with the order of operations changed: instead of one kernel a sample,
+    the input channels are scaled by the style, one shared kernel is applied, and the output channels are scaled by the
+    demodulation coefficients. Equal in value and gradient, and faster on every device we know.
+    """
+
+    noise_const: Tensor
+    filter: Tensor | None
+
+    def __init__(
+        self, in_channels: int, out_channels: int, w_dim: int, resolution: int, *, up: bool, clamp: float | None
+    ):
+        super().__init__()
+        self.clamp = clamp
+        self.affine = EqualLinear(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("filter", resampling_filter() if up else None, persistent=False)
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        """x [N, in_channels, H, W], w [N, w_dim], noise [R, R], [N, 1, R, R] or None -> [N, out_channels, R, R]."""
+        style = self.affine(w)  # [N, in_channels]
+        demodulation = self._demodulation(style)
+        x = x * style[:, :, None, None].to(x.dtype)
+        if self.filter is None:
+            x = F.conv2d(x, self.weight, padding=1)
+        else:
+            x = blur(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), self.filter)
+        # The gain sqrt(2) goes through the leaky ReLU, so that it costs no pass of its own over the image.
+        gain = math.sqrt(2)
+        offset = (self.bias * gain)[:, None, None]  # [out_channels, 1, 1]
+        if noise is not None:
+            offset = offset + noise * (self.noise_strength * gain)
+        x = torch.addcmul(offset.to(x.dtype), x, (demodulation * gain)[:, :, None, None].to(x.dtype))
+        x = F.leaky_relu(x, 0.2, inplace=True)  # one image-sized tensor less to keep for the gradient
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+    def _demodulation(self, style: Tensor) -> Tensor:
+        """Equation 3, one coefficient a sample and output channel, in float32: [N, out_channels]."""
+        with torch.autocast(style.device.type, enabled=False):
+            energy = at_least_float32(self.weight).square().sum(dim=(2, 3))  # [out_channels, in_channels]
+            return (style.square() @ energy.t() + 1e-8).rsqrt()
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to colours, without demodulation."""
+
+    def __init__(self, in_channels: int, w_dim: int, *, clamp: float | None):
+        super().__init__()
+        self.clamp = clamp
+        self.affine = EqualLinear(w_dim, in_channels, bias_init=1)
+        self.weight = nn.Parameter(torch.randn(3, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """x [N, in_channels, R, R], w [N, w_dim] -> [N, 3, R, R] in at least float32."""
+        style = self.affine(w) / math.sqrt(x.shape[1])
+        # So few output channels make a matrix product cheaper than a convolution, and one kernel a sample cheaper than
+        # scaled activations.
+        kernels = (self.weight[:, :, 0, 0] * style[:, None]).to(x.dtype).transpose(1, 2)  # [N, in_channels, 3]
+        x = (x.permute(0, 2, 3, 1).flatten(1, 2) @ kernels).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        x = at_least_float32(x) + self.bias[:, None, None]
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class Block(nn.Module):
+    """One resolution: (conv0, which doubles the size, except at 4x4,) conv1 and torgb."""
+
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int, resolution: int, clamp: float | None):
+        super().__init__()
+        self.conv0: StyledConv | None = None
+        if resolution > 4:
+            self.conv0 = StyledConv(in_channels, out_channels, w_dim, resolution, up=True, clamp=clamp)
+        self.conv1 = StyledConv(out_channels, out_channels, w_dim, resolution, up=False, clamp=clamp)
+        self.torgb = ToRGB(out_channels, w_dim, clamp=clamp)
+
+
+class Synthesis(nn.Module):
+    """ws [N, num_ws, w_dim] -> image. Each resolution adds its colours to the doubled image of the one before."""
+
+    filter: Tensor
+
+    def __init__(self, resolution: int, w_dim: int, channels: dict[int, int], clamp: float | None):
+        super().__init__()
+        self.sizes = tuple(channels)
+        self.input = Constant(channels[4])
+        self.register_buffer("filter", resampling_filter(), persistent=False)
+        for size in self.sizes:
+            self.add_module(f"b{size}", Block(channels[max(size // 2, 4)], channels[size], w_dim, size, clamp))
+
+    def convs(self) -> list[StyledConv]:
+        """The styled convolutions, input to output."""
+        return [module for module in self.modules() if isinstance(module, StyledConv)]
+
+    def forward(self, ws: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
+        """`noises`: one a styled convolution, as `StyledConv.forward` takes them."""
+        rows, noise = ws.unbind(dim=1), iter(noises)
+        x = self.input(len(ws))
+        image, row = at_least_float32(x.new_zeros(len(ws), 3, 2, 2)), 0
+        for size in self.sizes:
+            block: Block = getattr(self, f"b{size}")
+            if block.conv0 is not None:
+                x = block.conv0(x, rows[row], next(noise))
+                row += 1
+            x = block.conv1(x, rows[row], next(noise))
+            row += 1  # the row of a torgb is also that of the next block's conv0
+            image = upsample(image, self.filter) + block.torgb(x, rows[row])
+        return image
+
+
+class StyleGAN2(StyleBased):
+    """StyleGAN2 generator, in the shape of either published program.
+
+    Args:
+        resolution: image size, a power of two from 4.
+        z_dim, w_dim: widths of the latent and of its image under the mapping network.
+        num_classes: 0, or the number of classes of a conditional mapping network.
+        mapping_layers: depth of the mapping network.
+        channels: feature channels by resolution, {4: ..., 8: ..., ..., resolution: ...} (JSON's string keys will do).
+        mapping_features, embed_features: hidden width and label width of the mapping network; w_dim when None.
+        mapping_lr_mul: learning-rate multiplier of the mapping network.
+        conv_clamp: bound on every layer's output, as the mixed-precision models of stylegan2-ada have it.
+    Raises:
+        ZeroshiftError: sizes that make no StyleGAN2.
+    """
+
+    architecture = "stylegan2"
+
+    def __init__(
+        self,
+        resolution: int,
+        z_dim: int = 512,
+        w_dim: int = 512,
+        num_classes: int = 0,
+        mapping_layers: int = 8,
+        channels: MappingType[int | str, int] | None = None,
+        mapping_features: int | None = None,
+        embed_features: int | None = None,
+        mapping_lr_mul: float = 0.01,
+        conv_clamp: float | None = None,
+    ):
+        super().__init__()
+        if resolution < 4 or resolution & (resolution - 1):
+            raise ZeroshiftError(f"A StyleGAN2's resolution is a power of two from 4 on, not {resolution}.")
+        sizes = [2**power for power in range(2, int(math.log2(resolution)) + 1)]
+        given = {size: min(32768 // size, 512) for size in sizes} if channels is None else channels
+        widths = {int(size): int(width) for size, width in given.items()}
+        if sorted(widths) != sizes or min(z_dim, w_dim, mapping_layers, *widths.values()) < 1:
+            raise ZeroshiftError(f"A StyleGAN2 of {resolution} pixels needs positive channel numbers for {sizes}.")
+        widths = {size: widths[size] for size in sizes}
+        self.config = {
+            "resolution": resolution,
+            "z_dim": z_dim,
+            "w_dim": w_dim,
+            "num_classes": num_classes,
+            "mapping_layers": mapping_layers,
+            "channels": {str(size): width for size, width in widths.items()},
+            "mapping_features": mapping_features,
+            "embed_features": embed_features,
+            "mapping_lr_mul": mapping_lr_mul,
+            "conv_clamp": conv_clamp,
+        }
+        self.resolution, self.context_dim, self.latent_shape = resolution, w_dim, (z_dim,)
+        self.num_classes, self.num_ws = num_classes, 2 * len(sizes)
+        self.mapping = Mapping(
+            z_dim,
+            w_dim,
+            num_classes,
+            mapping_layers,
+            features=mapping_features,
+            embed_features=embed_features,
+            lr_mul=mapping_lr_mul,
+        )
+        self.synthesis = Synthesis(resolution, w_dim, widths, conv_clamp)
+
+    def synthesize(
+        self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
+    ) -> Tensor:
+        """Images [N, 3, resolution, resolution] of ws [N, num_ws, w_dim] (W+: rows may differ)."""
+        if codes.shape[1:] != (self.num_ws, self.context_dim):
+            raise ZeroshiftError(f"Codes must be [N, {self.num_ws}, {self.context_dim}], not {list(codes.shape)}.")
+        samples = range(len(codes)) if samples is None else samples
+        if len(samples) != len(codes):
+            raise ZeroshiftError(f"{len(samples)} sample numbers do not fit {len(codes)} codes.")
+        return self.synthesis(codes, self._noises(noise, noise_seed, samples))
+
+    def _noises(self, mode: str, seed: int, samples: Sequence[int]) -> list[Tensor | None]:
+        convs = self.synthesis.convs()
+        if mode == "none":
+            return [None for _ in convs]
+        if mode == "const":
+            return [conv.noise_const for conv in convs]
+        if mode != "random":
+            raise ZeroshiftError(f"Unknown noise mode {mode!r}: choose one of {', '.join(NOISE_MODES)}.")
+        counts = [conv.noise_const.numel() for conv in convs]
+        drawn = normal((sum(counts),), seed, "noise", samples=samples).to(self.device)
+        shapes = [(len(samples), 1, *conv.noise_const.shape) for conv in convs]
+        return [part.reshape(shape) for part, shape in zip(drawn.split(counts, dim=1), shapes, strict=True)]
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Constant, styled convolutions and colour layers of the synthesis network, input to output."""
+        kinds = (Constant, StyledConv, ToRGB)
+        return {name: module for name, module in self.named_modules() if isinstance(module, kinds)}
+
+    def layer_candidates(self) -> list[str]:
+        """Row i of ws votes for entry i: [first conv, first to_rgb, the other convs ...], the published order.
+
+        From the third entry on, the published program is one row off (row 1 feeds both the first to_rgb and b8.conv0);
+        what it chooses depends on this order, so it is kept.
+        """
+        convs = [name for name, module in self.layers().items() if isinstance(module, StyledConv)]
+        return [convs[0], "synthesis.b4.torgb", *convs[1:]]

@@ -1,0 +1,196 @@
+"""Pictures at the edges of the program: tensors in [-1, 1] to uint8, grids, PNG files, films."""
+
+import base64
+import io
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.atomic import atomic_write
+
+__all__ = [
+    "data_uri", "eight_bit", "find_images", "labelled_rows", "make_grid", "read_image", "save_film", "save_png",
+    "square", "to_uint8",
+]  # fmt: skip
+
+FILM_SUFFIXES = (".mp4", ".gif")
+# What Pillow raises for a damaged file, beside OSError.
+_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, struct.error, Image.DecompressionBombError)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def read_image(path: str | Path) -> torch.Tensor:
+    """An image file as [3, H, W] in [-1, 1], the right way up (cameras write how they were held beside the picture).
+
+    Raises:
+        ZeroshiftError: if the file is no image that can be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16 bits; Pillow would cut them off at 255
+                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except FileNotFoundError as error:
+        raise ZeroshiftError(f"There is no image {path}. Check the path.") from error
+    except _UNREADABLE as error:
+        raise ZeroshiftError(f"The image {path} cannot be read ({error}). Give PNG or JPEG files.") from error
+    return pixels / 127.5 - 1
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """The image files in a folder and its folders, by name; nothing whose name begins with a point.
+
+    Raises:
+        ZeroshiftError: if there is no such folder, or no image in it, or a command of ours wrote it: beside the images
+        that are meant lie others (grids, previews, the source's).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ZeroshiftError(f"There is no folder {folder}. Give one with PNG or JPEG files in it.")
+    if (folder / "config.json").is_file():
+        raise ZeroshiftError(
+            f"{folder} is a run folder, with previews and grids in it. Name a folder of images, such as the target or "
+            "source folder in one that `zeroshift generate` made."
+        )
+    if (folder / "grid.png").is_file() and all((folder / side).is_dir() for side in ("source", "target")):
+        raise ZeroshiftError(
+            f"{folder} holds what `zeroshift generate` drew of two generators. Name {folder / 'target'} or "
+            f"{folder / 'source'}."
+        )
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise ZeroshiftError(f"There are no images in {folder}. Give a folder with PNG or JPEG files in it.")
+    return found
+
+
+def square(image: torch.Tensor, resolution: int) -> torch.Tensor:
+    """The middle of an image [3, H, W] as [3, resolution, resolution], resampled without aliasing."""
+    from torchvision.transforms.v2 import InterpolationMode  # takes seconds to import
+    from torchvision.transforms.v2.functional import center_crop, resize
+
+    side = min(image.shape[-2:])
+    image = resize(center_crop(image, [side, side]), [resolution] * 2, InterpolationMode.BICUBIC, antialias=True)
+    return image.clamp(-1, 1)
+
+
+def eight_bit(images: torch.Tensor) -> torch.Tensor:
+    """Images in [-1, 1] (clamped) on the levels that a file holds."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+def to_uint8(images: torch.Tensor) -> np.ndarray:
+    """Images [N, C, H, W] in [-1, 1] (clamped) as uint8 [N, H, W, 3]; a single channel is repeated."""
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"expected images [N, 1 or 3, H, W], got {tuple(images.shape)}")
+    levels = (images.detach().float().clamp(-1, 1) + 1) * 127.5
+    return levels.round().to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def make_grid(images: torch.Tensor, columns: int, gap: int | None = None) -> np.ndarray:
+    """Images [N, C, H, W] in [-1, 1] row by row on white, uint8 [rows * H + gaps, columns * W + gaps, 3]."""
+    tiles = to_uint8(images)
+    n, height, width, _ = tiles.shape
+    gap = max(1, width // 32) if gap is None else gap
+    rows = -(-n // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[y : y + height, x : x + width] = tile
+    return sheet
+
+
+def labelled_rows(rows: dict[str, torch.Tensor], scale: int = 1) -> np.ndarray:
+    """One row of images [N, C, H, W] per label, the label written at its left; `scale` enlarges small images."""
+    sizes = {label: [scale * side for side in images.shape[-2:]] for label, images in rows.items()}
+    larger = {label: F.interpolate(images, sizes[label], mode="bicubic") for label, images in rows.items()}
+    strips = [make_grid(images, columns=len(images)) for images in larger.values()]
+    font = ImageFont.load_default(size=max(12, strips[0].shape[0] // 8))
+    margin = max(12, strips[0].shape[0] // 10)
+    left = margin + int(max(font.getlength(label) for label in rows)) + margin
+    height = sum(strip.shape[0] + margin for strip in strips) + margin
+    sheet = Image.new("RGB", (left + strips[0].shape[1] + margin, height), "white")
+    draw, y = ImageDraw.Draw(sheet), margin
+    for label, strip in zip(rows, strips, strict=True):
+        draw.text((margin, y + strip.shape[0] // 2), label, fill=(60, 60, 70), font=font, anchor="lm")
+        sheet.paste(Image.fromarray(strip), (left, y))
+        y += strip.shape[0] + margin
+    return np.asarray(sheet)
+
+
+def save_png(path: str | Path, pixels: np.ndarray) -> Path:
+    """Writes uint8 [H, W, 3] as a PNG file, atomically."""
+    with atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+    return Path(path)
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """uint8 [H, W, 3] as a `data:` address of a PNG, to embed in a page."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def save_film(path: str | Path, frames: Iterable[np.ndarray], fps: int) -> Path:
+    """Writes uint8 frames [H, W, 3] of one size as .mp4 (H.264) or .gif (endless loop), atomically.
+
+    Raises:
+        ZeroshiftError: if the name ends neither in .mp4 nor in .gif.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FILM_SUFFIXES:
+        raise ZeroshiftError(
+            f"Cannot write a film to {str(path)!r}: its name must end in {' or '.join(FILM_SUFFIXES)}."
+        )
+    with atomic_write(path) as temporary:
+        if path.suffix.lower() == ".gif":
+            pictures = [Image.fromarray(frame) for frame in frames]
+            pictures[0].save(
+                temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=1000 // fps, loop=0
+            )
+        else:
+            _write_mp4(temporary, frames, fps)
+    return path
+
+
+def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
+    import imageio_ffmpeg
+
+    writer = None
+    try:
+        for frame in frames:
+            even = _pad_to_even(frame)  # yuv420p halves both sides
+            if writer is None:
+                size = (even.shape[1], even.shape[0])
+                writer = imageio_ffmpeg.write_frames(
+                    str(path),
+                    size,
+                    fps=fps,
+                    codec="libx264",
+                    macro_block_size=2,
+                    output_params=["-crf", "16"],
+                    ffmpeg_log_level="quiet",
+                )
+                writer.send(None)
+            writer.send(even.tobytes())
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _pad_to_even(frame: np.ndarray) -> np.ndarray:
+    height, width, _ = frame.shape
+    padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return np.ascontiguousarray(padded)

@@ -1,0 +1,221 @@
+"""Captions of the miniature world: a grammar that names medium, being and some visible factors in varied English.
+
+"a pencil sketch of a smiling elf with long wavy hair and round glasses, looking left". A caption names only factors
+that its domain shows, scalars only when they lie clearly on one side (u < 1/3 or u > 2/3), classes only away from
+their borders. `labels` and TEMPLATES are the short texts that adaptation works with.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+
+from zeroshift.miniature.world.domains import BEINGS, MEDIA, SEEN, SOURCE, Domain, article
+from zeroshift.miniature.world.factors import BORDER, FACTOR_INDEX, FACTORS, positions
+
+__all__ = ["TEMPLATES", "being_text", "caption", "captions", "known_labels", "known_words", "labels", "medium_text"]
+
+# They fit labels of both kinds: "zombie", "pencil sketch", "pencil sketch of a zombie".
+TEMPLATES: tuple[str, ...] = (
+    "{}", "a {}", "the {}", "a picture of a {}", "an image of a {}", "a picture of the {}", "an image of the {}",
+    "this is a {}", "here is a {}", "one {}", "a nice {}", "a good {}", "a small {}", "a clear {}", "a typical {}",
+    "a portrait, {}",
+)  # fmt: skip
+
+SIDE = 1 / 3  # a scalar is named below this position and above one minus it
+
+# Scalar factor -> words when low, words when high; each entry is (how it is joined, words). "adj" stands before the
+# being, "with" is collected into one list after "with", "tail" follows a comma.
+_SCALARS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "x_position": ("tail", ("placed to the left",), ("placed to the right",)),
+    "y_position": ("tail", ("high in the picture",), ("low in the picture",)),
+    "scale": ("tail", ("far away",), ("close up",)),
+    "yaw": ("tail", ("looking left", "turned to the left"), ("looking right", "turned to the right")),
+    "tilt": ("tail", ("head tilted to the left",), ("head tilted to the right",)),
+    "face_width": ("with", ("a slim face",), ("a broad face",)),
+    "face_height": ("with", ("a short face",), ("a long face",)),
+    "jaw": ("with", ("a pointed chin",), ("a square jaw",)),
+    "skin_tone": ("with", ("fair skin", "light skin"), ("dark skin",)),
+    "eye_spacing": ("with", ("close-set eyes",), ("wide-set eyes",)),
+    "brow_tilt": ("with", ("worried brows",), ("stern brows",)),
+    "brow_thickness": ("with", ("thin brows",), ("thick brows",)),
+    "nose_width": ("with", ("a narrow nose",), ("a wide nose",)),
+    "mouth_curve": ("adj", ("frowning",), ("smiling",)),
+    "mouth_opening": ("with", ("a closed mouth",), ("an open mouth",)),
+    "shoulder_width": ("with", ("narrow shoulders",), ("wide shoulders",)),
+    "light_x": ("tail", ("lit from the left",), ("lit from the right",)),
+    "light_height": ("tail", ("lit from below",), ("lit from above",)),
+}
+# Class factor -> class -> (how it is joined, words)
+_CLASSES: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
+    "fringe": {
+        "none": ("with", ("no fringe",)),
+        "full": ("with", ("a full fringe", "bangs")),
+        "side": ("with", ("a side fringe",)),
+    },
+    "glasses": {
+        "none": ("with", ("no glasses",)),
+        "round": ("with", ("round glasses",)),
+        "square": ("with", ("square glasses",)),
+    },
+    "beard": {
+        "none": ("with", ("no beard",)),
+        "moustache": ("with", ("a moustache",)),
+        "full": ("with", ("a full beard", "a beard")),
+    },
+    "hat": {
+        "none": ("with", ("no hat",)),
+        "beanie": ("tail", ("in a beanie", "wearing a beanie")),
+        "brimmed": ("tail", ("in a brimmed hat", "wearing a brimmed hat")),
+    },
+    "earrings": {"none": ("with", ("no earrings",)), "gold": ("with", ("gold earrings", "earrings"))},
+}
+# Phrases made of several factors: words in this order before the noun, for any non-empty choice of the factors.
+_HAIR = ("hair_length", "hair_style", "hair_colour")
+_EYES = ("eye_size", "eye_colour")
+_CLOTHES = ("clothing_pattern", "clothing_colour")
+_BACKGROUND = ("background_lightness", "background_colour")
+_SIZES = {"eye_size": ("small", "large"), "background_lightness": ("dark", "light")}
+_COMPOUNDS: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...] = (
+    (_HAIR, "with", ("{} hair",)),
+    (_EYES, "with", ("{} eyes",)),
+    (_CLOTHES, "tail", ("wearing {} clothes", "in {} clothes")),
+    (_BACKGROUND, "tail", ("on {a} {} background", "in front of {a} {} wall")),
+)
+
+_HEADS = (
+    "{a} {medium} of {b} {being}",
+    "{a} {medium} of {b} {being}",
+    "{a} {medium} showing {b} {being}",
+    "the {medium} of {b} {being}",
+)
+_PHOTO_HEADS = (*_HEADS, "{b} {being}", "{b} {being}")  # a being alone is a photo
+_PERSON_NOUNS = ("person", "person", "person", "someone")
+
+
+def _class_at(name: str, u: float) -> str | None:
+    """The class at position u, or None in the mixed zone at a border."""
+    factor = FACTORS[FACTOR_INDEX[name]]
+    upper = 0.0
+    for word, share in zip(factor.classes, factor.shares, strict=True):
+        lower, upper = upper, upper + share
+        if u < upper or word == factor.classes[-1]:
+            inside = (lower == 0 or u > lower + BORDER) and (word == factor.classes[-1] or u < upper - BORDER)
+            return word if inside else None
+    raise AssertionError("unreachable")
+
+
+def _side(u: float) -> int | None:
+    return 0 if u < SIDE else 1 if u > 1 - SIDE else None
+
+
+def _word(name: str, u: float) -> str | None:
+    """The adjective for one factor of a compound phrase, or None where it must not be named."""
+    if name in _SIZES:
+        side = _side(u)
+        return None if side is None else _SIZES[name][side]
+    return _class_at(name, u)
+
+
+def _phrases(domain: Domain, u: Sequence[float], rng: random.Random) -> list[tuple[int, str, str]]:
+    """All that may be said: (number of factors named, how it is joined, words)."""
+    visible = set(domain.visible)
+    found: list[tuple[int, str, str]] = []
+    for name, (kind, low, high) in _SCALARS.items():
+        side = _side(u[FACTOR_INDEX[name]])
+        if name in visible and side is not None:
+            found.append((1, kind, rng.choice((low, high)[side])))
+    for name, classes in _CLASSES.items():
+        word = _class_at(name, u[FACTOR_INDEX[name]])
+        if name in visible and word is not None:
+            kind, choices = classes[word]
+            found.append((1, kind, rng.choice(choices)))
+    for names, kind, forms in _COMPOUNDS:
+        words = [w for name in names if name in visible and (w := _word(name, u[FACTOR_INDEX[name]])) is not None]
+        if words:
+            chosen = [word for word in words if rng.random() < 0.75] or [rng.choice(words)]
+            found.append((len(chosen), kind, rng.choice(forms).format(" ".join(chosen), a=article(chosen[0]))))
+    return found
+
+
+def caption(domain: Domain, u: Sequence[float], rng: random.Random, num_details: int = 6) -> str:
+    """One caption of the person at positions u (32 numbers in (0, 1), `factors.positions`) as the domain shows it.
+
+    Args:
+        num_details: about how many factors are named; fewer where the domain or the person offers fewer.
+    """
+    phrases = _phrases(domain, u, rng)
+    rng.shuffle(phrases)
+    chosen: list[tuple[str, str]] = []
+    for count, kind, words in phrases:
+        if num_details <= 0:
+            break
+        num_details -= count
+        chosen.append((kind, words))
+    adjectives = "".join(f"{words} " for kind, words in chosen if kind == "adj")
+    being = domain.being
+    if being == "person" and not adjectives:
+        being = rng.choice(_PERSON_NOUNS)
+    head = rng.choice(_PHOTO_HEADS if domain.medium == "photo" else _HEADS).format(
+        medium=domain.medium, being=adjectives + being, a=article(domain.medium),
+        b="" if being == "someone" else article(adjectives or being),
+    )  # fmt: skip
+    described = [words for kind, words in chosen if kind == "with"]
+    tails = [words for kind, words in chosen if kind == "tail"]
+    if described:
+        last = described.pop()
+        tails.insert(0, f"with {', '.join(described)} and {last}" if described else f"with {last}")
+        head = f"{head} {tails.pop(0)}"
+    return ", ".join([head, *tails]).replace("  ", " ").strip()
+
+
+def captions(
+    latents: torch.Tensor,
+    domains: Sequence[Domain],
+    *,
+    seed: str,
+    num_details: Callable[[random.Random], int] | int = 6,
+) -> list[str]:
+    """One caption per row of latents [N, 32], each in its own domain; the same for the same `seed` text and row."""
+    rows = positions(latents).tolist()
+    result = []
+    for index, (u, domain) in enumerate(zip(rows, domains, strict=True)):
+        rng = random.Random(f"{seed}/{index}")
+        count = num_details if isinstance(num_details, int) else num_details(rng)
+        result.append(caption(domain, u, rng, count))
+    return result
+
+
+def labels(domain: Domain) -> tuple[str, ...]:
+    """All labels that mean this domain: "zombie" and "photo of a zombie"; "photo", "person", "photo of a person"."""
+    more = ("person",) if domain == SOURCE else ()
+    return tuple(dict.fromkeys((domain.label, domain.full_label, *more)))
+
+
+def medium_text(medium: str) -> str:
+    """A text for the medium alone, whatever it shows."""
+    return f"{article(medium)} {medium} of anything"
+
+
+def being_text(being: str) -> str:
+    """A text for the being alone, however it is depicted."""
+    return f"any depiction of {article(being)} {being}"
+
+
+def known_labels() -> tuple[str, ...]:
+    """Labels of all domains that the encoders saw, sorted."""
+    return tuple(sorted({name for domain in SEEN for name in labels(domain)}))
+
+
+def known_words() -> tuple[str, ...]:
+    """All words that labels, templates and captions can hold, sorted."""
+    texts = [*TEMPLATES, *_PHOTO_HEADS, *_PERSON_NOUNS, "and", "with", "a", "an"]
+    texts += [text(name) for text, names in ((medium_text, MEDIA), (being_text, BEINGS)) for name in names]
+    texts += [words for _, low, high in _SCALARS.values() for words in (*low, *high)]
+    texts += [words for classes in _CLASSES.values() for _, forms in classes.values() for words in forms]
+    for names, _, forms in _COMPOUNDS:
+        texts += forms
+        for name in names:
+            texts += _SIZES.get(name, FACTORS[FACTOR_INDEX[name]].classes)
+    words = {word.strip(",.") for text in texts for word in text.replace("-", " ").split() if "{" not in word}
+    return tuple(sorted(word for word in words if word))

@@ -1,0 +1,55 @@
+"""DINOv2's class token, for FD-DINOv2."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2.functional import InterpolationMode, normalize, resize
+
+from zeroshift.networks.base import IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork, Weights
+
+__all__ = []
+
+_DINOV2_SIZES = {384: "small", 768: "base", 1024: "large", 1536: "giant"}  # by the width of their tokens
+
+
+class _DINOv2(FeatureNetwork):
+    """The class token of DINOv2 at 224 pixels, as FD-DINOv2 takes it (Stein et al., 2023).
+
+    Reads Meta's files of all four sizes, with registers or without. Position embeddings come to 16 x 16 as Meta's own
+    program brings them, which is not timm's way.
+    """
+
+    WEIGHTS = Weights(
+        "dinov2_vitl14_pretrain.pth", "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
+    )
+    provides = frozenset({"features"})
+    resolution, grid = 224, 16
+
+    def __init__(self, state: dict[str, Tensor]):
+        super().__init__()
+        import timm
+        from timm.models.vision_transformer import checkpoint_filter_fn
+
+        registers = "_reg4" if "register_tokens" in state else ""
+        name = f"vit_{_DINOV2_SIZES[state['cls_token'].shape[-1]]}_patch14{registers}_dinov2"
+        network: Any = timm.create_model(name, img_size=self.resolution, num_classes=0)
+        state = {**state, "pos_embed": self._positions(state["pos_embed"])}
+        network.load_state_dict(checkpoint_filter_fn(state, network))
+        self.network = network
+
+    def _positions(self, embedding: Tensor) -> Tensor:
+        """[1, 1 + 37 * 37, D] -> [1, 1 + 16 * 16, D]."""
+        side = math.isqrt(embedding.shape[1] - 1)
+        places = embedding[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        scale = (self.grid + 0.1) / side  # the tenth is in Meta's program, against rounding down
+        places = F.interpolate(places, scale_factor=(scale, scale), mode="bicubic")
+        return torch.cat([embedding[:, :1], places.flatten(2).mT], dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, D]."""
+        size = [self.resolution, self.resolution]
+        images = resize((images + 1) / 2, size, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)  # as Pillow does
+        return self.network(normalize(images, IMAGENET_MEAN, IMAGENET_STD)).float()

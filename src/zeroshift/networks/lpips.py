@@ -1,0 +1,78 @@
+"""LPIPS as an embedding: the squared distance of two images' vectors is their perceptual distance."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import vgg16
+from torchvision.transforms.v2.functional import InterpolationMode, resize
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.networks.base import FeatureNetwork, Weights, read_weights
+
+__all__ = ["LPIPS", "VGG_WEIGHTS"]
+
+SIZE = 256  # as in the published evaluations of intra-LPIPS
+STAGES = ((0, 4), (4, 9), (9, 16), (16, 23), (23, 30))  # of VGG-16, each to its last ReLU
+VGG_WEIGHTS = Weights("vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth")
+
+
+class LPIPS(FeatureNetwork):
+    """Learned perceptual image patch similarity, version 0.1 on VGG-16 (Zhang et al., 2018, equation 1).
+
+    d(x, y) = Σ_l mean over places of Σ_c w_lc (x̂_lc - ŷ_lc)², x̂ being the unit channel vectors of layer l: so the
+    vectors x̂_lc √(w_lc / places) of all layers, one after the other, have d as their squared Euclidean distance, and an
+    image goes through the network once, however many others it is compared with.
+
+    Args:
+        state: torchvision's VGG-16, of which the convolutions are used.
+    """
+
+    provides = frozenset({"perceptual"})
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, state: dict[str, Tensor]):
+        super().__init__()
+        with torch.device("meta"):  # the large layers that follow are not needed
+            features = vgg16().features
+        self.stages = nn.ModuleList(features[first:last] for first, last in STAGES)
+        self.stages.to_empty(device="cpu")
+        stage_of = {str(layer): index for index, (first, last) in enumerate(STAGES) for layer in range(first, last)}
+        renamed = {}
+        for name, value in state.items():
+            part, _, rest = name.partition(".")  # "features", "0.weight"
+            if part == "features":
+                renamed[f"{stage_of[rest.partition('.')[0]]}.{rest}"] = value
+        self.stages.load_state_dict(renamed)
+        linear = read_weights(_linear_weights())
+        self._weights = [linear[f"lin{index}.model.1.weight"].flatten() for index in range(len(STAGES))]
+        # ImageNet's mean and deviation in the range [-1, 1], as LPIPS rounds them
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None])
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What is kept of images [N, 3, H, W] in [-1, 1]: uint8 pixels, at most 256 a side. Vectors are too large."""
+        if images.shape[-1] > SIZE:
+            images = resize(images, [SIZE, SIZE], InterpolationMode.BILINEAR, antialias=True)
+        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+    def embed(self, observed: Tensor) -> Tensor:
+        """[N, D] of uint8 pixels [N, 3, H, W]; D is 122 numbers a pixel."""
+        x = (observed / 127.5 - 1 - self.shift) / self.scale
+        parts = []
+        for stage, weight in zip(self.stages, self._weights, strict=True):
+            x = stage(x)  # [N, C, h, w]
+            root = (weight.to(x) / (x.shape[-2] * x.shape[-1])).sqrt()
+            parts.append((F.normalize(x, dim=1, eps=1e-10) * root[:, None, None]).flatten(1))
+        return torch.cat(parts, dim=1)
+
+
+def _linear_weights() -> Path:
+    """The file of learned channel weights that the package lpips brings; found without importing it."""
+    spec = importlib.util.find_spec("lpips")
+    if spec is None or not spec.submodule_search_locations:
+        raise ZeroshiftError("LPIPS needs the package lpips: pip install 'zeroshift[metrics]'.")
+    return Path(spec.submodule_search_locations[0]) / "weights" / "v0.1" / "vgg.pth"

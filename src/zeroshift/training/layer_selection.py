@@ -1,0 +1,84 @@
+"""Which layers of the target generator train at a step: chosen anew, all of them, or by name."""
+
+import difflib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from zeroshift.core.distributed import Team
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import Codes, Generator
+
+__all__ = ["choose_layers", "chosen_count", "named_layers", "train_only"]
+
+
+def named_layers(generator: Generator, layers: Sequence[str]) -> list[str] | None:
+    """The layers that a setting names: a list, or None for ("adaptive",).
+
+    Raises:
+        ZeroshiftError: if the generator has no such layer, or no adaptive choice.
+    """
+    known = list(generator.layers())
+    if tuple(layers) == ("adaptive",):
+        if generator.layer_candidates() is None:
+            raise ZeroshiftError(
+                "This generator has no adaptive choice of layers. Set adapt.layers to 'all' or to names."
+            )
+        return None
+    if tuple(layers) == ("all",):
+        return known
+    for name in layers:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=2) or known[:3]
+            raise ZeroshiftError(f"The generator has no layer {name!r}. Did you mean {' or '.join(near)}?")
+    return list(layers)
+
+
+def chosen_count(candidates: int, wanted: int | None) -> int:
+    """How many layers to train: `wanted`, or two thirds of the candidates, rounded down.
+
+    IPL, section 4.1: int(2 (2 log2(size) - 2) / 3), where 2 log2(size) - 2 is the number of candidates.
+
+    Raises:
+        ZeroshiftError: if more layers are wanted than there are.
+    """
+    if wanted is not None and wanted > candidates:
+        raise ZeroshiftError(f"adapt.num_layers is {wanted}, but the generator has {candidates} layers to choose from.")
+    return max(1, 2 * candidates // 3) if wanted is None else wanted
+
+
+def choose_layers(
+    loss: Callable[[Codes], Tensor],
+    codes: Codes,
+    candidates: Sequence[str],
+    count: int,
+    lr: float,
+    steps: int,
+    team: Team,
+) -> list[str]:
+    """The `count` candidates that matter most for the target domain, best first: NADA, section 4.2.
+
+    The codes of each layer go `steps` steps of SGD down the loss; a layer counts by how far, in the mean over samples
+    and entries, its codes went. Needs gradients with respect to the codes alone, so freeze the weights before.
+
+    Args:
+        loss: this process's summand of the mean global CLIP loss over the samples of all processes.
+        codes: [N, len(candidates), ...], this process's samples.
+    """
+    codes = codes.detach()
+    moved = codes.clone()
+    for _ in range(steps):
+        moved.requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(moved), moved)
+        moved = moved.detach() - lr * gradient
+    change = (moved - codes).abs().flatten(start_dim=2).mean(dim=2).sum(dim=0)  # [candidates]
+    return [candidates[index] for index in team.sum(change).topk(count).indices.tolist()]
+
+
+def train_only(generator: Generator, layers: Sequence[str]) -> None:
+    """Gives gradients to the parameters of the named layers and to no others."""
+    generator.requires_grad_(False)
+    named = generator.layers()
+    for name in layers:
+        named[name].requires_grad_(True)

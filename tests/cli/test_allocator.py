@@ -1,0 +1,45 @@
+"""What is freed is kept, where the C library is glibc and the user has not chosen otherwise."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from zeroshift.cli.allocator import CHOSEN_BY_USER
+
+# Page faults of a few large tensors in a row, with the allocator as it is or told to keep what is freed.
+FAULTS = """
+import resource, sys, torch
+from zeroshift.cli.allocator import keep_freed_memory
+kept = sys.argv[1] == "keep" and keep_freed_memory()
+torch.ones(2**26)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(32):
+    torch.ones(2**24)
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def run(*arguments: str, **environment: str) -> tuple[str, int]:
+    told = subprocess.run(
+        [sys.executable, "-c", FAULTS, *arguments], env={**os.environ, **environment}, capture_output=True, text=True,
+        check=True,
+    ).stdout.split()  # fmt: skip
+    return told[0], int(told[1])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_large_tensors_reuse_memory() -> None:
+    for name in CHOSEN_BY_USER:
+        if os.environ.get(name):
+            pytest.skip(f"{name} is set")
+    _, without = run("as it is")
+    kept, faults = run("keep")
+    assert kept == "True"
+    assert faults < without / 3, "some are needed until the pieces fit"
+
+
+def test_the_choice_of_the_user_stays() -> None:
+    assert run("keep", MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"

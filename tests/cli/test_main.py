@@ -1,0 +1,373 @@
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zeroshift
+from zeroshift.cli import adapt as adapt_command
+from zeroshift.cli.interpolate import parse_people
+from zeroshift.cli.main import COMMANDS, main
+from zeroshift.config.settings import AdaptConfig, preset
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.catalogue import known_checkpoints
+from zeroshift.generators.checkpoints.files import load_generator, save_generator
+from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
+from zeroshift.io.images import to_uint8
+from zeroshift.miniature.world.domains import parse_domain
+from zeroshift.miniature.world.renderer import render, sample_latents
+from zeroshift.training.run_folder import RunFolder
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr (its lines joined) of a command in this process."""
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, " ".join(captured.err.split())
+
+
+@pytest.fixture
+def finished(tiny_generator: Path, tmp_path: Path) -> Path:
+    """A run folder as training leaves it, with other weights as the adapted generator."""
+    return make_finished(tiny_generator, tmp_path / "finished", scale=1.2)
+
+
+def make_finished(generator: Path, folder: Path, scale: float) -> Path:
+    run = RunFolder.open(folder, AdaptConfig(target="zombie", generator=str(generator)))
+    target = load_generator(generator)
+    with torch.no_grad():
+        for parameter in target.synthesis.parameters():
+            parameter.mul_(scale)
+    save_generator(target, run.generator_path)
+    return folder
+
+
+# What is said before any work
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run_cli(capsys, "--help")
+    assert code == 0
+    assert all(name in out for name in COMMANDS)
+    assert "zeroshift adapt --target zombie" in out
+    assert run_cli(capsys)[0] == 2, "no command at all is wrong usage"
+    code, out, _ = run_cli(capsys, "--version")
+    assert (code, out) == (0, "zeroshift 0.1.0\n")
+
+
+@pytest.mark.parametrize("name", ["adapt", "generate", "evaluate", "interpolate", "export", "models"])
+def test_every_command_teaches(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    code, out, _ = run_cli(capsys, name, "--help")
+    assert code == 0
+    assert f"  zeroshift {name}" in out, "examples"
+    assert "Args:" not in out
+
+
+def test_help_shows_the_defaults_of_the_generator(capsys: pytest.CaptureFixture[str]) -> None:
+    def default_lr(*arguments: str) -> str:
+        text = run_cli(capsys, "adapt", *arguments, "--help")[1]
+        return text.split("--adapt.lr FLOAT")[1].split("default: ")[1].split(")")[0]
+
+    own, published = preset("miniature", "x").adapt.lr, preset("published", "x").adapt.lr
+    assert float(default_lr()) == own
+    assert float(default_lr("--generator", "ffhq")) == published
+    assert float(default_lr("--preset", "published")) == published
+    assert float(default_lr("--generator=ffhq", "--preset=miniature")) == own
+
+
+def test_help_is_light() -> None:
+    program = (
+        "import sys; from zeroshift.cli.main import main; code = main(['--help']); import zeroshift;"
+        "heavy = {'torch', 'numpy', 'open_clip', 'torchvision', 'tyro'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_public_names_are_there() -> None:
+    assert all(getattr(zeroshift, name) is not None for name in zeroshift.__all__)
+    assert dir(zeroshift) == sorted(zeroshift.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'surprise'"):
+        zeroshift.surprise  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["adpat"], "There is no command 'adpat'. Did you mean 'adapt'?"),
+        (["adapt"], "--target"),
+        (["adapt", "--target", "zombie", "--surprise", "1"], "--surprise"),
+        (["adapt", "--target", "zombie", "--steps", "many"], "--adapt.steps"),
+        (["adapt", "--target", "zombie", "--generator"], "Missing value for argument '--generator'"),
+        (["adapt", "--target", "zombie", "--preset", "large"], "--preset"),
+        (["generate"], "Missing from zeroshift generate"),
+        (["export", "x", "--format", "onnx"], "rosinality-pt"),
+    ],
+)
+def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str) -> None:
+    code, out, err = run_cli(capsys, *arguments)
+    assert code == 2
+    assert sentence in err
+    assert out == ""
+
+
+# Settings from the command line
+
+
+def parsed(monkeypatch: pytest.MonkeyPatch, command: str) -> tuple[AdaptConfig, Path]:
+    calls: list[tuple[AdaptConfig, Path]] = []
+    monkeypatch.setattr(adapt_command, "run_adaptation", lambda config, out: calls.append((config, out)))
+    words = shlex.split(command)
+    assert words[:2] == ["zeroshift", "adapt"]
+    assert main(words[1:]) == 0
+    return calls[0]
+
+
+def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, out = parsed(monkeypatch, "zeroshift adapt --target zombie")
+    assert config == preset("miniature", "zombie")
+    assert out == Path("runs/miniature-zombie-ipl")
+    config, out = parsed(
+        monkeypatch,
+        "zeroshift adapt --generator models/stylegan2-ffhq.pkl --encoder ViT-B-32-quickgelu/openai --source face "
+        "--target 'Van Gogh: oil/painting' --method nada --steps 7 --lr 0.5 --seed 3 --batch=4 --layers all",
+    )
+    published = preset("published", "Van Gogh: oil/painting")
+    assert config == replace(
+        published,
+        generator="models/stylegan2-ffhq.pkl",
+        encoders=("ViT-B-32-quickgelu/openai",),
+        source="face",
+        method="nada",
+        seed=3,
+        adapt=replace(published.adapt, steps=7, lr=0.5, batch=4, layers=("all",)),
+    )
+    assert out == Path("runs/stylegan2-ffhq-van-gogh-oil-painting-nada")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        preset("miniature", "pencil sketch of a zombie"),
+        preset("published", "it's", generator="a b.pkl", encoders=("ViT-B-32/openai", "ViT-B-16/openai")),
+        preset("published", "x", compile=True, class_index=2, encoder_weights=(1.0, 0.5), encoders=("a", "b")),
+        preset("miniature", "x", method="nada", target_images=("one.png", "two.png"), precision="bf16"),
+    ],
+)
+def test_the_command_that_repeats_a_run_does(monkeypatch: pytest.MonkeyPatch, config: AdaptConfig) -> None:
+    command = adapt_command.command_line(config, Path("runs/my run"))
+    assert parsed(monkeypatch, command) == (config, Path("runs/my run"))
+
+
+def test_the_command_is_short_where_defaults_serve() -> None:
+    config = adapt_command.default_config("miniature")
+    command = adapt_command.command_line(replace(config, target="zombie"), Path("runs/a"))
+    assert command == "zeroshift adapt --target zombie --out runs/a"
+
+
+# What can be done with a finished run
+
+
+def test_generate(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
+    code, out, _ = run_cli(capsys, "generate", finished, "--num", "5", "--seed", "3", "--columns", "2")
+    folder = finished / "samples-seed-3"
+    assert code == 0
+    assert str(folder / "grid.png") in out
+    names = [f"{i:04d}.png" for i in range(5)]
+    assert sorted(path.name for path in folder.iterdir()) == ["grid.png", "source", "target"]
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.size == (2 * 32 + 1, 3 * 16 + 2)
+        for side, x in (("source", 0), ("target", 16)):
+            assert sorted(path.name for path in (folder / side).iterdir()) == names
+            with Image.open(folder / side / "0002.png") as single:
+                assert single.tobytes() == grid.crop((x, 17, x + 16, 33)).tobytes()
+
+
+def test_generate_agrees_with_the_python_interface(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
+    out = finished.parent / "elsewhere"
+    assert run_cli(capsys, "generate", finished, "--num", "2", "--truncation", "0.3", "--out", out)[0] == 0
+    target = zeroshift.load_generator(finished / "generator.safetensors")
+    ((images,),) = zeroshift.generate([target], 2, seed=0, truncation=0.3)
+    with Image.open(out / "target" / "0001.png") as picture:
+        seen = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(16, 16, 3)
+    expected = (images[1].clamp(-1, 1).permute(1, 2, 0) + 1) * 127.5
+    assert (seen - expected).abs().max() <= 1
+
+
+def test_generate_leaves_no_samples_of_an_earlier_call(
+    capsys: pytest.CaptureFixture[str], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = finished / "samples-seed-0"
+    assert run_cli(capsys, "generate", finished, "--num", "6")[0] == 0
+    foreign = [folder / "target" / name for name in ("0004.jpg", "00005.png", "mine-0005.png")]
+    foreign.append(folder / "0005.png")
+    for file in foreign:
+        file.write_bytes(b"of the user")
+    assert run_cli(capsys, "generate", finished, "--num", "2")[0] == 0
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.size == (2 * 32 + 1, 16)
+    for side, others in (("source", []), ("target", foreign[:3])):
+        expected = {"0000.png", "0001.png", *(file.name for file in others)}
+        assert {path.name for path in (folder / side).iterdir()} == expected
+    assert all(file.read_bytes() == b"of the user" for file in foreign)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zeroshift.io.images.to_uint8", interrupted)
+    assert run_cli(capsys, "generate", finished, "--num", "4")[0] == 130
+    assert not (folder / "grid.png").exists(), "that the samples are not all there can be seen"
+
+
+def test_interpolate(capsys: pytest.CaptureFixture[str], finished: Path, tiny_generator: Path) -> None:
+    other = make_finished(tiny_generator, finished.parent / "other", scale=0.8)
+    out = finished.parent / "walk.gif"
+    fast = ["--fps", "4", "--seconds", "0.5"]
+    code, printed, _ = run_cli(capsys, "interpolate", finished, other, "--seeds", "1,2:7,3", "--out", out, *fast)
+    assert (code, printed) == (0, f"6 frames: {out}\n")
+    with Image.open(out) as film:
+        assert (film.size, film.n_frames) == ((48, 16), 6)
+    arguments = ["--seeds", "1", "--strength", "0,1", "--mix", "0.9,0.3", *fast]
+    assert run_cli(capsys, "interpolate", finished, other, "--out", out, *arguments)[0] == 0
+    with Image.open(out) as film:
+        assert (film.size, film.n_frames) == ((32, 16), 2)
+    assert run_cli(capsys, "interpolate", finished, *fast)[0] == 0
+    assert (finished / "walk.mp4").stat().st_size > 100
+
+
+def test_people() -> None:
+    assert parse_people("1, 2:7,3") == [(1, 0), (2, 7), (3, 0)]
+    for text in ("", "a", "1,,2", "1:2:3", "-1"):
+        with pytest.raises(ZeroshiftError, match="--seeds must be"):
+            parse_people(text)
+
+
+@pytest.mark.parametrize(("format", "name"), [("safetensors", "export.safetensors"), ("rosinality-pt", "export.pt")])
+def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path, format: str, name: str) -> None:
+    # rosinality's program knows its own numbers of channels only
+    source = StyleGAN2(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, channels={4: 512, 8: 512})
+    save_generator(source, tmp_path / "source.safetensors")
+    run = make_finished(tmp_path / "source.safetensors", tmp_path / "run", scale=0.9)
+    code, out, _ = run_cli(capsys, "export", run, "--format", format)
+    assert (code, out) == (0, f"{run / name}\n")
+    delivered, exported = load_generator(run / "generator.safetensors"), load_generator(run / name)
+    latents = delivered.sample_latents(0, range(2))
+    with torch.no_grad():
+        assert torch.allclose(delivered(latents), exported(latents), atol=1e-4)
+
+
+def test_export_that_the_format_cannot_hold(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
+    code, out, err = run_cli(capsys, "export", finished, "--format", "rosinality-pt")
+    assert (code, out) == (1, "")
+    assert "Export as safetensors" in err
+    assert not (finished / "export.pt").exists()
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run_cli(capsys, "models")
+    lines = [line.split() for line in out.splitlines()]
+    known = known_checkpoints()
+    assert code == 0
+    assert [line[0] for line in lines[1:]] == [checkpoint.name for checkpoint in known]
+    for line, checkpoint in zip(lines[1:], known, strict=True):
+        assert {str(checkpoint.resolution), checkpoint.architecture} <= set(line)
+        assert line[-1] == (checkpoint.address or "embedded")
+    assert {line.split()[0] for line in run_cli(capsys, "models", "afhqd")[1].splitlines()[1:]} == {"afhqdog"}
+    code, out, err = run_cli(capsys, "models", "surprise")
+    assert (code, out) == (1, "")
+    assert "No known checkpoint begins with 'surprise'" in err
+
+
+def test_miniature(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments = ["--num", "2", "--domains", "zombie", "mosaic of an elf", "--out", tmp_path / "sheet.png"]
+    assert run_cli(capsys, "miniature", "sheet", *arguments)[0] == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 128
+        assert sheet.height > 128
+    arguments = ["--num", "3", "--domain", "mosaic", "--seed", "7", "--out", tmp_path / "mosaics"]
+    assert run_cli(capsys, "miniature", "photos", *arguments)[0] == 0
+    assert [path.name for path in sorted((tmp_path / "mosaics").iterdir())] == [f"{n:05d}.png" for n in range(3)]
+    expected = render(sample_latents(7, range(3)), parse_domain("mosaic"), 7)[2:]
+    with Image.open(tmp_path / "mosaics" / "00002.png") as image:
+        assert (np.asarray(image) == to_uint8(expected)[0]).all()
+    code, out, _ = run_cli(capsys, "miniature", "train", "--help")
+    assert code == 0
+    models = ("guide", "judge", "probe", "generator", "diffusion", "autoencoder")
+    assert all(f"{model} " in out for model in models)
+    code, _, err = run_cli(capsys, "miniature", "train")
+    assert code == 1
+    assert "Name the model to train: " in err
+    assert all(model in err for model in models)
+    assert run_cli(capsys, "miniature", "surprise")[0] == 2
+    code, _, err = run_cli(capsys, "miniature", "sheet", "--domains", "vampire")
+    assert code == 1
+    assert "has no domain 'vampire'" in err
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["generate", "{tmp}/nowhere"], "nowhere is not a run folder"),
+        (["generate", "{run}", "--num", "0"], "--num is 0; it must be above zero."),
+        (["generate", "{run}", "--batch-size", "-1"], "--batch-size is -1"),
+        (["interpolate", "{run}", "--seeds", "one"], "--seeds must be"),
+        (["interpolate", "{run}", "--strength", "strong"], "--strength must be numbers"),
+        (["interpolate", "{run}", "--mix", "1,2"], "2 shares of a mix for 1 targets"),
+        (["interpolate", "{run}", "--out", "{tmp}/film.avi"], "must end in .mp4 or .gif"),
+        (["interpolate"], "Name at least one run folder"),
+        (["export", "{tmp}"], "is not a run folder"),
+    ],
+)
+def test_bad_input(capsys: pytest.CaptureFixture[str], finished: Path, arguments: list[str], sentence: str) -> None:
+    before = sorted(finished.parent.rglob("*"))
+    filled = [argument.format(tmp=finished.parent, run=finished) for argument in arguments]
+    code, out, err = run_cli(capsys, *filled)
+    assert code == 1
+    assert err.startswith("Error: ")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert sorted(finished.parent.rglob("*")) == before, "nothing half-written"
+
+
+def test_unfinished_run(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
+    (finished / "generator.safetensors").unlink()
+    for command in ("generate", "interpolate", "export"):
+        code, _, err = run_cli(capsys, command, finished)
+        assert code == 1
+        assert "is not finished" in err
+
+
+def test_runs_of_different_generators(capsys: pytest.CaptureFixture[str], finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(Path(RunFolder.read(finished).config.generator).read_bytes())
+    other = make_finished(copy, tmp_path / "other", scale=1.0)
+    code, _, err = run_cli(capsys, "interpolate", finished, other)
+    assert code == 1
+    assert "different generators" in err
+
+
+def test_unexpected_disk_errors_are_sentences(
+    capsys: pytest.CaptureFixture[str], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("zeroshift.io.images.Image.fromarray", fail)
+    code, _, err = run_cli(capsys, "generate", finished)
+    assert code == 1
+    assert "The disk is full" in err
+
+
+def test_a_reader_that_has_seen_enough(finished: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m zeroshift --help | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,163 @@
+"""What `zeroshift evaluate` tells while it works and of what it cannot measure: warnings, progress, missing values."""
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import torch
+
+import zeroshift.evaluation.evaluate as evaluation
+from tests.helpers.evaluated_runs import FEW, Counting, make_pictures, make_run
+from zeroshift import RunFolder, evaluate
+from zeroshift.config.settings import AdaptStage
+from zeroshift.errors import ZeroshiftError
+from zeroshift.evaluation.evaluate import References
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def run(tiny_generator: Path, tmp_path: Path) -> RunFolder:
+    return make_run(tiny_generator, tmp_path / "run")
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    return make_pictures(tmp_path / "real")
+
+
+@pytest.mark.filterwarnings(FEW)
+@pytest.mark.parametrize(
+    ("fields", "network"),
+    [
+        ({"encoders": ("ViT-B-32/openai",)}, "open_clip:ViT-B-32/openai"),
+        ({"encoders": ("ViT-L-14/openai", "ViT-B-32-quickgelu/openai")}, "open_clip:ViT-B-32/openai"),
+        ({"encoders": ("ViT-B-32/openai",)}, "open_clip:ViT-B-32-quickgelu/openai"),
+        ({"adapt": AdaptStage(identity_weight=1.0, recogniser="face")}, "face"),
+    ],
+)
+def test_the_guide_may_not_judge(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], network: str
+) -> None:
+    guided = RunFolder(run.path, replace(run.config, **fields))
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+    names = [f"{name}:{network}" for name in ("fd", "kd", "diversity", "id")]
+    with pytest.warns(UserWarning, match="guided this run") as warned:
+        evaluate(guided, names, references=References("some", torch.rand(12, 3, 16, 16)), num=10)
+    told = [str(each.message) for each in warned if "guided" in str(each.message)]
+    assert len(told) == 1, "all measures through it in one sentence"
+    assert told[0].startswith(f"fd, kd, diversity, id: measured by {network}, which guided this run")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"encoders": ("ViT-B-32/laion2b_s34b_b79k",)},
+        {"encoders": ("ViT-B-16/openai",)},
+        {"encoders": ("RN50/openai",), "adapt": AdaptStage(recogniser="open_clip:ViT-B-32/openai")},
+    ],
+)
+def test_other_networks_may(run: RunFolder, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]) -> None:
+    other = RunFolder(run.path, replace(run.config, **fields))
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(other, ["diversity:open_clip:ViT-B-32/openai"], num=10)
+
+
+def test_numbers_that_are_too_small_are_told(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting has 3 features: 4 images are enough for a Fréchet distance, 3 are not."""
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+
+    def told(metrics: list[str], references: int, num: int) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            evaluate(run, metrics, references=References("some", torch.rand(references, 3, 16, 16)), num=num)
+        return [str(each.message) for each in caught]
+
+    assert told(["fd", "kd", "diversity"], references=4, num=10) == []
+    (few,) = told(["fd", "kd", "diversity"], references=3, num=10)
+    assert few.startswith("fd: 10 samples and 3 reference images are too few for the 3 features of dinov2")
+    (few,) = told(["is"], references=3, num=990)
+    assert few.startswith("is: an Inception Score of 990 samples says little, as it cannot be above 99")
+    assert told(["is"], references=3, num=1000) == []
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_references_are_read_before_samples_are_drawn(
+    run: RunFolder, real: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "_look_at_samples", lambda *_: pytest.fail("samples were drawn"))
+    (real / "1" / "13.png").write_bytes(b"no picture")
+    with pytest.raises(ZeroshiftError, match=r"13\.png cannot be read"):
+        evaluate(run, [f"fd:open_clip:{tiny_encoder}"], references=References.from_folder(real))
+
+
+@pytest.mark.filterwarnings(FEW)
+def test_progress_is_shown(run: RunFolder, real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every bar is told how much there is, none starts while another one moves."""
+    bars: list[tuple[str, int, int]] = []
+    moving: list[str] = []
+
+    def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+        assert not moving, "two bars at once would spoil the screen"
+        moving.append(what)
+        count = 0
+        for count, item in enumerate(items, start=1):  # noqa: B007
+            yield item
+        bars.append((what, count, total))
+        moving.clear()
+
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+    names = ["pairwise-lpips", "fd", "intra-lpips", "diversity"]
+    results = evaluate(run, names, references=References.from_folder(real), num=20, track=track).results
+    assert bars == [
+        ("Reference images by dinov2", 1, 1),
+        ("Reference images by lpips", 1, 1),
+        ("Samples", 1, 1),
+        ("Measuring", 2, 2),
+        ("Distances between images", 3, 3),
+        ("Distances between images", 2, 2),
+        ("Distances between images", 3, 3),
+    ]
+    assert [result.measure for result in results] == names
+
+
+@pytest.mark.filterwarnings(FEW)
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_a_run_that_has_diverged_has_no_values(run: RunFolder, real: Path, tiny_generator: Path, broken: float) -> None:
+    diverged = make_run(tiny_generator, run.path.parent / "diverged", scale=broken)
+    names = ["fd", "kd", "diversity", "intra-diversity", "id"]
+    names = [f"{name}:miniature-judge" for name in names]
+    with pytest.warns(UserWarning, match=r"diverged: there are no values by miniature-judge, sobel, as .*diverged"):
+        results = evaluate(diverged, [*names, "scs"], references=References.from_folder(real), num=10).results
+    assert [(result.value, result.spread) for result in results] == [(None, None)] * 6
+    assert not any("NaN" in file.read_text() for file in diverged.path.glob("metrics-*.jsonl"))
+
+
+def test_pictures_without_numbers_are_not_shown_to_networks_that_take_bytes(
+    tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LPIPS keeps bytes, which have no NaN: all its pictures would be equal, and their distance zero."""
+
+    class Bytes(Counting):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images).to(torch.uint8)
+
+    run = make_run(tiny_generator, tmp_path / "run", scale=math.nan)
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Bytes())
+    with pytest.warns(UserWarning, match="no values by lpips"):
+        (result,) = evaluate(run, ["pairwise-lpips"], num=10).results
+    assert result.value is None
+
+
+def test_a_spread_that_does_not_exist(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+    monkeypatch.setattr("zeroshift.evaluation.metrics.protocols.inception_score", lambda *_, **__: (1.5, math.nan))
+    (result,) = evaluate(run, ["is"], num=1000).results
+    assert (result.value, result.spread) == (1.5, None)
+    assert "NaN" not in (run.path / "metrics-is.jsonl").read_text()

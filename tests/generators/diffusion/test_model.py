@@ -1,0 +1,260 @@
+"""Diffusion generators: diffusers is the reference for their schedules, steps and files."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMInverseScheduler, DDIMPipeline, DDIMScheduler, LDMPipeline
+
+from tests.helpers.diffusion_models import ddim, ddpm, ldm, unet
+from zeroshift.config.settings import Sampling
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.files import export_generator, load_generator, save_generator
+from zeroshift.generators.diffusion.mixing import mix_predictions
+from zeroshift.generators.diffusion.model import Diffusion, plain
+from zeroshift.generators.diffusion.schedule import CLEAN, NoiseSchedule
+
+SCHEDULES = [
+    {},
+    {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1},
+    {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True},
+    {"prediction_type": "sample", "beta_schedule": "squaredcos_cap_v2", "clip_sample_range": 0.7},
+    {"beta_schedule": "scaled_linear", "num_train_timesteps": 400, "timestep_spacing": "trailing"},
+]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Diffusion:
+    generator = load_generator(ddpm(tmp_path / "ddpm")).requires_grad_(False)
+    generator.set_sampling(Sampling(noise_steps=2, steps=3, invert_steps=5))
+    return generator
+
+
+def outputs(levels: list[int]) -> dict[int, torch.Tensor]:
+    """What a network might say at each level."""
+    draw = torch.Generator().manual_seed(0)
+    return {level: torch.randn(2, 3, 4, 4, generator=draw) for level in levels}
+
+
+@pytest.mark.parametrize("options", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 7, 10, 50])
+def test_steps_down_agree_with_diffusers(options: dict, steps: int) -> None:
+    theirs, ours = DDIMScheduler(**options), NoiseSchedule(options)
+    if options.get("timestep_spacing") == "trailing" and len(ours) % steps:
+        pytest.skip("diffusers steps to levels that it does not list")
+    theirs.set_timesteps(steps)
+    levels = ours.descent(1, steps)
+    assert levels == [*theirs.timesteps.tolist(), CLEAN]
+    assert ours.approach(1, 4) == []
+    said = outputs(levels)
+    x = mine = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    for here, there in pairwise(levels):
+        expected = theirs.step(said[here], here, x)
+        mine, clean = ours.step(mine, said[here], here, there)
+        torch.testing.assert_close(clean, expected.pred_original_sample, atol=1e-5, rtol=1e-5)
+        x = expected.prev_sample
+    torch.testing.assert_close(mine, x, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [one for one in SCHEDULES if one.get("prediction_type") != "sample"])
+def test_steps_up_agree_with_diffusers(options: dict) -> None:
+    theirs, ours = DDIMInverseScheduler(**options), NoiseSchedule(options)
+    theirs.set_timesteps(10)
+    levels = ours.descent(1, 10)[::-1]
+    assert levels[1:] == theirs.timesteps.tolist()
+    said = outputs(levels)
+    x = mine = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    for here, there in pairwise(levels):
+        x = theirs.step(said[there], there, x).prev_sample
+        mine, _ = ours.step(mine, said[there], here, there)
+    torch.testing.assert_close(mine, x, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", SCHEDULES)
+def test_the_way_to_t0_and_on_is_one(options: dict) -> None:
+    schedule = NoiseSchedule(options)
+    for t0 in (0.3, 0.5):
+        level = schedule.approach(t0, 4)[-1]
+        assert level == schedule.descent(t0, 6)[0] == schedule.descent(t0, 40)[0]
+        assert abs(level - t0 * len(schedule)) <= 1
+        for levels in (schedule.approach(t0, 4), schedule.descent(t0, 6)):
+            assert levels == sorted(set(levels), reverse=True)
+        assert len(schedule.approach(t0, 4)) == 5
+        assert len(schedule.descent(t0, 6)) == 7
+        assert schedule.descent(t0, 6)[-1] == CLEAN
+
+
+@pytest.mark.parametrize(("spacing", "steps"), [("leading", 6), ("trailing", 5)])
+def test_equal_steps_around_t0_are_those_of_the_pipeline(
+    spacing: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ddim(tmp_path / "ddim", timestep_spacing=spacing)
+    generator = load_generator(folder)
+    generator.set_sampling(Sampling(noise_steps=10 - steps, steps=steps))
+    latents = generator.sample_latents(0, range(2))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            generator(latents).clamp(-1, 1), by_pipeline(folder, latents, monkeypatch), atol=1e-5, rtol=0
+        )
+
+
+def by_pipeline(folder: Path, latents: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+    """What plain diffusers makes of a folder in ten steps."""
+    pipeline = DDIMPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    monkeypatch.setattr("diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: latents.clone())
+    return pipeline(batch_size=len(latents), num_inference_steps=10, output_type="pt").images * 2 - 1
+
+
+def test_latent_diffusion_is_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ldm(tmp_path / "ldm")
+    generator = load_generator(folder).requires_grad_(False)
+    assert generator.latent_shape == (3, 8, 8)
+    assert generator.resolution == 16
+    generator.set_sampling(Sampling(t0=1, steps=4))
+    latents = generator.sample_latents(0, range(2))
+    export_generator(generator, tmp_path / "exported", "diffusers")
+    for place in (folder, tmp_path / "exported"):
+        pipeline = LDMPipeline.from_pretrained(place)
+        pipeline.set_progress_bar_config(disable=True)
+        where = "diffusers.pipelines.deprecated.latent_diffusion_uncond.pipeline_latent_diffusion_uncond.randn_tensor"
+        monkeypatch.setattr(where, lambda *_, **__: latents.clone())
+        expected = torch.as_tensor(pipeline(batch_size=2, num_inference_steps=4, output_type="np").images)
+        images = generator(latents).clamp(-1, 1).permute(0, 2, 3, 1) / 2 + 0.5
+        torch.testing.assert_close(images, expected, atol=1e-5, rtol=0)
+    assert generator.invert(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 8, 8)
+
+
+def test_inversion_returns_the_image(small: Diffusion) -> None:
+    """The finer the steps, the better: DDIM inversion is exact for infinitely many."""
+    images = small(small.sample_latents(5, range(2))).clamp(-1, 1)
+    errors = []
+    for steps in (10, 20, 40):
+        small.set_sampling(Sampling(t0=0.3, invert_steps=steps, steps=steps, clip=False))
+        errors.append(10 * torch.log10(4 / (small.synthesize(small.invert(images)) - images).square().mean()))
+    assert errors[0] + 4 < errors[1] < errors[2] - 4, "PSNR in dB; half the step is a quarter of the error"
+    assert errors[2] > 44
+
+
+def test_round_trip_through_our_file(small: Diffusion, tmp_path: Path) -> None:
+    save_generator(small, tmp_path / "g.safetensors")
+    loaded = load_generator(tmp_path / "g.safetensors")
+    assert isinstance(loaded, Diffusion)
+    assert loaded.config == small.config
+    assert loaded.sampling == small.sampling, "use is as the training was"
+    latents = small.sample_latents(0, range(2))
+    with torch.no_grad():
+        assert torch.equal(loaded(latents), small(latents))
+
+
+def test_a_bare_unet_and_an_old_layout(tmp_path: Path) -> None:
+    """Bare: with DDIM's default schedule. Old: the files of U-Net and schedule lie beside model_index.json."""
+    unet().save_pretrained(tmp_path / "bare")
+    folder = ddpm(tmp_path / "old")
+    for part in ("unet", "scheduler"):
+        for file in (folder / part).iterdir():
+            file.rename(folder / file.name)
+        (folder / part).rmdir()
+    bare, old = load_generator(tmp_path / "bare"), load_generator(folder)
+    latents = bare.sample_latents(0, range(1))
+    with torch.no_grad():
+        assert torch.equal(bare(latents), old(latents))
+
+
+def test_gradients_flow_through_all_steps_with_and_without_checkpoints(small: Diffusion) -> None:
+    codes = small.codes(small.sample_latents(0, range(2)))
+    small.unet.requires_grad_(True)
+    found = []
+    for checkpointing in (False, True):
+        small.set_sampling(Sampling(steps=3, checkpointing=checkpointing))
+        small.zero_grad()
+        small.synthesize(codes).square().mean().backward()
+        found.append([parameter.grad.clone() for parameter in small.unet.parameters()])
+    # The naive twin: diffusers' scheduler over the same levels.
+    small.zero_grad()
+    scheduler, x, levels = DDIMScheduler(), codes, small.schedule.descent(0.5, 3)
+    assert levels == [500, 250, 0, CLEAN]
+    for level in levels[:-1]:
+        scheduler.set_timesteps(4)  # of 250 timesteps each
+        x = scheduler.step(small.unet(x, level).sample, level, x).prev_sample
+    x.square().mean().backward()
+    found.append([parameter.grad for parameter in small.unet.parameters()])
+    for plain_, checked, naive in zip(*found, strict=True):
+        torch.testing.assert_close(plain_, checked, atol=1e-7, rtol=1e-5)
+        torch.testing.assert_close(plain_, naive, atol=1e-6, rtol=1e-4)
+
+
+def test_mixed_predictions(small: Diffusion, tmp_path: Path) -> None:
+    others = [load_generator(tmp_path / "ddpm") for _ in range(2)]
+    for seed, other in enumerate(others):
+        other.set_sampling(small.sampling)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
+    codes = small.codes(small.sample_latents(0, range(1)))
+    with torch.no_grad():
+        ends = [generator.synthesize(codes) for generator in (small, *others)]
+        for shares, expected in (((0, 0), ends[0]), ((1, 0), ends[1]), ((0, 1), ends[2])):
+            torch.testing.assert_close(
+                mix_predictions(small, others, shares).synthesize(codes), expected, atol=1e-5, rtol=0
+            )
+        x = codes
+        levels = small.schedule.descent(0.5, 3)
+        for here, there in pairwise(levels):
+            said = [generator.unet(x, here).sample for generator in (small, *others)]
+            x, _ = small.schedule.step(x, 0.3 * said[0] + 0.2 * said[1] + 0.5 * said[2], here, there)
+        torch.testing.assert_close(mix_predictions(small, others, (0.2, 0.5)).synthesize(codes), x, atol=1e-5, rtol=0)
+        assert torch.equal(small.synthesize(codes), ends[0]), "the source is as it was"
+    others[0].set_sampling(Sampling(steps=9))
+    with pytest.raises(ZeroshiftError, match="one architecture"):
+        mix_predictions(small, others, (0.5, 0.5))
+
+
+def break_file(folder: Path, name: str, change: dict | None) -> None:
+    file = folder / name
+    if change is None:
+        file.write_bytes(b"{")
+    else:
+        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("scheduler/scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler"),
+        ("scheduler/scheduler_config.json", {"thresholding": True}, "thresholds"),
+        ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
+        ("unet/config.json", {"sample_size": [16, 24]}, "square"),
+        ("unet/config.json", None, "cannot be read as JSON"),
+        ("model_index.json", {"unet": None}, "names no unet"),
+        ("unet/diffusion_pytorch_model.safetensors", None, "missing or damaged"),
+    ],
+)
+def test_bad_folders_are_told(tmp_path: Path, name: str, change: dict | None, message: str) -> None:
+    folder = ddpm(tmp_path / "ddpm")
+    break_file(folder, name, change)
+    with pytest.raises(ZeroshiftError, match=message):
+        load_generator(folder)
+
+
+def test_what_cannot_be(small: Diffusion, tiny_generator: Path, tmp_path: Path) -> None:
+    with pytest.raises(ZeroshiftError, match="without classes"):
+        Diffusion({**plain(small.unet), "num_class_embeds": 5}, {})
+    with pytest.raises(ZeroshiftError, match="must be 3"):
+        Diffusion({**plain(small.unet), "in_channels": 1, "out_channels": 1}, {})
+    with pytest.raises(ZeroshiftError, match="StyleGAN2 generators only"):
+        export_generator(small, tmp_path / "g.pt", "rosinality-pt")
+    gan = load_generator(tiny_generator)
+    with pytest.raises(ZeroshiftError, match="diffusion models only"):
+        export_generator(gan, tmp_path / "folder", "diffusers")
+    with pytest.raises(ZeroshiftError, match="has no inversion"):
+        gan.invert(torch.zeros(1, 3, 16, 16))
+    with pytest.raises(ZeroshiftError, match="low-rank"):
+        gan.add_lora(2, 0)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(ZeroshiftError, match="no pipeline folder"):
+        export_generator(small, tmp_path / "mine", "diffusers")
+    assert (tmp_path / "mine" / "letter.txt").exists()

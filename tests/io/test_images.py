@@ -1,0 +1,83 @@
+"""Image files as people have them."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.images import find_images, read_image
+
+
+def test_cameras_are_turned_upright(tmp_path: Path) -> None:
+    upright = np.arange(6, dtype=np.uint8).reshape(3, 2, 1).repeat(3, axis=2) * 40
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "held.png", exif=exif)
+    Image.fromarray(upright).save(tmp_path / "upright.png")
+    assert torch.equal(read_image(tmp_path / "held.png"), read_image(tmp_path / "upright.png"))
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    grey = np.linspace(0, 65535, 12).astype(np.uint16).reshape(3, 4)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    expected = torch.from_numpy((grey >> 8).astype(np.float32)) / 127.5 - 1
+    assert torch.equal(read_image(tmp_path / "deep.png"), expected.expand(3, -1, -1))
+
+
+def test_what_is_no_image_is_told(tmp_path: Path) -> None:
+    (tmp_path / "page.png").write_text("<html>")
+    with pytest.raises(ZeroshiftError, match=r"page.png cannot be read"):
+        read_image(tmp_path / "page.png")
+    with pytest.raises(ZeroshiftError, match=r"There is no image .*gone.png"):
+        read_image(tmp_path / "gone.png")
+
+
+def test_damaged_files_are_told(tmp_path: Path) -> None:
+    """Pillow has more than OSError for them: a broken chunk is a SyntaxError, a text without end a ValueError."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    text = PngImagePlugin.PngInfo()
+    text.add_text("note", "x" * 2_000_000, zip=True)
+    picture.save(tmp_path / "text.png", pnginfo=text)
+    picture.save(tmp_path / "camera.png", exif=b"Exif\0\0nonsense")
+    picture.save(tmp_path / "chunk.png")
+    whole = (tmp_path / "chunk.png").read_bytes()
+    start = whole.index(b"IDAT") - 4
+    (length,) = struct.unpack(">I", whole[start : start + 4])
+    half = struct.pack(">I", length // 2)  # of the picture in one chunk; the next one has no name
+    rest = half + bytes(4) + whole[start + 8 + length // 2 :]
+    (tmp_path / "chunk.png").write_bytes(
+        whole[:start] + half + whole[start + 4 : start + 8 + length // 2] + bytes(4) + rest
+    )
+    for name in ("text", "camera", "chunk"):
+        with pytest.raises(ZeroshiftError, match=rf"{name}\.png cannot be read"):
+            read_image(tmp_path / f"{name}.png")
+
+
+def paint(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(file)
+
+
+def test_hidden_files_are_no_images_of_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache" / "real"  # that a folder above is hidden does not matter
+    seen = [folder / "a.png", folder / "b" / "c.JPG"]
+    paint(*seen, folder / "._a.png", folder / ".thumbnails" / "a.png", folder / "b" / ".zeroshift-12-c.png")
+    assert find_images(folder) == seen
+
+
+def test_folders_whose_images_are_no_set_are_refused(tmp_path: Path) -> None:
+    run, samples = tmp_path / "run", tmp_path / "run" / "samples"
+    paint(run / "pairs.png", samples / "grid.png", samples / "source" / "0000.png", samples / "target" / "0000.png")
+    (run / "config.json").write_text("{}")
+    with pytest.raises(ZeroshiftError, match=r"run is a run folder, .*\. Name a folder of images"):
+        find_images(run)
+    with pytest.raises(ZeroshiftError, match=rf"of two generators\. Name {samples}/target or {samples}/source\."):
+        find_images(samples)
+    assert find_images(samples / "target") == [samples / "target" / "0000.png"]
+    paint(tmp_path / "mine" / "grid.png", tmp_path / "mine" / "source" / "a.png")
+    assert len(find_images(tmp_path / "mine")) == 2, "no folder of generate's"

@@ -1,0 +1,198 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from zeroshift.clip.encoder import Encoder
+from zeroshift.clip.loading import load_encoder
+from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
+from zeroshift.core.distributed import Team
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.methods import METHODS, method_class
+from zeroshift.methods.base import Method, check_finite
+from zeroshift.methods.context import Setting
+from zeroshift.methods.ipl import IPL
+from zeroshift.methods.nada import NADA
+
+CONFIG = AdaptConfig(
+    target="zombie", prompts=PromptStage(steps=3, batch=4, num_context=2), adapt=AdaptStage(noise="const")
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder: Path) -> Encoder:
+    return load_encoder(str(tiny_encoder))
+
+
+@pytest.fixture
+def setting(tiny_generator: Path, encoder: Encoder) -> Setting:
+    return make(tiny_generator, [encoder])
+
+
+def make(generator: Path, encoders: list[Encoder], **changes: Any) -> Setting:
+    config = dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes).validate()
+    return Setting(config, load_generator(str(generator)).requires_grad_(False), encoders, Team("cpu"))
+
+
+def unit(x: Tensor) -> Tensor:
+    return F.normalize(x, dim=-1)
+
+
+def test_methods_are_the_files_of_the_package() -> None:
+    assert {"ipl", "nada"} <= set(METHODS)
+    assert "base" not in METHODS
+    assert all(issubclass(method_class(name), Method) for name in METHODS)
+
+
+def test_nada_from_labels(setting: Setting, encoder: Encoder) -> None:
+    method = NADA(setting)
+    (direction,) = method.text_directions([torch.zeros(3, 16)], 0)
+    features = [
+        torch.stack([unit(encoder.encode_text([template.format(label)])[0]) for template in encoder.templates])
+        for label in ("photo", "zombie")
+    ]
+    torch.testing.assert_close(direction, unit((features[1] - features[0]).mean(dim=0, keepdim=True)))
+    assert method.text_directions([torch.zeros(3, 16)], 9)[0] is direction, "computed once"
+    torch.testing.assert_close(method.targets[0], encoder.encode_text(["zombie"])[0])
+
+
+def test_nada_from_images(tiny_generator: Path, encoder: Encoder, tmp_path: Path) -> None:
+    paths = []
+    for index, colour in enumerate(((255, 0, 0), (200, 30, 0))):
+        paths.append(str(tmp_path / f"{index}.png"))
+        Image.new("RGB", (20 + index, 30), colour).save(paths[-1])
+    setting = make(tiny_generator, [encoder], method="nada", target_images=tuple(paths))
+    method = NADA(setting)
+    images = [
+        torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 16, 16) / 127.5 - 1 for colour in ((255, 0, 0), (200, 30, 0))
+    ]
+    target = torch.cat([unit(encoder.encode_image(image)) for image in images]).mean(dim=0)
+    latents = setting.latents("source images", 0, range(64))
+    source = unit(encoder.encode_image(setting.source(latents))).mean(dim=0)
+    torch.testing.assert_close(
+        method.text_directions([latents], 0)[0], unit(target - source)[None], atol=1e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(method.targets[0], target, atol=1e-5, rtol=1e-4)
+
+
+def test_target_images_that_are_none(tiny_generator: Path, encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    for name, sentence in (("text.png", "text.png cannot be read"), ("missing.png", "There is no image .*missing.png")):
+        with pytest.raises(ZeroshiftError, match=sentence):
+            NADA(make(tiny_generator, [encoder], method="nada", target_images=(str(tmp_path / name),)))
+
+
+def naive_prompt_loss(
+    setting: Setting, method: IPL, latents: Tensor, domain_weight: float, source_weight: float
+) -> Tensor:
+    """Stage 1 as in the equations: prompts one by one, templates encoded anew, sums over images written out."""
+    encoder, source, mapper = setting.encoders[0], setting.source, method.mappers[0]
+    images, sources, targets = [], [], []
+    for z in latents:
+        ctx = mapper(source.context(z[None]))
+        images.append(unit(encoder.encode_image(source(z[None]))[0]))
+        prompts = [encoder.encode_prompts(ctx, label)[0] for label in ("photo", "zombie")]
+        base = [encoder.encode_text([f"a photo of a {label}."])[0] for label in ("photo", "zombie")]
+        sources.append(unit(prompts[0] + base[0]))
+        targets.append(unit(prompts[1] + base[1]))
+    logits = encoder.logit_scale * torch.stack(images) @ torch.stack(sources).T
+    pairs = range(len(latents))
+    rows = -sum(logits[i, i] - logits[i].logsumexp(dim=0) for i in pairs) / len(latents)
+    columns = -sum(logits[i, i] - logits[:, i].logsumexp(dim=0) for i in pairs) / len(latents)
+    target_term = sum(1 - t @ unit(encoder.label_feature("zombie")) for t in targets) / len(latents)
+    source_term = sum(1 - s @ unit(encoder.label_feature("photo")) for s in sources) / len(latents)
+    return (rows + columns) / 2 + domain_weight * (target_term + source_weight * source_term)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (2.0, 0.5)])
+def test_stage_1_equals_its_naive_twin(tiny_generator: Path, encoder: Encoder, weights: tuple[float, float]) -> None:
+    prompts = dataclasses.replace(CONFIG.prompts, domain_weight=weights[0], source_weight=weights[1], lr=1e-9)
+    setting = make(tiny_generator, [encoder], prompts=prompts)
+    method = IPL(setting)
+    latents = setting.latents("prompts", 0, range(4))
+    loss = naive_prompt_loss(setting, method, latents, *weights)
+    twin = torch.autograd.grad(loss, list(method.mappers.parameters()))
+    (stage,) = method.stages()
+    assert stage.step(0)["loss"] == pytest.approx(loss.item(), abs=1e-5)
+    for parameter, gradient in zip(method.mappers.parameters(), twin, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-7, rtol=1e-3)
+
+
+def test_stage_1_learns(tiny_generator: Path, encoder: Encoder) -> None:
+    setting = make(tiny_generator, [encoder], prompts=dataclasses.replace(CONFIG.prompts, batch=8, lr=0.02))
+    (stage,) = IPL(setting).stages()
+    losses = [stage.step(step)["loss"] for step in range(25)]
+    assert sum(losses[-5:]) < sum(losses[:5])
+
+
+@pytest.mark.parametrize("base_text", ["published", "label", "none"])
+def test_ipl_directions(tiny_generator: Path, encoder: Encoder, base_text: Any) -> None:
+    setting = make(tiny_generator, [encoder], prompts=dataclasses.replace(CONFIG.prompts, base_text=base_text))
+    method = IPL(setting)
+    context = setting.source.context(setting.latents("adapt", 0, range(3)))
+    (directions,) = method.text_directions([context], 0)
+    texts = {
+        "published": ("a photo of a", "a photo of a"),
+        "label": ("a photo of a photo.", "a photo of a zombie."),
+        "none": None,
+    }[base_text]
+    for row, direction in zip(context, directions, strict=True):
+        ctx = method.mappers[0](row[None])
+        ends = []
+        for index, label in enumerate(("photo", "zombie")):
+            feature = encoder.encode_prompts(ctx, label)[0]
+            ends.append(unit(feature if texts is None else feature + encoder.encode_text([texts[index]])[0]))
+        torch.testing.assert_close(direction, unit(ends[1] - ends[0]), atol=1e-5, rtol=1e-4)
+    assert not directions.requires_grad
+
+
+def test_several_encoders_have_mappers_of_their_own(tiny_generator: Path, encoder: Encoder) -> None:
+    setting = make(tiny_generator, [encoder, encoder], encoder_weights=(1.0, 0.5))
+    method = IPL(setting)
+    assert len(method.mappers) == 2
+    assert not torch.equal(method.mappers[0].layers[0].weight, method.mappers[1].layers[0].weight)
+    context = setting.source.context(setting.latents("adapt", 0, range(2)))
+    directions = method.text_directions([context, context], 0)
+    assert [tuple(d.shape) for d in directions] == [(2, 24), (2, 24)]
+    singles = []
+    for index, weight in enumerate((1.0, 0.5)):
+        single = make(tiny_generator, [encoder])
+        alone = IPL(single)
+        alone.mappers[0].load_state_dict(method.mappers[index].state_dict())
+        singles.append(weight * alone.stages()[0].step(0)["loss"])
+    assert method.stages()[0].step(0)["loss"] == pytest.approx(sum(singles), abs=1e-5)
+
+
+def test_labels_that_do_not_fit_are_told_at_once(tiny_generator: Path, encoder: Encoder) -> None:
+    with pytest.raises(ZeroshiftError, match="longer than the encoder's 24 tokens"):
+        IPL(
+            make(tiny_generator, [encoder], target="zombie " * 18, prompts=PromptStage(num_context=8, base_text="none"))
+        )
+
+
+def test_losses_that_are_not_finite() -> None:
+    check_finite({"loss": 1.0}, "adapt", 0)
+    with pytest.raises(ZeroshiftError, match="loss became nan at step 3 of stage 'adapt'"):
+        check_finite({"loss": float("nan")}, "adapt", 2)
+
+
+def test_context_of_a_generator_without_codes_is_the_image_feature(tiny_generator: Path, encoder: Encoder) -> None:
+    setting = make(tiny_generator, [encoder])
+    latents = setting.latents("adapt", 0, range(2))
+    features = torch.randn(2, encoder.embed_dim)
+    (code,) = setting.contexts(latents, None, lambda: [features])
+    assert torch.equal(code, setting.source.context(latents))
+    setting.source.context = lambda *_: None  # type: ignore[method-assign]
+    setting.source.context_dim = None
+    (seen,) = setting.contexts(latents, None, lambda: [features])
+    assert torch.equal(seen, unit(features))
+    assert setting.context_dims == [encoder.embed_dim]
+    (directions,) = IPL(setting).text_directions([seen], 0)
+    assert directions.shape == (2, encoder.embed_dim)

@@ -1,0 +1,326 @@
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from zeroshift.config.settings import AdaptConfig, AdaptStage
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.atomic import append_record, atomic_write, read_records
+from zeroshift.training.run_folder import RunFolder
+
+CONFIG = AdaptConfig(target="zombie")
+
+
+def deliver(run: RunFolder) -> None:
+    metadata = {"zeroshift": json.dumps({"steps": str(run.config.adapt.steps)})}
+    save_file({"w": torch.zeros(1)}, run.generator_path, metadata=metadata)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_atomic_write_makes_folders_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    for text in ("first", "second"):
+        with atomic_write(path) as temporary:
+            assert temporary.parent == path.parent
+            assert temporary.suffix == ".txt"
+            temporary.write_text(text)
+        assert path.read_text() == text
+    assert files(tmp_path) == ["a/b.txt"]
+
+
+def test_atomic_write_leaves_the_old_file_when_the_body_fails(tmp_path: Path) -> None:
+    path = tmp_path / "b.txt"
+    path.write_text("old")
+    with pytest.raises(KeyError), atomic_write(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise KeyError("stop")
+    assert path.read_text() == "old"
+    assert files(tmp_path) == ["b.txt"]
+
+
+def test_atomic_write_gives_the_usual_rights(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("")
+    with atomic_write(tmp_path / "b.txt") as temporary:
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "b.txt").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "No right"), (errno.EROFS, "No right")]
+)
+def test_atomic_write_explains_what_the_disk_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, sentence: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ZeroshiftError, match=sentence), atomic_write(tmp_path / "b.txt") as temporary:
+        temporary.write_text("new")
+    assert files(tmp_path) == []
+
+
+def test_atomic_write_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ZeroshiftError, match="file stands where a folder"), atomic_write(tmp_path / "file" / "x"):
+        pass
+
+
+def test_full_disk_behind_a_library_error(tmp_path: Path) -> None:
+    """safetensors and torch wrap the system's error in their own."""
+    for error in (RuntimeError("I/O error: No space left on device (os error 28)"), ValueError("wrapped")):
+        error.__cause__ = OSError(errno.ENOSPC, "No space left on device") if str(error) == "wrapped" else None
+        with pytest.raises(ZeroshiftError, match="disk is full"), atomic_write(tmp_path / "b.txt"):
+            raise error
+
+
+def test_open_makes_then_resumes(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path / "run", CONFIG)
+    assert RunFolder.read(run.path).config == CONFIG
+    assert AdaptConfig.from_json((run.path / "config.json").read_text()) == CONFIG
+    before = (run.path / "config.json").stat().st_mtime_ns
+    RunFolder.open(run.path, CONFIG)
+    assert (run.path / "config.json").stat().st_mtime_ns == before
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, CONFIG)
+    other = replace(CONFIG, target="elf", adapt=replace(CONFIG.adapt, lr=0.5))
+    with pytest.raises(
+        ZeroshiftError, match=r"adapt\.lr \(0\.0016 there, 0\.5 now\), target \(zombie there, elf now\)"
+    ):
+        RunFolder.open(tmp_path, other)
+    assert RunFolder.read(tmp_path).config == CONFIG
+
+
+def test_more_steps_extend_a_run_and_fewer_are_refused(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    deliver(run)
+    assert run.finished
+    longer = replace(CONFIG, adapt=AdaptStage(steps=CONFIG.adapt.steps + 1))
+    with pytest.raises(ZeroshiftError, match="no checkpoint any more"):
+        RunFolder.open(tmp_path, longer)
+    run.save_checkpoint({})
+    extended = RunFolder.open(tmp_path, longer)
+    assert not extended.finished
+    assert RunFolder.read(tmp_path).finished, "what is needed may still turn out to be missing"
+    extended.begin()
+    assert RunFolder.read(tmp_path).config == longer
+    assert not RunFolder.read(tmp_path).finished
+    extended.require_generator()
+    assert extended.delivered_steps == CONFIG.adapt.steps, "the old one, until there is a new one"
+    deliver(extended)
+    assert extended.finished
+    with pytest.raises(ZeroshiftError, match=r"adapt\.steps"):
+        RunFolder.open(tmp_path, CONFIG)
+    run.generator_path.write_bytes(b"half")
+    with pytest.raises(ZeroshiftError, match="damaged"):
+        _ = extended.finished
+
+
+def test_foreign_folders_and_files_are_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ZeroshiftError, match=r"not a run folder but holds files \(letter\.txt\)"):
+        RunFolder.open(tmp_path, CONFIG)
+    with pytest.raises(ZeroshiftError, match="is a file"):
+        RunFolder.open(tmp_path / "letter.txt", CONFIG)
+    with pytest.raises(ZeroshiftError, match="is not a run folder"):
+        RunFolder.read(tmp_path)
+    assert files(tmp_path) == ["letter.txt"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"target": 3}', '{"target": "a", "surprise": 1}', '{"source": "a"}'])
+def test_damaged_settings(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ZeroshiftError, match=r"config\.json"):
+        RunFolder.open(tmp_path, CONFIG)
+    assert (tmp_path / "config.json").read_text() == text
+
+
+def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, CONFIG)
+    (tmp_path / "previews").mkdir()
+    (tmp_path / "previews" / ".zeroshift-0123abcd-x.png").write_text("half")
+    RunFolder.open(tmp_path, CONFIG)
+    assert files(tmp_path) == ["config.json"]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    with run.alone():
+        (tmp_path / ".zeroshift-0123abcd-x.png").write_text("of the process at work")
+        with pytest.raises(ZeroshiftError, match="Another process is training"):
+            RunFolder.open(tmp_path, CONFIG)
+        assert (tmp_path / ".zeroshift-0123abcd-x.png").exists()
+    RunFolder.open(tmp_path, CONFIG)
+    assert files(tmp_path) == ["config.json"]
+
+
+def test_the_lock_of_a_killed_process_locks_nothing(tmp_path: Path) -> None:
+    code = "import os, sys; from zeroshift import RunFolder, AdaptConfig; from pathlib import Path\n"
+    code += "run = RunFolder.open(Path(sys.argv[1]), AdaptConfig(target='zombie'))\nwith run.alone(): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
+    assert (tmp_path / ".zeroshift-lock").exists()
+    RunFolder.open(tmp_path, AdaptConfig(target="zombie"))
+    assert files(tmp_path) == ["config.json"]
+
+
+def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path / "new", CONFIG)
+    run.discard_if_unused()
+    assert not run.path.exists()
+    run = RunFolder.open(tmp_path / "new", CONFIG)
+    run.log("adapt", 0, loss=1.0)
+    run.discard_if_unused()
+    assert "config.json" in files(run.path)
+    (tmp_path / "empty").mkdir()  # the user's own folder stays
+    RunFolder.open(tmp_path / "empty", CONFIG).discard_if_unused()
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def scalars(folder: Path, stage: str) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "events" / stage)).Reload()
+    return {
+        tag: [(event.step, round(event.value, 5)) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
+
+
+def test_log_and_rewind(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    for step in range(3):
+        run.log("prompts", step, loss=step / 2)
+    for step in range(4):
+        run.log("adapt", step, loss=-step, layers=["a", "b"])
+    run.close()
+    assert len(run.records()) == 7
+    assert scalars(tmp_path, "adapt") == {"loss": [(0, 0), (1, -1), (2, -2), (3, -3)]}
+
+    run = RunFolder.open(tmp_path, CONFIG)
+    run.rewind("adapt", 2)
+    assert run.records()[-1] == {"stage": "adapt", "step": 1, "loss": -1, "layers": ["a", "b"]}
+    run.log("adapt", 2, loss=7)
+    run.close()
+    assert scalars(tmp_path, "adapt") == {"loss": [(0, 0), (1, -1), (2, 7)]}
+    assert scalars(tmp_path, "prompts") == {"loss": [(0, 0), (1, 0.5), (2, 1)]}
+
+    run.rewind("prompts", 1)
+    run.close()
+    assert run.records() == [{"stage": "prompts", "step": 0, "loss": 0.0}]
+    with pytest.raises(ValueError, match="unknown stage"):
+        run.log("third", 0)
+
+
+def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    run.log("adapt", 0, loss=1.0)
+    with open(run.metrics_path, "a") as file:
+        file.write('{"stage": "ada')
+    assert len(run.records()) == 1
+    run.rewind("adapt", 1)
+    assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [0]
+    run.close()
+
+
+def test_half_a_line_is_cut_off_before_the_next_one(tmp_path: Path) -> None:
+    file = tmp_path / "metrics-scs.jsonl"
+    whole = [{"value": 0.5}, {"value": 0.25}]
+    for torn in (b"", b'{"val', b'{"value": 0.7}'):
+        file.write_bytes(torn)
+        append_record(file, whole[0])
+        assert read_records(file) == whole[:1]
+        with open(file, "ab") as appended:
+            appended.write(torn)
+        assert read_records(file) == whole[:1]
+        append_record(file, whole[1])
+        assert read_records(file) == whole
+        assert file.read_bytes().count(b"\n") == 2
+
+
+def test_a_line_that_the_disk_takes_in_part_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    run.log("adapt", 0, loss=1.0)
+    whole = run.metrics_path.read_bytes()
+
+    class Full(io.FileIO):
+        def write(self, data: Any, /) -> int:
+            return super().write(data[:7])
+
+    monkeypatch.setattr("zeroshift.io.atomic.open", lambda path, *_, **__: Full(path, "ab+"), raising=False)
+    with pytest.raises(ZeroshiftError, match="disk is full"):
+        run.log("adapt", 1, loss=0.5)
+    assert run.metrics_path.read_bytes() == whole
+    run.close()
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    assert run.load_checkpoint() is None
+    state = {"stage": "adapt", "step": 3, "weights": {"w": torch.arange(3.0)}, "betas": (0.0, 0.9)}
+    run.save_checkpoint(state)
+    loaded = run.load_checkpoint()
+    assert loaded is not None
+    assert torch.equal(loaded["weights"].pop("w"), state["weights"].pop("w"))
+    assert loaded == state
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"cos\nsystem\n(S'true'\ntR."])
+def test_damaged_or_malicious_checkpoint(tmp_path: Path, content: bytes) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    run.checkpoint_path.parent.mkdir()
+    run.checkpoint_path.write_bytes(content)
+    with pytest.raises(ZeroshiftError, match="damaged"):
+        run.load_checkpoint()
+
+
+def test_checkpoint_never_runs_code(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    run.save_checkpoint({"bad": _Touch(tmp_path / "touched")})
+    with pytest.raises(ZeroshiftError, match="damaged"):
+        run.load_checkpoint()
+    assert not (tmp_path / "touched").exists()
+
+
+class _Touch:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_full_disk_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    run.log("adapt", 0, loss=1.0)
+    run.save_checkpoint({"step": 1})
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(ZeroshiftError, match="disk is full"):
+        run.save_checkpoint({"step": 2})
+    assert run.load_checkpoint() == {"step": 1}
+    with pytest.raises(ZeroshiftError, match="disk is full"):
+        run.save_image("000001", torch.zeros(2, 3, 4, 4), columns=2)
+    assert not (tmp_path / "previews" / "000001.png").exists()
+    run.close()
+
+
+def test_save_image(tmp_path: Path) -> None:
+    from PIL import Image
+
+    run = RunFolder.open(tmp_path, CONFIG)
+    images = torch.linspace(-1, 1, 4)[:, None, None, None].expand(4, 3, 32, 32)
+    with Image.open(run.save_image("000001", images, columns=2)) as picture:
+        assert picture.size == (65, 65)  # a gap of one pixel
+        assert [picture.getpixel(at)[0] for at in ((0, 0), (33, 0), (0, 33), (64, 64))] == [0, 85, 170, 255]

@@ -1,0 +1,346 @@
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from zeroshift.clip.augmentations import augment
+from zeroshift.clip.loading import load_encoder
+from zeroshift.clip.losses import directional
+from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
+from zeroshift.core.distributed import Team
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import Generator
+from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
+from zeroshift.methods import method_class
+from zeroshift.methods.context import Setting
+from zeroshift.training.adaptation import Adaptation
+from zeroshift.training.run_folder import RunFolder
+from zeroshift.training.trainer import adapt
+
+CONFIG = AdaptConfig(
+    target="zombie",
+    device="cpu",
+    prompts=PromptStage(steps=3, batch=4, num_context=2, lr=0.01),
+    adapt=AdaptStage(steps=4, batch=4, layer_batch=2, lr=0.01),
+    preview_every=2,
+    preview_samples=2,
+    checkpoint_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def config(tiny_generator: Path, tiny_encoder: Path) -> AdaptConfig:
+    return dataclasses.replace(CONFIG, generator=str(tiny_generator), encoders=(str(tiny_encoder),))
+
+
+def change(config: AdaptConfig, **adapt: Any) -> AdaptConfig:
+    return dataclasses.replace(config, adapt=dataclasses.replace(config.adapt, **adapt))
+
+
+def make(config: AdaptConfig) -> tuple[Setting, Adaptation]:
+    encoders = [load_encoder(name) for name in config.encoders]
+    setting = Setting(config, load_generator(config.generator).requires_grad_(False), encoders, Team("cpu"))
+    return setting, Adaptation(setting, method_class(config.method)(setting))
+
+
+def same(a: Generator, b: Generator) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+class Recorder:
+    def __init__(self, stop: tuple[str, int] | None = None, error: type[BaseException] = KeyboardInterrupt):
+        self.seen: list[tuple[str, int, int]] = []
+        self.stop, self.error = stop, error
+
+    def update(self, stage: str, step: int, steps: int, losses: Mapping[str, float]) -> None:
+        assert "loss" in losses
+        self.seen.append((stage, step, steps))
+        if (stage, step) == self.stop:
+            raise self.error
+
+
+def test_a_run_without_a_folder(config: AdaptConfig) -> None:
+    recorder = Recorder()
+    result = adapt(config, progress=recorder)
+    assert recorder.seen == [("prompts", n, 3) for n in (1, 2, 3)] + [("adapt", n, 4) for n in (1, 2, 3, 4)]
+    assert [(record["stage"], record["step"]) for record in result.history] == [
+        (stage, step - 1) for stage, step, _ in recorder.seen
+    ]
+    assert not same(result.generator, result.source)
+    assert same(adapt(config).generator, result.generator), "the same settings, the same result"
+    assert not same(adapt(dataclasses.replace(config, seed=1)).generator, result.generator)
+
+
+@pytest.mark.parametrize("method", ["ipl", "nada"])
+@pytest.mark.parametrize("stop", [("prompts", 2), ("adapt", 1), ("adapt", 3)])
+def test_killed_and_resumed_equals_uninterrupted(
+    config: AdaptConfig, tmp_path: Path, method: str, stop: tuple[str, int]
+) -> None:
+    """A crash: only the checkpoints written on the way are there."""
+    config = dataclasses.replace(config, method=method)
+    if method == "nada" and stop[0] == "prompts":
+        pytest.skip("has no such stage")
+    whole = adapt(config, RunFolder.open(tmp_path / "whole", config))
+    with pytest.raises(RuntimeError):
+        adapt(config, RunFolder.open(tmp_path / "run", config), progress=Recorder(stop, RuntimeError))
+    resumed = adapt(config, RunFolder.open(tmp_path / "run", config))
+    assert same(resumed.generator, whole.generator)
+    for one, other in zip(resumed.history, whole.history, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_an_interrupt_leaves_a_checkpoint_where_it_stood(config: AdaptConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(config, checkpoint_every=0)
+    run = RunFolder.open(tmp_path / "run", config)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(config, run, progress=Recorder(("adapt", 3)))
+    state = run.load_checkpoint()
+    assert state is not None
+    assert (state["stage"], state["step"]) == ("adapt", 3)
+    recorder = Recorder()
+    assert same(
+        adapt(config, RunFolder.open(tmp_path / "run", config), progress=recorder).generator, adapt(config).generator
+    )
+    assert recorder.seen == [("adapt", 4, 4)]
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step(
+    config: AdaptConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, step = RunFolder.open(tmp_path / "run", config), Adaptation.step
+
+    def pressed_within(self: Adaptation, number: int) -> dict[str, Any]:
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, number)
+
+    monkeypatch.setattr(Adaptation, "step", pressed_within)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(config, run)
+    assert signal.getsignal(signal.SIGINT) is before
+    state = run.load_checkpoint()
+    assert state is not None
+    assert (state["stage"], state["step"]) == ("adapt", 2)
+    assert len(run.records()) == 5
+
+
+def test_a_checkpoint_of_another_generator_is_told(config: AdaptConfig, tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path / "run", config)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(config, run, progress=Recorder(("adapt", 1)))
+    other = StyleGAN2(resolution=16, z_dim=16, w_dim=16, mapping_layers=2, channels={4: 8, 8: 8, 16: 8})
+    with pytest.raises(ZeroshiftError, match="does not fit its settings or generator"):
+        adapt(config, run, generator=other)
+
+
+def test_losses_that_are_no_numbers_change_nothing(config: AdaptConfig) -> None:
+    setting, adaptation = make(dataclasses.replace(config, method="nada"))
+    with torch.no_grad():
+        adaptation.target.synthesis.b4.torgb.bias.fill_(float("nan"))
+    before = {name: value.clone() for name, value in adaptation.target.state_dict().items()}
+    with pytest.raises(ZeroshiftError, match="loss became nan at step 1 of stage 'adapt'"):
+        adaptation.step(0)
+    after = adaptation.target.state_dict()
+    assert all(torch.equal(before[name].nan_to_num(7), after[name].nan_to_num(7)) for name in before)
+    assert same(adaptation.target_ema, setting.source)
+
+
+def test_a_step_equals_its_naive_twin(config: AdaptConfig) -> None:
+    """One optimiser step and the average after it, pairs one by one, all weights with gradients, Adam written out."""
+    config = change(config, layers=("synthesis.b8.conv0", "synthesis.b16.conv1"), noise="const", ema=0.9)
+    setting, adaptation = make(config)
+    with torch.no_grad():  # away from the source, where the direction is not defined
+        for parameter in adaptation.target.synthesis.parameters():
+            parameter.mul_(0.95)
+    target, encoder = adaptation.target, setting.encoders[0]
+    names = [name for name, _ in target.named_parameters() if name.startswith(config.adapt.layers)]
+    method = adaptation._method
+    latents = setting.latents("adapt", 0, range(4))
+    target.requires_grad_(True)
+    loss = torch.zeros(())
+    for z in latents:
+        codes, context = setting.source.codes(z[None]), setting.source.context(z[None])
+        images = [generator.synthesize(codes) for generator in (setting.source, target)]
+        source, moved = (encoder.encode_image(image) for image in images)
+        loss = loss + directional(source, moved, method.text_directions([context], 0)[0]) / 4
+    gradients = dict(
+        zip(
+            dict(target.named_parameters()),
+            torch.autograd.grad(loss, list(target.parameters()), allow_unused=True),
+            strict=True,
+        )
+    )
+    expected = {name: value.detach().clone() for name, value in target.named_parameters()}
+    for name in names:
+        gradient = gradients[name]
+        assert gradient is not None
+        expected[name] -= config.adapt.lr * gradient / (gradient.abs() + 1e-8)  # Adam's first step, first beta zero
+    update = adaptation.update(latents, None, 0, range(4))
+    assert update.losses["loss"] == pytest.approx(loss.item(), abs=1e-5)
+    source_weights = dict(setting.source.named_parameters())
+    for name, value in target.named_parameters():
+        far = gradients[name] is None or gradients[name].abs().clamp(min=1e-12) > 1e-5  # where the sign is beyond doubt
+        torch.testing.assert_close(value * far, expected[name] * far, atol=1e-5, rtol=1e-5)
+        average = dict(adaptation.target_ema.named_parameters())[name]
+        torch.testing.assert_close(average, 0.9 * source_weights[name] + 0.1 * value)
+
+
+def test_accumulation_changes_nothing(config: AdaptConfig) -> None:
+    results = []
+    for accumulate in (1, 2, 4):
+        setting, adaptation = make(change(config, accumulate=accumulate, noise="random", views=2))
+        latents = setting.latents("adapt", 0, range(4))
+        update = adaptation.update(latents, setting.latents("layers", 0, range(2)), 0, range(4))
+        gradients = [p.grad for p in adaptation.target.parameters() if p.grad is not None]
+        results.append((update, gradients))
+    for update, gradients in results[1:]:
+        assert update.losses == pytest.approx(results[0][0].losses, abs=1e-5)
+        torch.testing.assert_close(update.target_images, results[0][0].target_images)
+        for one, other in zip(gradients, results[0][1], strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-3)
+
+
+def test_views_are_the_same_for_both_images_and_leave_gradients() -> None:
+    images = torch.rand(3, 3, 16, 16).requires_grad_()
+    seen = augment(images, 2, 5, "views", 0, samples=[4, 5, 6])
+    assert seen.shape == (6, 3, 16, 16)
+    alone = augment(images[1:2], 2, 5, "views", 0, samples=[5])
+    torch.testing.assert_close(alone, seen[[1, 4]])
+    assert not torch.allclose(seen[0], seen[3])
+    assert torch.autograd.grad(seen.sum(), images)[0].abs().sum() > 0
+    assert augment(images, 0, 5, "views", 0, samples=[4, 5, 6]) is images
+    flat = torch.full((1, 3, 16, 16), 0.3)
+    torch.testing.assert_close(augment(flat, 3, 1, samples=[0]), flat.expand(3, -1, -1, -1))
+
+
+def test_bf16_is_close_to_float32(config: AdaptConfig) -> None:
+    config = change(config, layers=("all",))
+    losses = [
+        [record["loss"] for record in adapt(dataclasses.replace(config, precision=precision)).history[:4]]
+        for precision in ("float32", "bf16")
+    ]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], abs=0.1)
+
+
+def test_compiled_modules_are_used(config: AdaptConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That what torch.compile makes is right is torch's business; that it is asked to is ours."""
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    adapt(dataclasses.replace(config, compile=True))
+    assert sorted(compiled) == ["Mapping", "Synthesis", "VisionTransformer"]
+    compiled.clear()
+    adapt(dataclasses.replace(change(config, layers=("all",)), compile=True))
+    assert compiled.count("Synthesis") == 2
+
+
+def test_several_encoders_and_all_layers(config: AdaptConfig) -> None:
+    config = dataclasses.replace(config, encoders=config.encoders * 2, encoder_weights=(1.0, 0.5))
+    single = adapt(dataclasses.replace(config, method="nada", encoders=config.encoders[:1], encoder_weights=()))
+    double = adapt(dataclasses.replace(config, method="nada"))
+    assert double.history[0]["loss"] == pytest.approx(1.5 * single.history[0]["loss"], abs=1e-4)
+
+
+def test_classes(config: AdaptConfig) -> None:
+    torch.manual_seed(0)
+    generator = StyleGAN2(
+        resolution=16, z_dim=16, w_dim=16, num_classes=3, mapping_layers=2, channels={4: 8, 8: 8, 16: 8}
+    )
+    with pytest.raises(ZeroshiftError, match="3 classes"):
+        adapt(config, generator=generator)
+    results = [
+        adapt(dataclasses.replace(config, class_index=index), generator=generator).history[-1]["loss"]
+        for index in (0, 2)
+    ]
+    assert results[0] != results[1]
+
+
+def share(rank: int, world: int, port: int, text: str, folder: str) -> None:
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    config = AdaptConfig.from_json(text)
+    run = RunFolder.open(Path(folder) / "run", config) if rank == 0 else RunFolder(Path(folder) / "run", config)
+    result = adapt(config, run)
+    torch.save(result.generator.state_dict(), Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_come_to_the_result_of_one(config: AdaptConfig, tmp_path: Path) -> None:
+    # With a first beta of zero Adam turns the rounding of tiny gradients into steps of full size; so a larger one here.
+    config = change(config, steps=3, betas=(0.9, 0.99), accumulate=2, views=1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=share, args=(rank, 2, port, config.to_json(), str(tmp_path))) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=300)
+        assert process.exitcode == 0
+    alone = adapt(config)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    together = RunFolder.read(tmp_path / "run").records()
+    for one, other in zip(alone.history, together, strict=True):
+        for name in ("loss", "contrastive", "domain", "directional"):
+            assert one.get(name) == pytest.approx(other.get(name), abs=1e-4)
+        assert one.get("layers") == other.get("layers")
+    moved = {name: value - alone.source.state_dict()[name] for name, value in alone.generator.state_dict().items()}
+    for name, value in moved.items():
+        error = (first[name] - alone.generator.state_dict()[name]).norm()
+        assert error <= 0.02 * value.norm() + 1e-6, name
+
+
+def test_batches_must_split_evenly() -> None:
+    team = Team("cpu")
+    team.size, team.rank = 2, 1
+    assert list(team.share(range(6))) == [3, 4, 5]
+    with pytest.raises(ZeroshiftError, match="batch of 5 does not split evenly among 2 processes"):
+        team.share(range(5))
+
+
+def test_gathered_rows_have_the_gradient_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pretended processes: the sum of their gradients is the gradient of the whole loss."""
+    rows = torch.randn(4, 3)
+    weight = torch.randn(3, 3, requires_grad=True)
+
+    def loss(x: Tensor) -> Tensor:
+        return (x @ x.T).softmax(dim=1).diagonal().log().sum()
+
+    (whole,) = torch.autograd.grad(loss(rows @ weight), weight)
+    parts = []
+    for rank in (0, 1):
+        team = Team("cpu")
+        team.size, team.rank = 2, rank
+        monkeypatch.setattr("zeroshift.core.distributed.gather", lambda own: (rows @ weight).detach())
+        parts.append(torch.autograd.grad(loss(team.gather(rows[2 * rank : 2 * rank + 2] @ weight)), weight)[0])
+    torch.testing.assert_close(parts[0] + parts[1], whole)
+
+
+def test_metadata_and_previews(config: AdaptConfig, tmp_path: Path) -> None:
+    from zeroshift.generators.checkpoints.files import generator_metadata
+
+    run = RunFolder.open(tmp_path / "run", config)
+    result = adapt(config, run)
+    described = generator_metadata(run.generator_path)
+    assert (described["target"], described["method"]) == ("zombie", "ipl")
+    assert same(load_generator(str(run.generator_path)), result.generator)
+    assert sorted(path.name for path in (tmp_path / "run" / "previews").iterdir()) == ["000002.png", "000004.png"]
+    assert json.loads(run.metrics_path.read_text().splitlines()[-1])["layers"]
