@@ -1,0 +1,80 @@
+"""Shell completion: what the help pages offer, and that bash completes it."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from zeroshift.cli import completion
+from zeroshift.cli.completion import Page, parse_help, script
+
+PAGES = {
+    "": Page(("adapt", "miniature"), {"--help": (), "--version": ()}),
+    "adapt": Page((), {"--device": ("auto", "cpu"), "--target": ()}),
+    "miniature": Page(("sheet",), {"--help": ()}),
+    "miniature sheet": Page((), {"--num": (), "--out": ()}),
+}
+HELP = """\
+usage: zeroshift export [-h] {one,two} [--format {safetensors,rosinality-pt}] [--names [STR [STR ...]]]
+
+Examples:
+  zeroshift adapt --target zombie
+
+╭─ options ───────────────────╮ ╭─ more options ───────────────╮
+│ -h, --help   show this help │ │ --adapt.lr FLOAT  Or --other │
+│ --format {None,safetensors,rosinality-pt}  See --elsewhere.  │
+│ --log, --no-log   Log.      │                                │
+╰─────────────────────────────╯ ╰──────────────────────────────╯
+"""
+
+
+def test_a_help_page_gives_subcommands_options_and_choices_but_no_options_of_its_prose():
+    page = parse_help(HELP)
+    assert page.subcommands == ("one", "two")
+    assert page.options == {
+        "--help": (),
+        "--adapt.lr": (),
+        "--format": ("safetensors", "rosinality-pt"),
+        "--log": (),
+        "--no-log": (),
+    }
+
+
+def test_the_help_page_of_a_command_is_read_whole():
+    page = parse_help(completion._help_text("export"))
+    assert page.options == {
+        "--help": (),
+        "--format": ("safetensors", "rosinality-pt", "diffusers"),
+        "--out": (),
+    }
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([""], ["adapt", "miniature"]),
+        (["--"], ["--help", "--version"]),
+        (["adapt", "--d"], ["--device"]),
+        (["adapt", "--device", ""], ["auto", "cpu"]),
+        (["adapt", "--target", "miniature", "--device", "c"], ["cpu"]),
+        (["adapt", ""], []),  # left to file names
+        (["miniature", ""], ["sheet"]),
+        (["miniature", "sheet", "--"], ["--num", "--out"]),
+    ],
+)
+def test_bash_completes_commands_options_and_choices(words, expected):
+    call = 'COMP_WORDS=(zeroshift "$@"); COMP_CWORD=$#; _zeroshift; printf "%s\\n" "${COMPREPLY[@]}"'
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script("bash", PAGES) + call, "bash", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == expected
+
+
+def test_the_zsh_script_has_the_same_words():
+    text = script("zsh", PAGES)
+    assert text.startswith("#compdef zeroshift\n")
+    assert '" adapt --device") values="auto cpu" ;;' in text
