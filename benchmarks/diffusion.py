@@ -31,10 +31,10 @@ from rich.table import Table
 from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.clip.encoder import Encoder
 from zeroshift.config.settings import AdaptConfig, Sampling, preset
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.io.atomic import atomic_write
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.nada import NADA
 from zeroshift.training.adaptation import Adaptation
 
@@ -90,18 +90,18 @@ def make_source(arguments: Arguments, device: torch.device) -> Diffusion:
     return source.to(device).eval().requires_grad_(False)
 
 
-def make_adaptation(form: Form, arguments: Arguments) -> tuple[Setting, Adaptation]:
+def make_adaptation(form: Form, arguments: Arguments) -> tuple[TrainingContext, Adaptation]:
     """DiffusionCLIP in a form, with models of random weights."""
     options = dict(FORMS[form])
-    base = preset("diffusion", target="zombie", method="nada", latents=0, device=arguments.device)
+    base = preset("diffusion", target="zombie", method="nada", num_latents=0, device=arguments.device)
     config: AdaptConfig = dataclasses.replace(
         base,
         precision=arguments.precision,
-        adapt=dataclasses.replace(base.adapt, lora=options.pop("lora", 0)),
-        diffusion=Sampling(noise_steps=1, steps=arguments.steps, clip=False, **options),
+        adapt=dataclasses.replace(base.adapt, lora_rank=options.pop("lora", 0)),
+        diffusion=Sampling(noise_steps=1, steps=arguments.steps, clip_sample=False, **options),
     ).validate()
-    team = Team(config.device)
-    source = make_source(arguments, team.device)
+    distributed = Distributed(config.device)
+    source = make_source(arguments, distributed.device)
     source.set_sampling(config.diffusion)
     name = "ViT-B-16-quickgelu"
     encoder = Encoder(
@@ -110,8 +110,8 @@ def make_adaptation(form: Form, arguments: Arguments) -> tuple[Setting, Adaptati
         image_mean=open_clip.OPENAI_DATASET_MEAN,
         image_std=open_clip.OPENAI_DATASET_STD,
     )
-    setting = Setting(config, source, [encoder.to(team.device)], team)
-    return setting, Adaptation(setting, NADA(setting))
+    context = TrainingContext(config, source, [encoder.to(distributed.device)], distributed)
+    return context, Adaptation(context, NADA(context))
 
 
 def memory(device: torch.device) -> float:
@@ -126,8 +126,8 @@ def measure(form: Form, arguments: Arguments) -> dict[str, float]:
     """Seconds a step (median), peak memory in GiB, and the loss of the first step."""
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()  # as `adapt` does
-    setting, adaptation = make_adaptation(form, arguments)
-    device = setting.team.device
+    context, adaptation = make_adaptation(form, arguments)
+    device = context.distributed.device
     held = memory(device) if device.type == "cpu" else 0.0
     clock = Clock(device, "wall")
     seconds, losses = [], []
@@ -144,12 +144,12 @@ def round_trip(arguments: Arguments) -> dict[str, float]:
     """PSNR in dB of an image of the source that is inverted and made again, and seconds of both ways."""
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    device = Team(arguments.device).device
+    device = Distributed(arguments.device).device
     source = make_source(arguments, device)
-    source.set_sampling(Sampling(noise_steps=1, steps=arguments.steps, clip=False))
+    source.set_sampling(Sampling(noise_steps=1, steps=arguments.steps, clip_sample=False))
     image = source(source.sample_latents(0, [0])).clamp(-1, 1)
     steps = 4 if arguments.quick else arguments.invert_steps
-    source.set_sampling(Sampling(steps=steps, invert_steps=steps, clip=False))
+    source.set_sampling(Sampling(steps=steps, invert_steps=steps, clip_sample=False))
     clock = Clock(device, "wall")
     codes, inverting = clock.time(lambda: source.invert(image))
     again, generating = clock.time(lambda: source.synthesize(codes))
@@ -176,7 +176,7 @@ def main(arguments: Arguments) -> None:
         console.print(", ".join(f"{name} {value:.2f}" for name, value in results["round trip"].items()))
     if arguments.out is not None:
         about = {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
-        device = Team(arguments.device).device
+        device = Distributed(arguments.device).device
         if device.type != "cpu":
             about["accelerator"] = torch.get_device_module(device).get_device_name()
         with atomic_write(arguments.out / "diffusion.json") as file:

@@ -11,7 +11,7 @@ What the published program does (Picsart-AI-Research/IPL-Zero-Shot-Generative-Mo
 
 Random numbers, losses, optimisers and the steps that are the same in both (mapping network, latent mapper, preparing
 images for CLIP) are zeroshift's own. One encoder, an unconditional StyleGAN2, no views. A twin unfreezes the encoder of
-its `Setting`: give it one of its own.
+its `TrainingContext`: give it one of its own.
 """
 
 import copy
@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zeroshift.clip.encoder import Encoder
-from zeroshift.clip.losses import contrastive, directional, domain_regularisation, global_similarity, unit
+from zeroshift.clip.losses import contrastive, directional, domain_regularization, global_similarity, normalize
 from zeroshift.generators.base import Codes, Generator
 from zeroshift.generators.stylegan.stylegan2 import StyledConv, ToRGB
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import PromptUpdate
 from zeroshift.training.adaptation import AdaptUpdate
 
@@ -78,12 +78,12 @@ def _colours(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
 
 
 def synthesize(
-    generator: Generator, codes: Codes, *, noise: str, noise_seed: int, samples: Sequence[int] | None = None
+    generator: Generator, codes: Codes, *, noise_mode: str, noise_seed: int, samples: Sequence[int] | None = None
 ) -> Tensor:
     """What a StyleGAN2's `synthesize` gives, with the same noise, by the published program's operations."""
     stylegan: Any = generator
     synthesis, rows = stylegan.synthesis, codes.unbind(dim=1)
-    noises = iter(stylegan._noises(noise, noise_seed, range(len(codes)) if samples is None else samples))
+    noises = iter(stylegan._noises(noise_mode, noise_seed, range(len(codes)) if samples is None else samples))
     x = _styled(synthesis.b4.conv1, synthesis.input.const.repeat(len(codes), 1, 1, 1), rows[0], next(noises))
     image = _colours(synthesis.b4.torgb, x, rows[1])
     for index, size in enumerate(synthesis.sizes[1:]):
@@ -116,7 +116,7 @@ class NaiveClip:
 
     def label_feature(self, label: str) -> Tensor:
         """[E]: mean over the templates of the label's unit features."""
-        return unit(self.encode_text([template.format(label) for template in self.templates])).mean(dim=0)
+        return normalize(self.encode_text([template.format(label) for template in self.templates])).mean(dim=0)
 
     def encode_prompts(self, ctx: Tensor, label: str) -> Tensor:
         """[N, E] of context vectors [N, m, width], each in the place of the words of the initial context."""
@@ -139,21 +139,21 @@ class NaiveClip:
 class NaivePrompts:
     """Twin of `methods.ipl.PromptLearning`, for base_text "published"; trains `mapper`."""
 
-    def __init__(self, setting: Setting, mapper: nn.Module):
-        self._setting, self.mapper = setting, mapper
-        self._clip = NaiveClip(setting.encoders[0], setting.config.prompts.context_init)
-        self._optimizer = torch.optim.Adam(mapper.parameters(), lr=setting.config.prompts.lr)
+    def __init__(self, context: TrainingContext, mapper: nn.Module):
+        self._context, self.mapper = context, mapper
+        self._clip = NaiveClip(context.encoders[0], context.config.prompts.context_init)
+        self._optimizer = torch.optim.Adam(mapper.parameters(), lr=context.config.prompts.lr)
 
     def update(self, latents: Tensor, step: int, samples: Sequence[int]) -> PromptUpdate:
         """One optimiser step on latents [n, z_dim], which are the whole batch."""
-        prompts = self._setting.config.prompts
+        prompts = self._context.config.prompts
         images = self.source_images(latents, step, samples)
         seen = self.image_features(images)
         learned, labels, plain = self.text_features(latents)
         source, target = learned[0] + plain[0], learned[1] + plain[1]
         everyone = contrastive(seen, source, self._clip.logit_scale)
-        target_term = domain_regularisation(target, labels[1])
-        source_term = domain_regularisation(source, labels[0])
+        target_term = domain_regularization(target, labels[1])
+        source_term = domain_regularization(source, labels[0])
         loss = everyone + prompts.domain_weight * (target_term + prompts.source_weight * source_term)
         self._clip.model.zero_grad()
         self._optimizer.zero_grad()
@@ -167,9 +167,9 @@ class NaivePrompts:
     @torch.no_grad()
     def source_images(self, latents: Tensor, step: int, samples: Sequence[int]) -> Tensor:
         """[n, 3, H, W]."""
-        source, noise_seed = self._setting.source, self._setting.noise_seed("prompts", step)
-        noise = self._setting.config.adapt.noise
-        return synthesize(source, source.codes(latents), noise=noise, noise_seed=noise_seed, samples=samples)
+        source, noise_seed = self._context.source, self._context.noise_seed("prompts", step)
+        noise = self._context.config.adapt.noise_mode
+        return synthesize(source, source.codes(latents), noise_mode=noise, noise_seed=noise_seed, samples=samples)
 
     def image_features(self, images: Tensor) -> Tensor:
         """[n, E]; the graph is made, then thrown away."""
@@ -177,8 +177,8 @@ class NaivePrompts:
 
     def text_features(self, latents: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Of source and target: the learned prompts [n, E], the labels [E] and the plain texts [1, E]."""
-        config = self._setting.config
-        ctx = self.mapper(self._setting.source.context(latents))
+        config = self._context.config
+        ctx = self.mapper(self._context.source.mapper_input(latents))
         both = (config.source, config.target)
         learned = [self._clip.encode_prompts(ctx, label) for label in both]
         plain = [self._clip.encode_text([f"{config.prompts.context_init} {label}."]) for label in both]
@@ -193,12 +193,12 @@ class NaiveAdaptation:
         target: where training starts.
     """
 
-    def __init__(self, setting: Setting, mapper: nn.Module, target: Generator):
-        self._setting, self._mapper, self.target = setting, mapper, target
-        self._clip = NaiveClip(setting.encoders[0], setting.config.prompts.context_init)
-        self.target_ema = copy.deepcopy(setting.source).requires_grad_(False)
-        settings = setting.config.adapt
-        self._candidates = setting.source.layer_candidates() or []
+    def __init__(self, context: TrainingContext, mapper: nn.Module, target: Generator):
+        self._context, self._mapper, self.target = context, mapper, target
+        self._clip = NaiveClip(context.encoders[0], context.config.prompts.context_init)
+        self.target_ema = copy.deepcopy(context.source).requires_grad_(False)
+        settings = context.config.adapt
+        self._candidates = context.source.layer_candidates() or []
         self._count = settings.num_layers or 2 * len(self._candidates) // 3
         self._optimizer = torch.optim.Adam(target.parameters(), lr=settings.lr, betas=settings.betas)
 
@@ -216,21 +216,21 @@ class NaiveAdaptation:
         self.target.zero_grad()
         loss.backward()
         self._optimizer.step()
-        self._average(self._setting.config.adapt.ema)
+        self._average(self._context.config.adapt.ema_decay)
         value = float(loss.detach())
         losses = {"loss": value, "directional": value}
         return AdaptUpdate(losses, layers, source_images, target_images.detach(), [direction])
 
     def choose_layers(self, latents: Tensor, step: int) -> list[str]:
         """The layers whose codes go farthest down the global CLIP loss, best first."""
-        config, settings = self._setting.config, self._setting.config.adapt
+        config, settings = self._context.config, self._context.config.adapt
         self.target.requires_grad_(True)
-        codes = self._setting.source.codes(latents)
+        codes = self._context.source.codes(latents)
         moved = codes.detach().clone().requires_grad_()
         optimizer = torch.optim.SGD([moved], lr=settings.layer_lr)
         for _ in range(settings.layer_steps):
-            noise_seed = self._setting.noise_seed("layers", step)
-            images = synthesize(self.target, moved, noise=settings.noise, noise_seed=noise_seed)
+            noise_seed = self._context.noise_seed("layers", step)
+            images = synthesize(self.target, moved, noise_mode=settings.noise_mode, noise_seed=noise_seed)
             label = self._clip.encode_text([config.target])[0]
             loss = global_similarity(self._clip.encode_image(images), label, self._clip.logit_scale)
             optimizer.zero_grad()
@@ -242,18 +242,18 @@ class NaiveAdaptation:
     @torch.no_grad()
     def text_directions(self, latents: Tensor) -> Tensor:
         """[n, E]."""
-        config = self._setting.config
-        ctx = self._mapper(self._setting.source.context(latents))
+        config = self._context.config
+        ctx = self._mapper(self._context.source.mapper_input(latents))
         plain = config.prompts.context_init  # the label is lost here, see method "published"
         source, target = (
-            unit(self._clip.encode_prompts(ctx, label) + self._clip.encode_text([plain]))
+            normalize(self._clip.encode_prompts(ctx, label) + self._clip.encode_text([plain]))
             for label in (config.source, config.target)
         )
-        return unit(target - source)
+        return normalize(target - source)
 
     def source_images(self, latents: Tensor, step: int, samples: Sequence[int]) -> Tensor:
         """[n, 3, H, W]."""
-        return self._synthesize(self._setting.source, "source", latents, step, samples)
+        return self._synthesize(self._context.source, "source", latents, step, samples)
 
     def target_images(self, latents: Tensor, step: int, samples: Sequence[int]) -> Tensor:
         """[n, 3, H, W], with graph."""
@@ -266,10 +266,10 @@ class NaiveAdaptation:
     def _synthesize(
         self, generator: Generator, branch: str, latents: Tensor, step: int, samples: Sequence[int]
     ) -> Tensor:
-        noise_seed = self._setting.noise_seed(branch, step)
-        codes = self._setting.source.codes(latents)
+        noise_seed = self._context.noise_seed(branch, step)
+        codes = self._context.source.codes(latents)
         return synthesize(
-            generator, codes, noise=self._setting.config.adapt.noise, noise_seed=noise_seed, samples=samples
+            generator, codes, noise_mode=self._context.config.adapt.noise_mode, noise_seed=noise_seed, samples=samples
         )
 
     @torch.no_grad()

@@ -36,11 +36,11 @@ from rich.table import Table
 from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.clip.encoder import Encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.generators.base import Generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.io.atomic import atomic_write
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPL
 from zeroshift.miniature.networks.encoders import build_guide
 from zeroshift.miniature.training.generator import CHANNELS, MAPPING_FEATURES, NUM_FACTORS, W_DIM
@@ -83,12 +83,12 @@ class Arguments:
 # -- the cases ------------------------------------------------------------------------------------------------------
 
 
-def make_setting(case: Case, arguments: Arguments) -> Setting:
+def make_setting(case: Case, arguments: Arguments) -> TrainingContext:
     """Models with random weights, and the published settings."""
     torch.manual_seed(0)
     miniature = case == "miniature"
-    prompts = PromptStage(batch=arguments.prompt_batch)
-    adapt = AdaptStage(batch=arguments.batch, layer_batch=arguments.layer_batch)
+    prompts = PromptStage(batch_size=arguments.prompt_batch)
+    adapt = AdaptStage(batch_size=arguments.batch, layer_batch_size=arguments.layer_batch_size)
     config = AdaptConfig(target="zombie", prompts=prompts, adapt=adapt, device=arguments.device).validate()
     if miniature:
         guide = build_guide()
@@ -108,8 +108,10 @@ def make_setting(case: Case, arguments: Arguments) -> Setting:
         source = StyleGAN2(int(case))
     for conv in source.synthesis.convs():
         conv.noise_strength.data.fill_(0.1)
-    team = Team(config.device)
-    return Setting(config, source.to(team.device).requires_grad_(False), [encoder.to(team.device)], team)
+    distributed = Distributed(config.device)
+    return TrainingContext(
+        config, source.to(distributed.device).requires_grad_(False), [encoder.to(distributed.device)], distributed
+    )
 
 
 @dataclasses.dataclass
@@ -123,50 +125,50 @@ class Program:
 
 def make_program(name: str, case: Case, stage: Stage, arguments: Arguments) -> Program:
     """zeroshift or its twin with models of its own, of equal weights, and the parts of its steps watched."""
-    setting = make_setting(case, arguments)
+    context = make_setting(case, arguments)
     return {"prompts": make_prompts, "adapt": make_adapt}[stage](
-        name, setting, Clock(setting.team.device, arguments.clock)
+        name, context, Clock(context.distributed.device, arguments.clock)
     )
 
 
-def make_prompts(name: str, setting: Setting, clock: Clock) -> Program:
-    samples = range(setting.config.prompts.batch)
-    method, encoder = IPL(setting), setting.encoders[0]
+def make_prompts(name: str, context: TrainingContext, clock: Clock) -> Program:
+    samples = range(context.config.prompts.batch_size)
+    method, encoder = IPL(context), context.encoders[0]
     mapper = method.mappers[0]
     stage: Any
     if name == "naive":
-        stage = NaivePrompts(setting, mapper)
+        stage = NaivePrompts(context, mapper)
         for part in ("source images", "image features", "text features"):
             clock.watch(stage, part.replace(" ", "_"), part)
     else:
         (stage,) = method.stages()
-        watch_source(setting, clock)
+        watch_source(context, clock)
         clock.watch(encoder, "encode_image", "image features")
         clock.watch(mapper, "forward", "text features")
         clock.watch(encoder, "encode_prompts", "text features")
-    return Program(lambda step: stage.update(setting.latents("prompts", step, samples), step, samples), mapper, clock)
+    return Program(lambda step: stage.update(context.latents("prompts", step, samples), step, samples), mapper, clock)
 
 
-def make_adapt(name: str, setting: Setting, clock: Clock) -> Program:
-    settings, method, start = setting.config.adapt, IPL(setting), near(setting.source)
-    samples, layer_samples = range(settings.batch), range(settings.layer_batch)
+def make_adapt(name: str, context: TrainingContext, clock: Clock) -> Program:
+    settings, method, start = context.config.adapt, IPL(context), near(context.source)
+    samples, layer_samples = range(settings.batch_size), range(settings.layer_batch_size)
     stage: Any
     if name == "naive":
-        stage = NaiveAdaptation(setting, method.mappers[0], start)
+        stage = NaiveAdaptation(context, method.mappers[0], start)
         for part in ("source images", "target images", "image features", "text directions"):
             clock.watch(stage, part.replace(" ", "_"), part)
     else:
-        stage = Adaptation(setting, method)
+        stage = Adaptation(context, method)
         stage.target.load_state_dict(start.state_dict())
-        watch_source(setting, clock)
+        watch_source(context, clock)
         clock.watch(stage.target, "synthesize", "target images")
-        clock.watch(setting.encoders[0], "encode_image", "image features")
+        clock.watch(context.encoders[0], "encode_image", "image features")
         clock.watch(method, "text_directions", "text directions")
     clock.watch(stage, "choose_layers", "layer choice")
 
     def update(step: int) -> Any:
         latents, layer_latents = (
-            setting.latents(purpose, step, numbers)
+            context.latents(purpose, step, numbers)
             for purpose, numbers in (("adapt", samples), ("layers", layer_samples))
         )
         return stage.update(latents, layer_latents, step, samples)
@@ -174,9 +176,9 @@ def make_adapt(name: str, setting: Setting, clock: Clock) -> Program:
     return Program(update, stage.target, clock)
 
 
-def watch_source(setting: Setting, clock: Clock) -> None:
+def watch_source(context: TrainingContext, clock: Clock) -> None:
     for call in ("context", "codes", "synthesize"):
-        clock.watch(setting.source, call, "source images")
+        clock.watch(context.source, call, "source images")
 
 
 def near(source: Generator) -> Generator:
@@ -208,7 +210,7 @@ def measure(case: Case, stage: Stage, arguments: Arguments) -> dict[str, Any]:
         raise SystemExit(f"{case}, {stage}: the two programs differ by {wrong}, more than {TOLERANCE}.")
     batches = {
         "prompts": f"batch {arguments.prompt_batch}",
-        "adapt": f"batch {arguments.batch}, layer choice by {arguments.layer_batch}",
+        "adapt": f"batch {arguments.batch}, layer choice by {arguments.layer_batch_size}",
     }
     return {
         "batches": batches[stage],
@@ -280,7 +282,7 @@ def compare(ours: dict[str, Any], naive: dict[str, Any]) -> dict[str, float]:
 
 def machine(arguments: Arguments) -> dict[str, Any]:
     """What the figures were taken on."""
-    device = Team(arguments.device).device
+    device = Distributed(arguments.device).device
     named = [line.partition(":")[2].strip() for line in read(Path("/proc/cpuinfo")) if line.startswith("model name")]
     found = {
         "processor": named[0] if named else platform.processor() or platform.machine(),
@@ -342,7 +344,7 @@ def markdown(results: list[dict[str, Any]], described: dict[str, Any]) -> str:
 
 def main(arguments: Arguments) -> None:
     if arguments.quick:
-        arguments = dataclasses.replace(arguments, repeats=1, prompt_batch=4, batch=1, layer_batch=2)
+        arguments = dataclasses.replace(arguments, repeats=1, prompt_batch=4, batch_size=1, layer_batch_size=2)
     console, results, described = Console(), [], machine(arguments)
     console.print(described)
     for case in arguments.cases:

@@ -24,8 +24,8 @@ from zeroshift.generators.checkpoints.files import load_generator, save_generato
 from zeroshift.training.run_folder import RunFolder
 
 SMALL = shlex.split(
-    "--source photo --target zombie --device cpu --prompts.steps 4 --prompts.batch 4 --steps 6 --batch 2 "
-    "--adapt.layer-batch 2 --preview-every 3 --preview-samples 2 --checkpoint-every 2"
+    "--source photo --target zombie --device cpu --prompts.steps 4 --prompts.batch_size 4 --steps 6 --batch 2 "
+    "--adapt.layer-batch-size 2 --preview-every 3 --preview-samples 2 --checkpoint-every 2"
 )
 
 
@@ -301,8 +301,8 @@ def test_a_run_that_cannot_be_extended_stays_as_it_was(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("generate {run} --truncation nan", "--truncation is nan"),
-        ("generate {run} --truncation -2", "it must be above zero"),
+        ("generate {run} --truncation-psi nan", "--truncation-psi is nan"),
+        ("generate {run} --truncation-psi -2", "it must be above zero"),
         ("generate {run} --seed -1", "--seed is -1"),
         ("evaluate {run} --seed -1", "--seed is -1"),
         ("interpolate {run} --strength 0,nan", "--strength must be numbers"),

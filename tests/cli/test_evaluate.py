@@ -115,7 +115,7 @@ def test_a_run_that_has_diverged_does_not_end_a_comparison(
 
 
 def test_command_in_the_miniature_world_brings_its_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make_run(Path("miniature"), tmp_path / "run", scale=1.01, truncation=1.0)
+    run = make_run(Path("miniature"), tmp_path / "run", scale=1.01, truncation_psi=1.0)
     code, out, _ = run_cli(capsys, run.path, "--num", "10")
     assert code == 0
     assert "Left out: fid, kid, is" in out
@@ -143,7 +143,7 @@ def test_command_in_the_miniature_world_brings_its_truth(tmp_path: Path, capsys:
         (["{run}", "--metrics", "scs", "--reference", "{run}/nowhere"], "There is no folder"),
         (["{run}", "--metrics", "scs", "--reference", "{run}"], "is a run folder"),
         (["{run}", "--metrics", "scs", "--num", "3"], "too few to measure anything"),
-        (["{run}", "--metrics", "scs", "--truncation", "0"], "it must be above zero"),
+        (["{run}", "--metrics", "scs", "--truncation-psi", "0"], "it must be above zero"),
         (["{real}", "--metrics", "scs"], "is not a run folder"),
         ([], "Name at least one run folder"),
     ],

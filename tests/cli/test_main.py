@@ -145,7 +145,7 @@ def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
         source="face",
         method="nada",
         seed=3,
-        adapt=replace(published.adapt, steps=7, lr=0.5, batch=4, layers=("all",)),
+        adapt=replace(published.adapt, steps=7, lr=0.5, batch_size=4, layers=("all",)),
     )
     assert out == Path("runs/stylegan2-ffhq-van-gogh-oil-painting-nada")
 
@@ -190,9 +190,9 @@ def test_generate(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
 
 def test_generate_agrees_with_the_python_interface(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
     out = finished.parent / "elsewhere"
-    assert run_cli(capsys, "generate", finished, "--num", "2", "--truncation", "0.3", "--out", out)[0] == 0
+    assert run_cli(capsys, "generate", finished, "--num", "2", "--truncation-psi", "0.3", "--out", out)[0] == 0
     target = zeroshift.load_generator(finished / "generator.safetensors")
-    ((images,),) = zeroshift.generate([target], 2, seed=0, truncation=0.3)
+    ((images,),) = zeroshift.generate([target], 2, seed=0, truncation_psi=0.3)
     with Image.open(out / "target" / "0001.png") as picture:
         seen = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(16, 16, 3)
     expected = (images[1].clamp(-1, 1).permute(1, 2, 0) + 1) * 127.5

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeroshift.clip.losses import contrastive, directional, domain_regularisation, global_similarity, offset, unit
+from zeroshift.clip.losses import contrastive, directional, domain_regularization, global_similarity, normalize, offset
 
 
 def features(count: int, seed: int = 0) -> Tensor:
@@ -24,7 +24,7 @@ def same_gradients(ours: Tensor, twin: Tensor, inputs: list[Tensor]) -> None:
 
 
 def test_directional_is_the_mean_over_pairs() -> None:
-    source, target, text = features(5), features(5, 1), unit(features(5, 2)).detach()
+    source, target, text = features(5), features(5, 1), normalize(features(5, 2)).detach()
     terms = [
         1 - cosine(t / t.norm() - s / s.norm(), direction) for s, t, direction in zip(source, target, text, strict=True)
     ]
@@ -36,9 +36,9 @@ def test_directional_is_the_mean_over_pairs() -> None:
 
 
 def test_directional_where_nothing_has_moved() -> None:
-    source = unit(features(3)).detach()
+    source = normalize(features(3)).detach()
     target = source.clone().requires_grad_()
-    text = unit(features(3, 1)).detach()
+    text = normalize(features(3, 1)).detach()
     loss = directional(source, target, text)
     assert loss.item() == 1
     (gradient,) = torch.autograd.grad(loss, target)
@@ -62,7 +62,7 @@ def test_contrastive_is_clips_loss() -> None:
 
 def test_domain_regularisation() -> None:
     prompts, label = features(4), features(1, 1)[0].detach()
-    same_gradients(domain_regularisation(prompts, label), sum(1 - cosine(p, label) for p in prompts) / 4, [prompts])
+    same_gradients(domain_regularization(prompts, label), sum(1 - cosine(p, label) for p in prompts) / 4, [prompts])
 
 
 def test_global_similarity() -> None:

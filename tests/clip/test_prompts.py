@@ -16,7 +16,7 @@ def encoder(tiny_encoder: Path) -> Encoder:
 
 
 def test_mapper_is_the_published_network() -> None:
-    mapper = LatentMapper(context_dim=20, num_context=3, width=8, seed=4)
+    mapper = LatentMapper(mapper_input_dim=20, num_context=3, width=8, seed=4)
     with torch.no_grad():
         for layer in mapper.layers:
             layer.bias.normal_()

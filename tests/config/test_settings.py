@@ -22,7 +22,7 @@ def test_presets_are_valid_and_survive_json(name: str) -> None:
 
 def test_published_numbers() -> None:
     config = preset("published", "disney")
-    assert (config.prompts.steps, config.prompts.batch, config.prompts.lr, config.prompts.num_context) == (
+    assert (config.prompts.steps, config.prompts.batch_size, config.prompts.lr, config.prompts.num_context) == (
         300,
         32,
         0.05,
@@ -30,7 +30,12 @@ def test_published_numbers() -> None:
     )
     assert config.adapt.lr == 0.002 * 4 / 5
     assert config.adapt.betas == (0, 0.99 ** (4 / 5))
-    assert (config.adapt.steps, config.adapt.batch, config.adapt.ema, config.truncation) == (300, 2, 0.99, 0.7)
+    assert (config.adapt.steps, config.adapt.batch_size, config.adapt.ema_decay, config.truncation_psi) == (
+        300,
+        2,
+        0.99,
+        0.7,
+    )
 
 
 def test_unknown_preset() -> None:
@@ -52,17 +57,17 @@ def test_unknown_preset() -> None:
         ({"target_images": ("a.png",)}, "Only the method 'nada'"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": True}, "must be a whole number"),
-        ({"truncation": 0.0}, "truncation is 0.0"),
+        ({"truncation_psi": 0.0}, "truncation_psi is 0.0"),
         ({"precision": "fp16"}, "one of 'float32', 'bf16'"),
         ({"preview_samples": 0}, "preview_samples is 0"),
         ({"prompts": PromptStage(steps=0)}, "prompts.steps is 0"),
-        ({"prompts": PromptStage(batch=1)}, "prompts.batch is 1"),
+        ({"prompts": PromptStage(batch_size=1)}, "prompts.batch_size is 1"),
         ({"prompts": PromptStage(lr=0.0)}, "prompts.lr is 0.0"),
         ({"prompts": PromptStage(lr=float("nan"))}, "must be a finite number"),
         ({"prompts": PromptStage(context_init=" ")}, "context_init is empty"),
         ({"prompts": PromptStage(domain_weight=-1.0)}, "domain_weight is -1.0"),
-        ({"adapt": AdaptStage(batch=3, accumulate=2)}, "does not split"),
-        ({"adapt": AdaptStage(ema=1.0)}, "adapt.ema is 1.0"),
+        ({"adapt": AdaptStage(batch_size=3, grad_accumulation_steps=2)}, "not divisible by"),
+        ({"adapt": AdaptStage(ema_decay=1.0)}, "adapt.ema_decay is 1.0"),
         ({"adapt": AdaptStage(betas=(0.0, 1.0))}, "adapt.betas is 1.0"),
         ({"adapt": AdaptStage(layers=("all", "b4"))}, "'adaptive' alone"),
         ({"adapt": AdaptStage(layers=())}, "'adaptive' alone"),

@@ -63,7 +63,7 @@ def test_a_cell_counts_the_seeds_that_have_a_value() -> None:
     [
         {"device": "cpu"},
         {"preview_every": 7, "preview_samples": 3, "checkpoint_every": 9},
-        {"adapt": AdaptStage(accumulate=2), "diffusion": Sampling(checkpointing=True)},
+        {"adapt": AdaptStage(grad_accumulation_steps=2), "diffusion": Sampling(gradient_checkpointing=True)},
     ],
 )
 def test_settings_that_change_no_picture_do_not_part_runs(fields: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from zeroshift import RunFolder, evaluate, preset
 from zeroshift.cli.evaluate import _true_images
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
-from zeroshift.clip.losses import unit
+from zeroshift.clip.losses import normalize
 from zeroshift.errors import ZeroshiftError
 from zeroshift.evaluation.evaluate import References, read_results, usual_network
 from zeroshift.evaluation.metrics.protocols import MEASURES
@@ -41,12 +41,13 @@ def real(tmp_path: Path) -> Path:
     return make_pictures(tmp_path / "real")
 
 
-def drawn(run: RunFolder, num: int, seed: int, truncation: float) -> tuple[torch.Tensor, torch.Tensor]:
+def drawn(run: RunFolder, num: int, seed: int, truncation_psi: float) -> tuple[torch.Tensor, torch.Tensor]:
     """What the measures must have seen, sample by sample."""
     generators: list[Generator] = [load_generator(path) for path in (run.config.generator, run.generator_path)]
     with torch.no_grad():
         both = [
-            torch.cat([g(g.sample_latents(seed, [i]), truncation=truncation) for i in range(num)]) for g in generators
+            torch.cat([g(g.sample_latents(seed, [i]), truncation_psi=truncation_psi) for i in range(num)])
+            for g in generators
         ]
     return eight_bit(both[0]), eight_bit(both[1])
 
@@ -65,7 +66,7 @@ def test_measures_are_those_of_the_naive_way(run: RunFolder, real: Path, encoder
     names = [f"{name}:{looks}" for name in ("fd", "clip-distance", "direction", "diversity", "intra-diversity", "id")]
     results = evaluate(run, [*names, "scs"], references=References.from_folder(real), num=40, seed=3).results
     found = {result.measure: result.value for result in results}
-    source, target = drawn(run, 40, seed=3, truncation=0.7)
+    source, target = drawn(run, 40, seed=3, truncation_psi=0.7)
     pictures = []
     for path in sorted(real.rglob("*.png")):
         with Image.open(path) as picture:
@@ -81,12 +82,12 @@ def test_measures_are_those_of_the_naive_way(run: RunFolder, real: Path, encoder
     root = sqrtm(np.cov(x.T) @ np.cov(y.T) + 1e-12 * np.eye(24)).real
     distance = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
     assert found["fd"] == pytest.approx(distance, rel=1e-3)
-    assert found["clip-distance"] == pytest.approx(float((1 - unit(b) @ unit(labels[1])).mean()), abs=1e-5)
-    text = unit(unit(labels[1]) - unit(labels[0]))
-    assert found["direction"] == pytest.approx(float((unit(unit(b) - unit(a)) @ text).mean()), abs=1e-4)
-    between = 1 - unit(b) @ unit(b).T
+    assert found["clip-distance"] == pytest.approx(float((1 - normalize(b) @ normalize(labels[1])).mean()), abs=1e-5)
+    text = normalize(normalize(labels[1]) - normalize(labels[0]))
+    assert found["direction"] == pytest.approx(float((normalize(normalize(b) - normalize(a)) @ text).mean()), abs=1e-4)
+    between = 1 - normalize(b) @ normalize(b).T
     assert found["diversity"] == pytest.approx(float(between.sum() / (40 * 39)), abs=1e-5)
-    nearest = (unit(b) @ unit(c[:10]).T).argmax(dim=1)
+    nearest = (normalize(b) @ normalize(c[:10]).T).argmax(dim=1)
     clusters = [between[nearest == k][:, nearest == k] for k in range(10)]
     within = [float(each.sum() / (len(each) * (len(each) - 1))) for each in clusters if len(each) > 1]
     assert found["intra-diversity"] == pytest.approx(np.mean(within), abs=1e-5)
@@ -106,14 +107,14 @@ def test_published_numbers_of_samples_and_truncation(run: RunFolder) -> None:
     (result,) = evaluate(run, ["scs"]).results
     assert (result.samples, result.truncation, result.seed) == (500, 0.7, 0)
     (first,) = evaluate(run, ["scs"], num=20).results
-    (whole,) = evaluate(run, ["scs"], num=20, truncation=1.0).results
+    (whole,) = evaluate(run, ["scs"], num=20, truncation_psi=1.0).results
     assert first.value != whole.value
     assert whole.truncation == 1.0
 
 
 @pytest.mark.filterwarnings(FEW)
 def test_runs_of_the_miniature_world_keep_their_truncation(tmp_path: Path) -> None:
-    run = make_run(Path("miniature"), tmp_path / "run", truncation=1.0)
+    run = make_run(Path("miniature"), tmp_path / "run", truncation_psi=1.0)
     result = evaluate(run, num=10, references=References("truth", torch.rand(12, 3, 64, 64) * 2 - 1))
     names = [(each.measure, each.network, each.truncation) for each in result.results]
     assert [name for name, *_ in names] == [

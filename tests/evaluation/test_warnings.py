@@ -37,7 +37,7 @@ def real(tmp_path: Path) -> Path:
         ({"encoders": ("ViT-B-32/openai",)}, "open_clip:ViT-B-32/openai"),
         ({"encoders": ("ViT-L-14/openai", "ViT-B-32-quickgelu/openai")}, "open_clip:ViT-B-32/openai"),
         ({"encoders": ("ViT-B-32/openai",)}, "open_clip:ViT-B-32-quickgelu/openai"),
-        ({"adapt": AdaptStage(identity_weight=1.0, recogniser="face")}, "face"),
+        ({"adapt": AdaptStage(identity_weight=1.0, identity_network="face")}, "face"),
     ],
 )
 def test_the_guide_may_not_judge(
@@ -58,7 +58,7 @@ def test_the_guide_may_not_judge(
     [
         {"encoders": ("ViT-B-32/laion2b_s34b_b79k",)},
         {"encoders": ("ViT-B-16/openai",)},
-        {"encoders": ("RN50/openai",), "adapt": AdaptStage(recogniser="open_clip:ViT-B-32/openai")},
+        {"encoders": ("RN50/openai",), "adapt": AdaptStage(identity_network="open_clip:ViT-B-32/openai")},
     ],
 )
 def test_other_networks_may(run: RunFolder, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]) -> None:

@@ -14,17 +14,17 @@ from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.clip.losses import directional
 from zeroshift.config.settings import AdaptConfig, AdaptStage, preset
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.methods.air import AIR, AIROptions, blended_label, learn_prompt
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.training.adaptation import Adaptation
 
 OPTIONS = AIROptions(start=0.5, every=0.25, prompt_steps=5, samples=6)
 CONFIG = AdaptConfig(
-    target="zombie", method="air", options=OPTIONS, truncation=1.0,
-    adapt=AdaptStage(steps=4, batch=2, layers=("all",), noise="const"),
+    target="zombie", method="air", options=OPTIONS, truncation_psi=1.0,
+    adapt=AdaptStage(steps=4, batch_size=2, layers=("all",), noise_mode="const"),
 )  # fmt: skip
 
 
@@ -33,12 +33,12 @@ def encoder(tiny_encoder: Path) -> Encoder:
     return load_encoder(str(tiny_encoder))
 
 
-def make(generator: Path, encoders: list[Encoder], **changes: Any) -> Setting:
+def make(generator: Path, encoders: list[Encoder], **changes: Any) -> TrainingContext:
     config = dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes).validate()
-    return Setting(config, load_generator(str(generator)).requires_grad_(False), encoders, Team("cpu"))
+    return TrainingContext(config, load_generator(str(generator)).requires_grad_(False), encoders, Distributed("cpu"))
 
 
-def unit(x: Tensor) -> Tensor:
+def normalize(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
@@ -54,13 +54,15 @@ def test_a_prompt_without_steps_is_a_text(encoder: Encoder) -> None:
     """Context and label as vectors, read as one prompt, give the feature of the words themselves."""
     context, label = (encoder.embed_words(words)[None] for words in ("a photo of a", "zombie"))
     feature = learn_prompt(encoder, context, label, torch.zeros(24), torch.ones(24), 0, 0.1)
-    torch.testing.assert_close(feature, unit(encoder.encode_text(["a photo of a zombie"]))[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        feature, normalize(encoder.encode_text(["a photo of a zombie"]))[0], atol=1e-5, rtol=1e-4
+    )
 
 
 def test_prompts_learn_the_offset_of_the_images(encoder: Encoder) -> None:
     context, label = (encoder.embed_words(words)[None] for words in ("a photo of a", "zombie"))
     before = encoder.label_feature("photo")
-    moved = unit(torch.randn(24, generator=torch.Generator().manual_seed(3)))
+    moved = normalize(torch.randn(24, generator=torch.Generator().manual_seed(3)))
 
     def loss(steps: int) -> float:
         feature = learn_prompt(encoder, context, label, before, moved, steps, 0.01)
@@ -70,9 +72,9 @@ def test_prompts_learn_the_offset_of_the_images(encoder: Encoder) -> None:
 
 
 def test_anchor_and_its_loss_equal_their_naive_twins(tiny_generator: Path, encoder: Encoder) -> None:
-    setting = make(tiny_generator, [encoder])
-    method = AIR(setting)
-    adaptation = Adaptation(setting, method)
+    context = make(tiny_generator, [encoder])
+    method = AIR(context)
+    adaptation = Adaptation(context, method)
     for step in range(2):
         assert set(adaptation.step(step)) == {"loss", "directional", "layers"}
     before = adaptation.target.state_dict()
@@ -85,28 +87,28 @@ def test_anchor_and_its_loss_equal_their_naive_twins(tiny_generator: Path, encod
     offsets = []
     for sample in range(6):
         z = normal((16,), 0, "anchors", samples=[sample])
-        images = [generator(z) for generator in (setting.source, anchored)]
-        a, b = (unit(encoder.encode_image(image)[0]) for image in images)
-        offsets.append(unit(b - a))
-    moved = unit(torch.stack(offsets).mean(dim=0)).detach()
+        images = [generator(z) for generator in (context.source, anchored)]
+        a, b = (normalize(encoder.encode_image(image)[0]) for image in images)
+        offsets.append(normalize(b - a))
+    moved = normalize(torch.stack(offsets).mean(dim=0)).detach()
     context = encoder.embed_words("a photo of a")[None]
     label = 0.5 * encoder.embed_words("photo")[None] + 0.5 * encoder.embed_words("zombie")[None]
     prompt = context.clone().requires_grad_()
     adam = torch.optim.Adam([prompt], lr=0.002)
     for _ in range(5):
-        text = unit(encoder.encode_prompts(torch.cat([prompt, label], dim=1), "")[0])
+        text = normalize(encoder.encode_prompts(torch.cat([prompt, label], dim=1), "")[0])
         adam.zero_grad()
-        (1 - (unit(text - encoder.label_feature("photo")) @ moved)).backward()
+        (1 - (normalize(text - encoder.label_feature("photo")) @ moved)).backward()
         adam.step()
-    text = unit(encoder.encode_prompts(torch.cat([prompt, label], dim=1), "")[0]).detach()
-    direction = unit(encoder.label_feature("zombie") - text)
+    text = normalize(encoder.encode_prompts(torch.cat([prompt, label], dim=1), "")[0]).detach()
+    direction = normalize(encoder.label_feature("zombie") - text)
 
     adaptation.step(2)
     torch.testing.assert_close(method.anchor_directions()[0][0], direction, atol=1e-4, rtol=1e-3)
 
     # its loss, by the next step's pairs
-    latents = setting.latents("adapt", 3, range(2))
-    codes = setting.source.codes(latents)
+    latents = context.latents("adapt", 3, range(2))
+    codes = context.source.codes(latents)
     now = encoder.encode_image(adaptation.target.synthesize(codes))
     then = encoder.encode_image(anchored.synthesize(codes))
     expected = directional(then, now, method.anchor_directions()[0])
@@ -120,15 +122,15 @@ def test_anchors_are_set_when_it_is_time(tiny_generator: Path, encoder: Encoder,
     steps = 300
     method = AIR(make(tiny_generator, [encoder], adapt=AdaptStage(steps=steps), options=AIROptions(samples=2)))
     for step in range(steps):
-        method.begin_step(step, method.setting.source)
+        method.begin_step(step, method.context.source)
     assert set_at == [150, 180, 210, 240, 270]
 
 
 def test_several_encoders(tiny_generator: Path, encoder: Encoder) -> None:
     """Two encoders of half the weight are one of the whole."""
     one, two = (
-        Adaptation(setting, AIR(setting))
-        for setting in (
+        Adaptation(context, AIR(context))
+        for context in (
             make(tiny_generator, [encoder]),
             make(tiny_generator, [encoder, encoder], encoder_weights=(0.5, 0.5)),
         )

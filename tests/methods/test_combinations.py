@@ -33,11 +33,11 @@ def config(request: pytest.FixtureRequest, tiny_generator: Path, tiny_encoder: P
 
 def configure(method: str, generator: str, encoder: str) -> AdaptConfig:
     # With a first beta of zero Adam turns the rounding of tiny gradients into steps of full size; so a larger one here.
-    stage = AdaptStage(steps=4, batch=4, layers=("all",), noise="const", betas=(0.9, 0.99), views=1)
+    stage = AdaptStage(steps=4, batch_size=4, layers=("all",), noise_mode="const", betas=(0.9, 0.99), augmentations=1)
     options = {} if METHODS[method] is None else {"options": METHODS[method]}
     return AdaptConfig(
         target="zombie", method=method, generator=generator, encoders=(encoder,), device="cpu", adapt=stage,
-        preview_every=0, preview_samples=1, truncation=1.0, **options,
+        preview_every=0, preview_samples=1, truncation_psi=1.0, **options,
     ).validate()  # fmt: skip
 
 
@@ -128,8 +128,8 @@ def test_from_the_command_line(tiny_generator: Path, tiny_encoder: Path, tmp_pat
     ("arguments", "sentence"),
     [
         (["--method", "air", "--options.start", "2"], "shares of the steps"),
-        (["--method", "svl", "--batch", "2"], "adapt.batch must be at least 3"),
-        (["--method", "svl", "--adapt.accumulate", "2"], "adapt.accumulate 1"),
+        (["--method", "svl", "--batch", "2"], "adapt.batch_size must be at least 3"),
+        (["--method", "svl", "--adapt.grad_accumulation_steps", "2"], "adapt.grad_accumulation_steps 1"),
         (["--method", "domain-vector", "--options.in-domain-weight", "-1"], "in_domain_weight is -1"),
     ],
 )

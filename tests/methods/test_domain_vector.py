@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage, preset
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.generators.stylegan.stylegan3 import StyleGAN3
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.domain_vector import (
     DomainVector,
     DomainVectorOptions,
@@ -32,7 +32,7 @@ from zeroshift.training.adaptation import Adaptation
 
 CONFIG = AdaptConfig(
     target="zombie", method="domain-vector",
-    adapt=AdaptStage(steps=3, batch=2, layers=("all",), noise="const", lr=0.05, ema=0.5),
+    adapt=AdaptStage(steps=3, batch_size=2, layers=("all",), noise_mode="const", lr=0.05, ema_decay=0.5),
 )  # fmt: skip
 
 
@@ -43,8 +43,10 @@ def encoder(tiny_encoder: Path) -> Encoder:
 
 def trained(generator: Path, encoders: list[Encoder], steps: int, **changes: Any) -> Adaptation:
     config = dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes).validate()
-    setting = Setting(config, load_generator(str(generator)).requires_grad_(False), encoders, Team("cpu"))
-    adaptation = Adaptation(setting, DomainVector(setting))
+    context = TrainingContext(
+        config, load_generator(str(generator)).requires_grad_(False), encoders, Distributed("cpu")
+    )
+    adaptation = Adaptation(context, DomainVector(context))
     for step in range(steps):
         adaptation.step(step)
     return adaptation
@@ -104,14 +106,14 @@ def test_styles_are_scaled_and_nothing_else(tiny_generator: Path) -> None:
 def test_the_gradient_of_the_vector(tiny_generator: Path, encoder: Encoder) -> None:
     """What reaches the vector through the weights, against hooks that multiply the styles by it."""
     adaptation = trained(tiny_generator, [encoder], 1, options=DomainVectorOptions(in_domain_weight=0.5))
-    setting, method = adaptation._setting, adaptation._method
+    context, method = adaptation._context, adaptation._method
     vector = adaptation._own.vector.detach().clone().requires_grad_()
     hooked = load_generator(str(tiny_generator)).requires_grad_(False)
     parts = dict(zip(modulated_layers(hooked), vector.split(adaptation._own._sizes), strict=True))
     for name, layer in modulated_layers(hooked).items():
         layer.affine.register_forward_hook(lambda _, inputs, style, d=parts[name]: style * d)
-    codes = setting.source.codes(setting.latents("adapt", 1, range(2)))
-    source, target = (encoder.encode_image(generator.synthesize(codes)) for generator in (setting.source, hooked))
+    codes = context.source.codes(context.latents("adapt", 1, range(2)))
+    source, target = (encoder.encode_image(generator.synthesize(codes)) for generator in (context.source, hooked))
     unit = F.normalize
     (text,) = method.text_directions([], 1)
     directional = (1 - F.cosine_similarity(unit(unit(target) - unit(source)), text)).mean()
@@ -123,7 +125,7 @@ def test_the_gradient_of_the_vector(tiny_generator: Path, encoder: Encoder) -> N
 
 def test_only_the_vector_trains(tiny_generator: Path, encoder: Encoder) -> None:
     adaptation = trained(tiny_generator, [encoder], 2)
-    source = dict(adaptation._setting.source.named_parameters())
+    source = dict(adaptation._context.source.named_parameters())
     names = set(adaptation._own())
     for generator in (adaptation.target, adaptation.target_ema):
         for name, parameter in generator.named_parameters():
@@ -133,7 +135,7 @@ def test_only_the_vector_trains(tiny_generator: Path, encoder: Encoder) -> None:
         == adaptation._own.vector.numel()
     )
     torch.testing.assert_close(
-        vector_between(adaptation._setting.source, adaptation.target),
+        vector_between(adaptation._context.source, adaptation.target),
         adaptation._own.vector.detach(),
         atol=1e-5,
         rtol=1e-5,
@@ -198,11 +200,11 @@ def test_what_makes_no_sense_is_told(tiny_generator: Path, encoder: Encoder) -> 
     with pytest.raises(ZeroshiftError, match="in_domain_weight is -1"):
         dataclasses.replace(CONFIG, options=DomainVectorOptions(-1.0)).validate()
     with pytest.raises(ZeroshiftError, match="compares the images of a batch"):
-        trained(tiny_generator, [encoder], 0, adapt=AdaptStage(batch=1))
-    trained(tiny_generator, [encoder], 0, adapt=AdaptStage(batch=1), options=DomainVectorOptions(0.0))
+        trained(tiny_generator, [encoder], 0, adapt=AdaptStage(batch_size=1))
+    trained(tiny_generator, [encoder], 0, adapt=AdaptStage(batch_size=1), options=DomainVectorOptions(0.0))
 
 
 def test_presets() -> None:
     published = preset("published", "zombie", method="domain-vector").validate()
-    assert (published.adapt.lr, published.adapt.batch, published.adapt.betas) == (0.1, 4, (0.9, 0.999))
+    assert (published.adapt.lr, published.adapt.batch_size, published.adapt.betas) == (0.1, 4, (0.9, 0.999))
     assert AdaptConfig.from_json(published.to_json()) == published

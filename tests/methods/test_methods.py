@@ -11,17 +11,17 @@ from torch import Tensor
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.methods import METHODS, method_class
 from zeroshift.methods.base import Method, check_finite
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPL
 from zeroshift.methods.nada import NADA
 
 CONFIG = AdaptConfig(
-    target="zombie", prompts=PromptStage(steps=3, batch=4, num_context=2), adapt=AdaptStage(noise="const")
+    target="zombie", prompts=PromptStage(steps=3, batch_size=4, num_context=2), adapt=AdaptStage(noise_mode="const")
 )
 
 
@@ -31,16 +31,16 @@ def encoder(tiny_encoder: Path) -> Encoder:
 
 
 @pytest.fixture
-def setting(tiny_generator: Path, encoder: Encoder) -> Setting:
+def context(tiny_generator: Path, encoder: Encoder) -> TrainingContext:
     return make(tiny_generator, [encoder])
 
 
-def make(generator: Path, encoders: list[Encoder], **changes: Any) -> Setting:
+def make(generator: Path, encoders: list[Encoder], **changes: Any) -> TrainingContext:
     config = dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes).validate()
-    return Setting(config, load_generator(str(generator)).requires_grad_(False), encoders, Team("cpu"))
+    return TrainingContext(config, load_generator(str(generator)).requires_grad_(False), encoders, Distributed("cpu"))
 
 
-def unit(x: Tensor) -> Tensor:
+def normalize(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
@@ -50,14 +50,14 @@ def test_methods_are_the_files_of_the_package() -> None:
     assert all(issubclass(method_class(name), Method) for name in METHODS)
 
 
-def test_nada_from_labels(setting: Setting, encoder: Encoder) -> None:
-    method = NADA(setting)
+def test_nada_from_labels(context: TrainingContext, encoder: Encoder) -> None:
+    method = NADA(context)
     (direction,) = method.text_directions([torch.zeros(3, 16)], 0)
     features = [
-        torch.stack([unit(encoder.encode_text([template.format(label)])[0]) for template in encoder.templates])
+        torch.stack([normalize(encoder.encode_text([template.format(label)])[0]) for template in encoder.templates])
         for label in ("photo", "zombie")
     ]
-    torch.testing.assert_close(direction, unit((features[1] - features[0]).mean(dim=0, keepdim=True)))
+    torch.testing.assert_close(direction, normalize((features[1] - features[0]).mean(dim=0, keepdim=True)))
     assert method.text_directions([torch.zeros(3, 16)], 9)[0] is direction, "computed once"
     torch.testing.assert_close(method.targets[0], encoder.encode_text(["zombie"])[0])
 
@@ -67,16 +67,16 @@ def test_nada_from_images(tiny_generator: Path, encoder: Encoder, tmp_path: Path
     for index, colour in enumerate(((255, 0, 0), (200, 30, 0))):
         paths.append(str(tmp_path / f"{index}.png"))
         Image.new("RGB", (20 + index, 30), colour).save(paths[-1])
-    setting = make(tiny_generator, [encoder], method="nada", target_images=tuple(paths))
-    method = NADA(setting)
+    context = make(tiny_generator, [encoder], method="nada", target_images=tuple(paths))
+    method = NADA(context)
     images = [
         torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 16, 16) / 127.5 - 1 for colour in ((255, 0, 0), (200, 30, 0))
     ]
-    target = torch.cat([unit(encoder.encode_image(image)) for image in images]).mean(dim=0)
-    latents = setting.latents("source images", 0, range(64))
-    source = unit(encoder.encode_image(setting.source(latents))).mean(dim=0)
+    target = torch.cat([normalize(encoder.encode_image(image)) for image in images]).mean(dim=0)
+    latents = context.latents("source images", 0, range(64))
+    source = normalize(encoder.encode_image(context.source(latents))).mean(dim=0)
     torch.testing.assert_close(
-        method.text_directions([latents], 0)[0], unit(target - source)[None], atol=1e-5, rtol=1e-4
+        method.text_directions([latents], 0)[0], normalize(target - source)[None], atol=1e-5, rtol=1e-4
     )
     torch.testing.assert_close(method.targets[0], target, atol=1e-5, rtol=1e-4)
 
@@ -89,34 +89,34 @@ def test_target_images_that_are_none(tiny_generator: Path, encoder: Encoder, tmp
 
 
 def naive_prompt_loss(
-    setting: Setting, method: IPL, latents: Tensor, domain_weight: float, source_weight: float
+    context: TrainingContext, method: IPL, latents: Tensor, domain_weight: float, source_weight: float
 ) -> Tensor:
     """Stage 1 as in the equations: prompts one by one, templates encoded anew, sums over images written out."""
-    encoder, source, mapper = setting.encoders[0], setting.source, method.mappers[0]
+    encoder, source, mapper = context.encoders[0], context.source, method.mappers[0]
     images, sources, targets = [], [], []
     for z in latents:
-        ctx = mapper(source.context(z[None]))
-        images.append(unit(encoder.encode_image(source(z[None]))[0]))
+        ctx = mapper(source.mapper_input(z[None]))
+        images.append(normalize(encoder.encode_image(source(z[None]))[0]))
         prompts = [encoder.encode_prompts(ctx, label)[0] for label in ("photo", "zombie")]
         base = [encoder.encode_text([f"a photo of a {label}."])[0] for label in ("photo", "zombie")]
-        sources.append(unit(prompts[0] + base[0]))
-        targets.append(unit(prompts[1] + base[1]))
+        sources.append(normalize(prompts[0] + base[0]))
+        targets.append(normalize(prompts[1] + base[1]))
     logits = encoder.logit_scale * torch.stack(images) @ torch.stack(sources).T
     pairs = range(len(latents))
     rows = -sum(logits[i, i] - logits[i].logsumexp(dim=0) for i in pairs) / len(latents)
     columns = -sum(logits[i, i] - logits[:, i].logsumexp(dim=0) for i in pairs) / len(latents)
-    target_term = sum(1 - t @ unit(encoder.label_feature("zombie")) for t in targets) / len(latents)
-    source_term = sum(1 - s @ unit(encoder.label_feature("photo")) for s in sources) / len(latents)
+    target_term = sum(1 - t @ normalize(encoder.label_feature("zombie")) for t in targets) / len(latents)
+    source_term = sum(1 - s @ normalize(encoder.label_feature("photo")) for s in sources) / len(latents)
     return (rows + columns) / 2 + domain_weight * (target_term + source_weight * source_term)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (2.0, 0.5)])
 def test_stage_1_equals_its_naive_twin(tiny_generator: Path, encoder: Encoder, weights: tuple[float, float]) -> None:
     prompts = dataclasses.replace(CONFIG.prompts, domain_weight=weights[0], source_weight=weights[1], lr=1e-9)
-    setting = make(tiny_generator, [encoder], prompts=prompts)
-    method = IPL(setting)
-    latents = setting.latents("prompts", 0, range(4))
-    loss = naive_prompt_loss(setting, method, latents, *weights)
+    context = make(tiny_generator, [encoder], prompts=prompts)
+    method = IPL(context)
+    latents = context.latents("prompts", 0, range(4))
+    loss = naive_prompt_loss(context, method, latents, *weights)
     twin = torch.autograd.grad(loss, list(method.mappers.parameters()))
     (stage,) = method.stages()
     assert stage.step(0)["loss"] == pytest.approx(loss.item(), abs=1e-5)
@@ -126,40 +126,40 @@ def test_stage_1_equals_its_naive_twin(tiny_generator: Path, encoder: Encoder, w
 
 
 def test_stage_1_learns(tiny_generator: Path, encoder: Encoder) -> None:
-    setting = make(tiny_generator, [encoder], prompts=dataclasses.replace(CONFIG.prompts, batch=8, lr=0.02))
-    (stage,) = IPL(setting).stages()
+    context = make(tiny_generator, [encoder], prompts=dataclasses.replace(CONFIG.prompts, batch_size=8, lr=0.02))
+    (stage,) = IPL(context).stages()
     losses = [stage.step(step)["loss"] for step in range(25)]
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
 @pytest.mark.parametrize("base_text", ["published", "label", "none"])
 def test_ipl_directions(tiny_generator: Path, encoder: Encoder, base_text: Any) -> None:
-    setting = make(tiny_generator, [encoder], prompts=dataclasses.replace(CONFIG.prompts, base_text=base_text))
-    method = IPL(setting)
-    context = setting.source.context(setting.latents("adapt", 0, range(3)))
-    (directions,) = method.text_directions([context], 0)
+    context = make(tiny_generator, [encoder], prompts=dataclasses.replace(CONFIG.prompts, base_text=base_text))
+    method = IPL(context)
+    mapper_input = context.source.mapper_input(context.latents("adapt", 0, range(3)))
+    (directions,) = method.text_directions([mapper_input], 0)
     texts = {
         "published": ("a photo of a", "a photo of a"),
         "label": ("a photo of a photo.", "a photo of a zombie."),
         "none": None,
     }[base_text]
-    for row, direction in zip(context, directions, strict=True):
+    for row, direction in zip(mapper_input, directions, strict=True):
         ctx = method.mappers[0](row[None])
         ends = []
         for index, label in enumerate(("photo", "zombie")):
             feature = encoder.encode_prompts(ctx, label)[0]
-            ends.append(unit(feature if texts is None else feature + encoder.encode_text([texts[index]])[0]))
-        torch.testing.assert_close(direction, unit(ends[1] - ends[0]), atol=1e-5, rtol=1e-4)
+            ends.append(normalize(feature if texts is None else feature + encoder.encode_text([texts[index]])[0]))
+        torch.testing.assert_close(direction, normalize(ends[1] - ends[0]), atol=1e-5, rtol=1e-4)
     assert not directions.requires_grad
 
 
 def test_several_encoders_have_mappers_of_their_own(tiny_generator: Path, encoder: Encoder) -> None:
-    setting = make(tiny_generator, [encoder, encoder], encoder_weights=(1.0, 0.5))
-    method = IPL(setting)
+    context = make(tiny_generator, [encoder, encoder], encoder_weights=(1.0, 0.5))
+    method = IPL(context)
     assert len(method.mappers) == 2
     assert not torch.equal(method.mappers[0].layers[0].weight, method.mappers[1].layers[0].weight)
-    context = setting.source.context(setting.latents("adapt", 0, range(2)))
-    directions = method.text_directions([context, context], 0)
+    mapper_input = context.source.mapper_input(context.latents("adapt", 0, range(2)))
+    directions = method.text_directions([mapper_input, mapper_input], 0)
     assert [tuple(d.shape) for d in directions] == [(2, 24), (2, 24)]
     singles = []
     for index, weight in enumerate((1.0, 0.5)):
@@ -184,15 +184,15 @@ def test_losses_that_are_not_finite() -> None:
 
 
 def test_context_of_a_generator_without_codes_is_the_image_feature(tiny_generator: Path, encoder: Encoder) -> None:
-    setting = make(tiny_generator, [encoder])
-    latents = setting.latents("adapt", 0, range(2))
+    context = make(tiny_generator, [encoder])
+    latents = context.latents("adapt", 0, range(2))
     features = torch.randn(2, encoder.embed_dim)
-    (code,) = setting.contexts(latents, None, lambda: [features])
-    assert torch.equal(code, setting.source.context(latents))
-    setting.source.context = lambda *_: None  # type: ignore[method-assign]
-    setting.source.context_dim = None
-    (seen,) = setting.contexts(latents, None, lambda: [features])
-    assert torch.equal(seen, unit(features))
-    assert setting.context_dims == [encoder.embed_dim]
-    (directions,) = IPL(setting).text_directions([seen], 0)
+    (code,) = context.mapper_inputs(latents, None, lambda: [features])
+    assert torch.equal(code, context.source.mapper_input(latents))
+    context.source.context = lambda *_: None  # type: ignore[method-assign]
+    context.source.mapper_input_dim = None
+    (seen,) = context.mapper_inputs(latents, None, lambda: [features])
+    assert torch.equal(seen, normalize(features))
+    assert context.mapper_input_dims == [encoder.embed_dim]
+    (directions,) = IPL(context).text_directions([seen], 0)
     assert directions.shape == (2, encoder.embed_dim)

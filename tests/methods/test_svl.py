@@ -13,11 +13,11 @@ from torch import Tensor
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage, preset
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.svl import (
     SVL,
     SVLOptions,
@@ -32,7 +32,7 @@ from zeroshift.training.adaptation import Adaptation
 OPTIONS = SVLOptions(variations=3, variation_steps=20, fisher_samples=2)
 CONFIG = AdaptConfig(
     target="zombie", method="svl", options=OPTIONS,
-    adapt=AdaptStage(steps=4, batch=3, layers=("all",), noise="const", directional_weight=0.0),
+    adapt=AdaptStage(steps=4, batch_size=3, layers=("all",), noise_mode="const", directional_weight=0.0),
 )  # fmt: skip
 
 
@@ -41,16 +41,16 @@ def encoder(tiny_encoder: Path) -> Encoder:
     return load_encoder(str(tiny_encoder))
 
 
-def make(generator: Path, encoders: list[Encoder], **changes: Any) -> Setting:
+def make(generator: Path, encoders: list[Encoder], **changes: Any) -> TrainingContext:
     config = dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes).validate()
-    return Setting(config, load_generator(str(generator)).requires_grad_(False), encoders, Team("cpu"))
+    return TrainingContext(config, load_generator(str(generator)).requires_grad_(False), encoders, Distributed("cpu"))
 
 
-def trained(setting: Setting) -> Adaptation:
-    return Adaptation(setting, SVL(setting))
+def trained(context: TrainingContext) -> Adaptation:
+    return Adaptation(context, SVL(context))
 
 
-def unit(x: Tensor) -> Tensor:
+def normalize(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
@@ -77,7 +77,7 @@ def test_variation_loss_equals_its_naive_twin() -> None:
 
 
 def test_variations_stay_near_and_differ() -> None:
-    text, start = unit(randn(24).detach()), randn(4, 24, seed=1).detach()
+    text, start = normalize(randn(24).detach()), randn(4, 24, seed=1).detach()
     variations = learn_variations(text, start, 300, 0.02, 1.0)
     torch.testing.assert_close((variations - text).norm(dim=1), text.norm().expand(4))
     before = variation_loss(text, start, 1.0)
@@ -94,7 +94,7 @@ def test_moments_equal_their_naive_twins() -> None:
 
 def test_the_first_step_does_not_stop_the_others() -> None:
     """Where all images are still those of the source, the gradient is no larger than that of ordinary directions."""
-    texts, none = unit(randn(3, 6, seed=1)), torch.zeros(5, 6, dtype=torch.float64, requires_grad=True)
+    texts, none = normalize(randn(3, 6, seed=1)), torch.zeros(5, 6, dtype=torch.float64, requires_grad=True)
     some = randn(5, 6)
     first = first_moment(none, texts)
     assert first == 1
@@ -117,53 +117,53 @@ def test_relation_equals_its_naive_twin() -> None:
 
 
 def test_importance_is_the_mean_squared_gradient(tiny_generator: Path, encoder: Encoder) -> None:
-    setting = make(tiny_generator, [encoder])
-    importance = SVL(setting).fisher()
-    assert not any(parameter.requires_grad for parameter in setting.source.parameters())
+    context = make(tiny_generator, [encoder])
+    importance = SVL(context).fisher()
+    assert not any(parameter.requires_grad for parameter in context.source.parameters())
     name = "synthesis.b8.conv1.bias"
-    weight = setting.source.get_parameter(name).requires_grad_()
+    weight = context.source.get_parameter(name).requires_grad_()
     squares = []
     for sample in range(2):
-        image = setting.source(normal((16,), 0, "fisher", samples=[sample]))
+        image = context.source(normal((16,), 0, "fisher", samples=[sample]))
         direction = normal((3, 16, 16), 0, "fisher images", samples=[sample])
         squares.append(torch.autograd.grad((image * direction).sum() / (3 * 16 * 16) ** 0.5, weight)[0] ** 2)
     torch.testing.assert_close(importance[name], (squares[0] + squares[1]) / 2)
-    assert set(importance) == {f"{n}.{m}" for n, x in setting.source.layers().items() for m, _ in x.named_parameters()}
+    assert set(importance) == {f"{n}.{m}" for n, x in context.source.layers().items() for m, _ in x.named_parameters()}
 
 
 def test_importance_predicts_how_far_images_change(tiny_generator: Path, encoder: Encoder) -> None:
     """sum(F d^2) for independent changes d: the mean squared change of the images, within sampling error."""
-    setting = make(tiny_generator, [encoder], options=dataclasses.replace(OPTIONS, fisher_samples=200))
-    importance = SVL(setting).fisher()
-    z = setting.latents("changes", 0, range(64))
-    before, ratios = setting.source(z), []
-    state = {name: value.clone() for name, value in setting.source.state_dict().items()}
+    context = make(tiny_generator, [encoder], options=dataclasses.replace(OPTIONS, fisher_samples=200))
+    importance = SVL(context).fisher()
+    z = context.latents("changes", 0, range(64))
+    before, ratios = context.source(z), []
+    state = {name: value.clone() for name, value in context.source.state_dict().items()}
     for seed in range(8):
         random, predicted = torch.Generator().manual_seed(seed), 0.0
         for name, part in importance.items():
             change = 1e-3 * torch.randn(part.shape, generator=random)
-            setting.source.get_parameter(name).data.add_(change)
+            context.source.get_parameter(name).data.add_(change)
             predicted += float((part * change.square()).sum())
-        ratios.append(float((setting.source(z) - before).square().mean()) / predicted)
-        setting.source.load_state_dict(state)
+        ratios.append(float((context.source(z) - before).square().mean()) / predicted)
+        context.source.load_state_dict(state)
     assert 0.5 < sum(ratios) / len(ratios) < 2
 
 
 def test_losses_of_a_step(tiny_generator: Path, encoder: Encoder) -> None:
     """The second step, spelt out from the weights as they are."""
-    setting = make(tiny_generator, [encoder])
-    method = SVL(setting)
-    adaptation = Adaptation(setting, method)
+    context = make(tiny_generator, [encoder])
+    method = SVL(context)
+    adaptation = Adaptation(context, method)
     adaptation.step(0)
-    codes = setting.source.codes(setting.latents("adapt", 1, range(3)))
+    codes = context.source.codes(context.latents("adapt", 1, range(3)))
     source, target = (
-        unit(encoder.encode_image(generator.synthesize(codes))).detach()
-        for generator in (setting.source, adaptation.target)
+        normalize(encoder.encode_image(generator.synthesize(codes))).detach()
+        for generator in (context.source, adaptation.target)
     )
-    moved, texts = unit(target - source), method._directions[0]
+    moved, texts = normalize(target - source), method._directions[0]
     changed = sum(
         float(
-            (part * (adaptation.target.get_parameter(name) - setting.source.get_parameter(name)).square())
+            (part * (adaptation.target.get_parameter(name) - context.source.get_parameter(name)).square())
             .sum()
             .detach()
         )
@@ -181,7 +181,7 @@ def test_losses_of_a_step(tiny_generator: Path, encoder: Encoder) -> None:
 
 
 def test_several_encoders_and_views(tiny_generator: Path, encoder: Encoder) -> None:
-    adapt = dataclasses.replace(CONFIG.adapt, views=2)
+    adapt = dataclasses.replace(CONFIG.adapt, augmentations=2)
     options = dataclasses.replace(OPTIONS, ewc_weight=0.0)
     one = trained(make(tiny_generator, [encoder], adapt=adapt, options=options))
     two = trained(make(tiny_generator, [encoder, encoder], adapt=adapt, options=options, encoder_weights=(0.5, 0.5)))
@@ -207,7 +207,7 @@ def test_what_makes_no_sense_is_told(tiny_generator: Path, encoder: Encoder) -> 
     ):
         with pytest.raises(ZeroshiftError, match=sentence):
             dataclasses.replace(CONFIG, options=SVLOptions(**changes)).validate()
-    for adapt in (AdaptStage(batch=2), AdaptStage(batch=4, accumulate=2)):
+    for adapt in (AdaptStage(batch_size=2), AdaptStage(batch_size=4, grad_accumulation_steps=2)):
         with pytest.raises(ZeroshiftError, match="compares the images of a batch with each other"):
             SVL(make(tiny_generator, [encoder], adapt=adapt))
 

@@ -18,7 +18,7 @@ from zeroshift.training.run_folder import RunFolder
 @pytest.fixture
 def run(tiny_generator: Path, tmp_path: Path) -> RunFolder:
     """A finished run whose adapted generator is the source with other weights."""
-    config = AdaptConfig(target="<b>zombie</b>", generator=str(tiny_generator), truncation=0.9, seed=4)
+    config = AdaptConfig(target="<b>zombie</b>", generator=str(tiny_generator), truncation_psi=0.9, seed=4)
     run = RunFolder.open(tmp_path / "run", config)
     for step in range(5):
         run.log("prompts", step, loss=3.0 - step / 2, contrastive=2.0 - step / 2, domain=1.0, seconds=0.5)
@@ -67,8 +67,8 @@ def test_report_is_complete_and_stands_alone(run: RunFolder) -> None:
     # in the second stage the directional loss is the loss itself and is not drawn twice
     assert re.findall(r"(\w+) [\d.]+ → [\d.]+", page.text) == ["loss", "contrastive", "domain", "loss"]
     assert "5 steps, 2.5 seconds, 500 ms a step" in page.text
-    for setting in ("domain_weight", "layer_lr", "truncation"):
-        assert setting in page.text
+    for context in ("domain_weight", "layer_lr", "truncation"):
+        assert context in page.text
     assert run.pairs_path.stat().st_size > 1000
 
 
@@ -79,7 +79,7 @@ def test_pictures_are_those_of_the_run(run: RunFolder) -> None:
         generators = [load_generator(path) for path in (run.config.generator, run.generator_path)]
         latents = generators[0].sample_latents(4, range(3))
         for figure, generator in zip((source, target), generators, strict=True):
-            assert torch.allclose(figure.images, generator(latents, truncation=0.9), atol=1e-5)
+            assert torch.allclose(figure.images, generator(latents, truncation_psi=0.9), atol=1e-5)
 
 
 def test_unfinished_run_has_no_report(run: RunFolder) -> None:

@@ -36,11 +36,11 @@ def all_of(batches: object) -> list[torch.Tensor]:
 
 
 def test_source_and_target_share_their_latents(source: Generator, target: Generator) -> None:
-    before, after = all_of(generate([source, target], 3, seed=5, truncation=0.5))
+    before, after = all_of(generate([source, target], 3, seed=5, truncation_psi=0.5))
     latents = source.sample_latents(5, range(3))
     with torch.no_grad():
-        assert torch.allclose(before, source(latents, truncation=0.5), atol=1e-5)
-        assert torch.allclose(after, target(latents, truncation=0.5), atol=1e-5)
+        assert torch.allclose(before, source(latents, truncation_psi=0.5), atol=1e-5)
+        assert torch.allclose(after, target(latents, truncation_psi=0.5), atol=1e-5)
     assert (before - after).abs().mean() > 0.05
 
 
@@ -100,7 +100,7 @@ def test_strength_loop() -> None:
 
 
 def test_walk_shows_source_and_targets(source: Generator, target: Generator) -> None:
-    frames = list(walk(source, [target, source], [(1, 0), (2, 4)], frames=3, truncation=1.0, batch_size=4))
+    frames = list(walk(source, [target, source], [(1, 0), (2, 4)], frames=3, truncation_psi=1.0, batch_size=4))
     assert len(frames) == 6
     assert frames[0].shape == (16, 48, 3)
     with torch.no_grad():
@@ -110,13 +110,13 @@ def test_walk_shows_source_and_targets(source: Generator, target: Generator) -> 
 
 
 def test_walk_over_strengths_and_mixes(source: Generator, target: Generator) -> None:
-    film = list(walk(source, [target], [(1, 0)], strengths=(0, 1), frames=4, truncation=1.0))
+    film = list(walk(source, [target], [(1, 0)], strengths=(0, 1), frames=4, truncation_psi=1.0))
     left, right = film[0][:, :16], film[0][:, 16:]
     assert np.abs(left.astype(int) - right).max() <= 1  # strength 0 is the source
     with torch.no_grad():
         expected = make_grid(target(source.sample_latents(1, [0])), 1)
     assert np.abs(film[2][:, 16:].astype(int) - expected).max() <= 1
-    (mixed,) = walk(source, [target, source], [(1, 0)], mix=(1, 0), frames=1, truncation=1.0)
+    (mixed,) = walk(source, [target, source], [(1, 0)], mix=(1, 0), frames=1, truncation_psi=1.0)
     assert mixed.shape == (16, 32, 3)
     assert np.abs(mixed[:, 16:].astype(int) - expected).max() <= 1
     for wrong in ({"people": []}, {"people": [(0, 0)], "mix": (1, 2, 3)}, {"people": [(0, 0)], "strengths": ()}):

@@ -16,7 +16,7 @@ from zeroshift.cli.main import main
 from zeroshift.training.run_folder import RunFolder
 
 SMALL = shlex.split(
-    "--target zombie --method nada --device cpu --steps 2 --adapt.lr 1e-3 --adapt.lr-last 1e-3 --latents 4 "
+    "--target zombie --method nada --device cpu --steps 2 --adapt.lr 1e-3 --adapt.lr-final 1e-3 --num-latents 4 "
     "--diffusion.t0 0.3 --diffusion.noise-steps 1 --diffusion.steps 2 --preview-samples 1"
 )
 
@@ -60,7 +60,7 @@ def test_the_family_has_its_preset(source: Path, tiny_generator: Path) -> None:
     for name in (str(source), "google/ddpm-church-256"):
         config = default_config(name)
         assert config.encoders == ("ViT-B-16-quickgelu/openai",)
-        assert (config.latents, config.adapt.directional_form, config.diffusion.clip) == (50, "log", False)
+        assert (config.num_latents, config.adapt.directional_form, config.diffusion.clip_sample) == (50, "log", False)
     assert default_config("miniature-diffusion").encoders == ("miniature",)
     assert default_config(str(tiny_generator)).latents == 0
     assert default_config("ffhq").latents == 0
@@ -139,7 +139,7 @@ def test_export(runs: list[Path], tmp_path: Path) -> None:
 def gan_run(tiny_generator: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "gan"
     models = ["--generator", str(tiny_generator), "--encoder", str(tiny_encoder)]
-    small = shlex.split("--target zombie --method nada --device cpu --steps 1 --adapt.layer-batch 2")
+    small = shlex.split("--target zombie --method nada --device cpu --steps 1 --adapt.layer-batch-size 2")
     assert main(["adapt", *models, *small, "--out", str(folder)]) == 0
     return folder
 

@@ -16,12 +16,12 @@ from tests.conformance.fill import fill, load
 from tests.helpers.intel_kernels import FLAG, address, library
 from zeroshift.clip.encoder import Encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.generators.checkpoints.stylegan2_layouts import stylegan2_from_rosinality, stylegan2_to_rosinality
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.methods import method_class
 from zeroshift.methods.base import Method
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPL
 from zeroshift.training.adaptation import Adaptation
 
@@ -136,7 +136,7 @@ class Case:
             method=meta["method"],
             prompts=PromptStage(
                 steps=prompts["steps"],
-                batch=prompts["batch"],
+                batch_size=prompts["batch"],
                 lr=prompts["lr"],
                 num_context=meta["num_context"],
                 context_init=meta["context_init"],
@@ -145,20 +145,20 @@ class Case:
             ),
             adapt=AdaptStage(
                 steps=adapt["steps"],
-                batch=adapt["batch"],
-                ema=adapt["ema_decay"],
+                batch_size=adapt["batch"],
+                ema_decay=adapt["ema_decay"],
                 num_layers=adapt["num_adapt_layers"],
-                layer_batch=adapt["layer_batch"],
+                layer_batch_size=adapt["layer_batch"],
                 layer_lr=0.0,  # see test_layers_chosen
                 layer_steps=adapt["layer_steps"],
-                noise="random",
+                noise_mode="random",
             ),
         )
         self.source, start = generators(meta)
         self.source.requires_grad_(False)
-        self.setting = Setting(config, self.source, [published_clip(meta["clip"])], Team("cpu"))
-        self.method: Method = method_class(config.method)(self.setting)
-        self.ipl = self.method if isinstance(self.method, IPL) else IPL(self.setting)
+        self.context = TrainingContext(config, self.source, [published_clip(meta["clip"])], Distributed("cpu"))
+        self.method: Method = method_class(config.method)(self.context)
+        self.ipl = self.method if isinstance(self.method, IPL) else IPL(self.context)
         weights = tensors(fill(meta["mapper"]["shapes"], meta["mapper"]["fill_seed"]))
         mapper = self.ipl.mappers[0]
         mapper.load_state_dict(
@@ -168,7 +168,7 @@ class Case:
                 for kind in ("weight", "bias")
             }
         )
-        self.adaptation = Adaptation(self.setting, self.method)
+        self.adaptation = Adaptation(self.context, self.method)
         self.adaptation.target.load_state_dict(start.state_dict())
         self.prompt_updates = [
             self.ipl.stages()[0].update(self.latents("prompt_stage/z", step), step, range(prompts["batch"]))
@@ -262,8 +262,8 @@ def test_images(case: Case) -> None:
 def test_adapt_prompt_features(case: Case) -> None:
     if "adapt_stage/source_prompt_features/0" not in case.arrays:
         pytest.skip("recorded for IPL only")
-    for step in range(case.setting.config.adapt.steps):
-        context = case.source.context(case.latents("adapt_stage/z", step))
+    for step in range(case.context.config.adapt.steps):
+        context = case.source.mapper_input(case.latents("adapt_stage/z", step))
         with torch.no_grad():
             learned = case.ipl.learned(case.ipl.mappers[0], case.ipl.pairs[0], context)
         for kind, features in zip(("source", "target"), learned, strict=True):

@@ -16,13 +16,13 @@ from tests.helpers.diffusion_models import ddpm, ldm
 from zeroshift.clip.loading import load_encoder
 from zeroshift.clip.losses import directional
 from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage, Sampling
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.methods import method_class
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.sampling.inversion import invert, read_folder
 from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.run_folder import RunFolder
@@ -31,14 +31,14 @@ from zeroshift.training.trainer import adapt
 CONFIG = AdaptConfig(
     target="zombie",
     device="cpu",
-    truncation=1.0,
-    latents=6,
-    prompts=PromptStage(steps=3, batch=4, num_context=2, lr=0.01),
+    truncation_psi=1.0,
+    num_latents=6,
+    prompts=PromptStage(steps=3, batch_size=4, num_context=2, lr=0.01),
     adapt=AdaptStage(
-        steps=4, batch=2, lr=1e-3, lr_last=4e-3, betas=(0.9, 0.999), ema=0.5, layers=("all",), noise="const",
-        directional_form="log", directional_weight=3.0, l1_weight=0.3,
+        steps=4, batch_size=2, lr=1e-3, lr_final=4e-3, betas=(0.9, 0.999), ema_decay=0.5, layers=("all",),
+        noise_mode="const", directional_form="log", directional_weight=3.0, l1_weight=0.3,
     ),
-    diffusion=Sampling(noise_steps=2, steps=3, invert_steps=3, clip=False),
+    diffusion=Sampling(noise_steps=2, steps=3, invert_steps=3, clip_sample=False),
     preview_every=2,
     preview_samples=2,
     checkpoint_every=2,
@@ -73,7 +73,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def change(config: AdaptConfig, *, adapt: dict[str, Any] | None = None, **fields: Any) -> AdaptConfig:
-    sampling = {key: fields.pop(key) for key in ("each_step", "checkpointing", "steps", "t0") if key in fields}
+    sampling = {key: fields.pop(key) for key in ("train_each_step", "gradient_checkpointing", "steps", "t0") if key in fields}
     return dataclasses.replace(
         config,
         adapt=dataclasses.replace(config.adapt, **adapt or {}),
@@ -82,11 +82,11 @@ def change(config: AdaptConfig, *, adapt: dict[str, Any] | None = None, **fields
     )
 
 
-def make(config: AdaptConfig) -> tuple[Setting, Adaptation]:
+def make(config: AdaptConfig) -> tuple[TrainingContext, Adaptation]:
     source = load_generator(config.generator).requires_grad_(False)
     source.set_sampling(config.diffusion)
-    setting = Setting(config, source, [load_encoder(name) for name in config.encoders], Team("cpu"))
-    return setting, Adaptation(setting, method_class(config.method)(setting))
+    context = TrainingContext(config, source, [load_encoder(name) for name in config.encoders], Distributed("cpu"))
+    return context, Adaptation(context, method_class(config.method)(context))
 
 
 def same(a: Generator, b: Generator) -> bool:
@@ -94,7 +94,7 @@ def same(a: Generator, b: Generator) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("method", "form"), [("ipl", {}), ("nada", {"each_step": True}), ("nada", {"adapt": {"lora": 2}})]
+    ("method", "form"), [("ipl", {}), ("nada", {"train_each_step": True}), ("nada", {"adapt": {"lora_rank": 2}})]
 )
 def test_killed_and_resumed_equals_uninterrupted(
     config: AdaptConfig, method: str, form: dict[str, Any], tmp_path: Path
@@ -128,7 +128,7 @@ def test_what_a_run_delivers(config: AdaptConfig, tmp_path: Path, monkeypatch: p
     assert isinstance(delivered, Diffusion)
     assert delivered.sampling == config.diffusion, "use is as the training was"
     assert same(delivered, result.generator)
-    delivered.set_sampling(Sampling(noise_steps=4, steps=6, clip=False))
+    delivered.set_sampling(Sampling(noise_steps=4, steps=6, clip_sample=False))
     latents = delivered.sample_latents(3, range(2))
     pipeline = DDIMPipeline.from_pretrained(tmp_path / "run" / "pipeline")
     pipeline.set_progress_bar_config(disable=True)
@@ -146,9 +146,11 @@ def test_latent_diffusion_adapts(config: AdaptConfig, tmp_path: Path) -> None:
     assert moved == {"unet"}, "the decoder stays"
 
 
-def naive_losses(setting: Setting, target: Diffusion, images: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+def naive_losses(
+    context: TrainingContext, target: Diffusion, images: torch.Tensor, source: torch.Tensor
+) -> torch.Tensor:
     """DiffusionCLIP's loss of a batch of pairs, spelt out."""
-    encoder, config = setting.encoders[0], setting.config
+    encoder, config = context.encoders[0], context.config
     direction = encoder.label_feature(config.target) - encoder.label_feature(config.source)
     direction = direction / direction.norm()
     total = torch.zeros(())
@@ -163,26 +165,26 @@ def naive_losses(setting: Setting, target: Diffusion, images: torch.Tensor, sour
 def test_gradients_equal_the_naive_ones(config: AdaptConfig, each_step: bool, accumulate: int, float64: None) -> None:
     """One step, and in the memory-saving form one for each step of DDIM, against the same with plain autograd."""
     config = change(
-        config, method="nada", each_step=each_step, latents=0, adapt={"accumulate": accumulate, "lr_last": None}
+        config, method="nada", train_each_step=each_step, num_latents=0, adapt={"grad_accumulation_steps": accumulate, "lr_final": None}
     )
-    setting, adaptation = make(config)
+    context, adaptation = make(config)
     with torch.no_grad():  # away from G_s, where directions are 0/0
         for parameter in adaptation.target.parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     twin = copy.deepcopy(adaptation.target).requires_grad_(True)
     optimizer = torch.optim.Adam(twin.unet.parameters(), lr=config.adapt.lr, betas=config.adapt.betas)
-    latents = setting.latents("adapt", 0, range(2))
+    latents = context.latents("adapt", 0, range(2))
     update = adaptation.update(latents, None, 0, range(2))
 
     with torch.no_grad():
-        x = setting.source.codes(latents)
-        source = setting.source.synthesize(x)
+        x = context.source.codes(latents)
+        source = context.source.synthesize(x)
     losses = []
     levels = twin.schedule.descent(0.5, 3)
     for here, there in pairwise(levels):
         x, clean = twin.schedule.step(x, twin.unet(x, here).sample, here, there, clip=False)
         if each_step or there == levels[-1]:
-            losses.append(naive_losses(setting, twin, clean, source))
+            losses.append(naive_losses(context, twin, clean, source))
             optimizer.zero_grad()
             losses[-1].backward()
             optimizer.step()
@@ -192,20 +194,20 @@ def test_gradients_equal_the_naive_ones(config: AdaptConfig, each_step: bool, ac
         assert ours.grad is not None
         within = 1e-8 * float(theirs.grad.abs().max()) + 1e-14  # what keys of attention are shifted by changes nothing
         torch.testing.assert_close(ours.grad, theirs.grad, atol=within, rtol=0, msg=f"{name} differs")
-    moved = sum((a - b).abs().sum() for a, b in zip(twin.parameters(), setting.source.parameters(), strict=True))
+    moved = sum((a - b).abs().sum() for a, b in zip(twin.parameters(), context.source.parameters(), strict=True))
     apart = sum((a - b).abs().sum() for a, b in zip(adaptation.target.parameters(), twin.parameters(), strict=True))
     assert apart < 1e-6 * moved
 
 
 def test_checkpointing_changes_nothing(config: AdaptConfig) -> None:
     config = change(config, method="nada")
-    plain, checked = (adapt(change(config, checkpointing=on)).generator for on in (False, True))
+    plain, checked = (adapt(change(config, gradient_checkpointing=on)).generator for on in (False, True))
     for a, b in zip(plain.parameters(), checked.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
 def test_learning_rate_goes_geometrically(config: AdaptConfig) -> None:
-    _, adaptation = make(change(config, method="nada", latents=0, adapt={"steps": 3, "lr": 1e-3, "lr_last": 4e-3}))
+    _, adaptation = make(change(config, method="nada", num_latents=0, adapt={"steps": 3, "lr": 1e-3, "lr_final": 4e-3}))
     rates = []
     for step in range(3):
         adaptation.step(step)
@@ -217,21 +219,21 @@ def test_low_rank_updates(config: AdaptConfig, tmp_path: Path) -> None:
     """Merged equals applied; diffusers' own loader of LoRA makes the same of the file; the source's weights stay."""
     from zeroshift.generators.diffusion.lora_pipeline import LoRADDIMPipeline
 
-    config = change(config, method="nada", adapt={"lora": 2})
-    setting, adaptation = make(dataclasses.replace(config, latents=0))
+    config = change(config, method="nada", adapt={"lora_rank": 2})
+    context, adaptation = make(dataclasses.replace(config, num_latents=0))
     for step in range(2):
         adaptation.step(step)
     applied, merged = adaptation.target_ema, adaptation.target_ema.merged()
     assert isinstance(merged, Diffusion)
-    assert merged.state_dict().keys() == setting.source.state_dict().keys()
+    assert merged.state_dict().keys() == context.source.state_dict().keys()
     kept = {name.replace(".base_layer", ""): weight for name, weight in applied.unet.named_parameters()}
-    for name, weight in setting.source.unet.named_parameters():
+    for name, weight in context.source.unet.named_parameters():
         assert torch.equal(kept[name], weight), "only the updates train"
     latents = applied.sample_latents(0, range(2))
     with torch.no_grad():
         expected = applied(latents)
         torch.testing.assert_close(merged(latents), expected, atol=1e-5, rtol=1e-4)
-        assert (expected - setting.source(latents)).abs().max() > 1e-3
+        assert (expected - context.source(latents)).abs().max() > 1e-3
 
     result = adapt(config, RunFolder.open(tmp_path / "run", config))
     assert not hasattr(result.generator.unet, "peft_config")
@@ -242,11 +244,11 @@ def test_low_rank_updates(config: AdaptConfig, tmp_path: Path) -> None:
     with torch.no_grad():
         seen = pipe.unet(latents, 300).sample
         torch.testing.assert_close(seen, result.generator.unet(latents, 300).sample, atol=1e-5, rtol=1e-4)
-        assert (seen - setting.source.unet(latents, 300).sample).abs().max() > 1e-4
+        assert (seen - context.source.unet(latents, 300).sample).abs().max() > 1e-4
 
 
 def test_real_images(config: AdaptConfig, photos: Path, tmp_path: Path) -> None:
-    config = change(config, images=str(photos), latents=0)
+    config = change(config, images=str(photos), num_latents=0)
     told: list[tuple[int, int]] = []
 
     class Recorder:
@@ -285,9 +287,9 @@ def test_an_interrupted_inversion_goes_on(config: AdaptConfig, photos: Path, tmp
 
 
 def test_a_bank_gives_each_image_once_a_pass(config: AdaptConfig) -> None:
-    from zeroshift.methods.image_bank import Bank
+    from zeroshift.methods.image_bank import ImageBank
 
-    bank = Bank(torch.zeros(7, 1), None, torch.zeros(7, 3, 1, 1), [])
+    bank = ImageBank(torch.zeros(7, 1), None, torch.zeros(7, 3, 1, 1), [])
     draws = [bank.draw(0, "adapt", step, range(2), 2).tolist() for step in range(6)]
     for first in (0, 3):
         drawn = [row for batch in draws[first : first + 3] for row in batch]
@@ -302,13 +304,13 @@ def test_a_bank_gives_each_image_once_a_pass(config: AdaptConfig) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": "nowhere", "latents": 0}, "no folder nowhere"),
-        ({"images": "nowhere"}, "one or the other"),
-        ({"latents": 3}, "batch of 4"),
+        ({"source_images_dir": "nowhere", "num_latents": 0}, "no folder nowhere"),
+        ({"source_images_dir": "nowhere"}, "one or the other"),
+        ({"num_latents": 3}, "batch of 4"),
         ({"adapt": {"layers": ("adaptive",)}}, "no adaptive choice"),
         ({"adapt": {"layers": ("unet.mid",)}}, "unet.mid_block"),
-        ({"adapt": {"lr_last": 0.0}}, "lr_last"),
-        ({"adapt": {"identity_weight": 1.0, "recogniser": "nobody"}}, "no feature network 'nobody'"),
+        ({"adapt": {"lr_final": 0.0}}, "lr_final"),
+        ({"adapt": {"identity_weight": 1.0, "identity_network": "nobody"}}, "no feature network 'nobody'"),
         ({"t0": 1.5}, "at most 1"),
         ({"steps": 0}, "diffusion.steps"),
     ],
@@ -322,14 +324,18 @@ def test_no_real_images_without_inversion(
     config: AdaptConfig, photos: Path, tiny_generator: Path, tiny_encoder: Path
 ) -> None:
     wrong = dataclasses.replace(
-        config, generator=str(tiny_generator), images=str(photos), latents=0, adapt=AdaptStage(layer_batch=2)
+        config,
+        generator=str(tiny_generator),
+        source_images_dir=str(photos),
+        num_latents=0,
+        adapt=AdaptStage(layer_batch_size=2),
     )
     with pytest.raises(ZeroshiftError, match="has no inversion"):
         adapt(wrong)
 
 
 def test_a_gan_draws_from_a_fixed_number_of_latents(config: AdaptConfig, tiny_generator: Path) -> None:
-    gan = dataclasses.replace(config, generator=str(tiny_generator), adapt=AdaptStage(steps=2, layer_batch=2))
+    gan = dataclasses.replace(config, generator=str(tiny_generator), adapt=AdaptStage(steps=2, layer_batch_size=2))
     result = adapt(gan)
     assert not same(result.generator, result.source)
     assert all(record["loss"] == record["loss"] for record in result.history)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zeroshift.clip.loading import load_encoder
 from zeroshift.clip.losses import global_similarity
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
@@ -46,9 +46,9 @@ def test_choice_equals_the_published_way(generator: StyleGAN2, tiny_encoder: Pat
 
     generator.zero_grad()
     generator.requires_grad_(False)
-    team = Team("cpu")
-    assert choose_layers(loss, codes, candidates, len(candidates), 10.0, steps, team) == twin
-    assert choose_layers(loss, codes, candidates, 2, 10.0, steps, team) == twin[:2]
+    distributed = Distributed("cpu")
+    assert choose_layers(loss, codes, candidates, len(candidates), 10.0, steps, distributed) == twin
+    assert choose_layers(loss, codes, candidates, 2, 10.0, steps, distributed) == twin[:2]
     assert all(parameter.grad is None for parameter in generator.parameters())
 
 

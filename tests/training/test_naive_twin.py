@@ -9,10 +9,9 @@ from naive import NaiveAdaptation, NaivePrompts, synthesize
 
 from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.generators.checkpoints.files import load_generator
-from zeroshift.methods import context
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPL
 from zeroshift.training.adaptation import Adaptation
 
@@ -24,13 +23,13 @@ def settings(tiny_encoder, tiny_generator):
     """Two equal ones: a twin unfreezes the encoder of its own."""
     config = AdaptConfig(
         target="zombie",
-        prompts=PromptStage(batch=PROMPTS, source_weight=0.5),
-        adapt=AdaptStage(batch=ADAPT, layer_batch=4, layer_steps=2),
+        prompts=PromptStage(batch_size=PROMPTS, source_weight=0.5),
+        adapt=AdaptStage(batch_size=ADAPT, layer_batch_size=4, layer_steps=2),
     )
 
     def make():
         source = load_generator(str(tiny_generator)).requires_grad_(False)
-        return Setting(config, source, [load_encoder(str(tiny_encoder))], Team("cpu"))
+        return TrainingContext(config, source, [load_encoder(str(tiny_encoder))], Distributed("cpu"))
 
     return make(), make()
 
@@ -58,20 +57,20 @@ def gradients(module):
 def test_images(settings, noise):
     generator = settings[0].source
     codes = generator.codes(generator.sample_latents(0, range(3)))
-    ours = generator.synthesize(codes, noise=noise, noise_seed=5)
-    naive = synthesize(generator, codes, noise=noise, noise_seed=5)
+    ours = generator.synthesize(codes, noise_mode=noise, noise_seed=5)
+    naive = synthesize(generator, codes, noise_mode=noise, noise_seed=5)
     assert relative([ours], [naive]) < 1e-5
 
 
 @pytest.mark.parametrize("at_once", [2, PROMPTS])
 def test_prompt_stage(settings, at_once, monkeypatch):
-    setting, other = settings
-    monkeypatch.setattr(context, "_PIXELS", at_once * setting.source.resolution**2)
-    method = IPL(setting)
+    context, other = settings
+    monkeypatch.setattr(context, "_PIXELS", at_once * context.source.resolution**2)
+    method = IPL(context)
     learning = method.stages()[0]
     twin = NaivePrompts(other, copy.deepcopy(method.mappers[0]))
     for step in range(2):
-        latents = setting.latents("prompts", step, range(PROMPTS))
+        latents = context.latents("prompts", step, range(PROMPTS))
         ours, naive = (one.update(latents, step, range(PROMPTS)) for one in (learning, twin))
         assert ours.losses == pytest.approx(naive.losses, rel=1e-4)
         assert relative(ours.source_features, naive.source_features) < 1e-4
@@ -81,19 +80,19 @@ def test_prompt_stage(settings, at_once, monkeypatch):
         assert relative(seen.values(), wanted.values()) < 1e-4
         # What the twin wastes: gradients of CLIP's weights.
         assert gradients(other.encoders[0])
-        assert not gradients(setting.encoders[0])
+        assert not gradients(context.encoders[0])
     assert relative(method.mappers.parameters(), twin.mapper.parameters()) < 1e-4
 
 
 def test_adapt_stage(settings):
-    setting, other = settings
-    method = IPL(setting)
-    adaptation = Adaptation(setting, method)
-    start = near(setting.source)
+    context, other = settings
+    method = IPL(context)
+    adaptation = Adaptation(context, method)
+    start = near(context.source)
     adaptation.target.load_state_dict(start.state_dict())
     twin = NaiveAdaptation(other, method.mappers[0], start)
     for step in range(2):
-        latents, layer_latents = setting.latents("adapt", step, range(ADAPT)), setting.latents("layers", step, range(4))
+        latents, layer_latents = context.latents("adapt", step, range(ADAPT)), context.latents("layers", step, range(4))
         ours, naive = (one.update(latents, layer_latents, step, range(ADAPT)) for one in (adaptation, twin))
         assert ours.layers == naive.layers
         assert ours.losses == pytest.approx(naive.losses, rel=1e-4)

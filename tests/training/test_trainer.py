@@ -16,13 +16,13 @@ from zeroshift.clip.augmentations import augment
 from zeroshift.clip.loading import load_encoder
 from zeroshift.clip.losses import directional
 from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.methods import method_class
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.trainer import adapt
@@ -30,8 +30,8 @@ from zeroshift.training.trainer import adapt
 CONFIG = AdaptConfig(
     target="zombie",
     device="cpu",
-    prompts=PromptStage(steps=3, batch=4, num_context=2, lr=0.01),
-    adapt=AdaptStage(steps=4, batch=4, layer_batch=2, lr=0.01),
+    prompts=PromptStage(steps=3, batch_size=4, num_context=2, lr=0.01),
+    adapt=AdaptStage(steps=4, batch_size=4, layer_batch_size=2, lr=0.01),
     preview_every=2,
     preview_samples=2,
     checkpoint_every=2,
@@ -47,10 +47,12 @@ def change(config: AdaptConfig, **adapt: Any) -> AdaptConfig:
     return dataclasses.replace(config, adapt=dataclasses.replace(config.adapt, **adapt))
 
 
-def make(config: AdaptConfig) -> tuple[Setting, Adaptation]:
+def make(config: AdaptConfig) -> tuple[TrainingContext, Adaptation]:
     encoders = [load_encoder(name) for name in config.encoders]
-    setting = Setting(config, load_generator(config.generator).requires_grad_(False), encoders, Team("cpu"))
-    return setting, Adaptation(setting, method_class(config.method)(setting))
+    context = TrainingContext(
+        config, load_generator(config.generator).requires_grad_(False), encoders, Distributed("cpu")
+    )
+    return context, Adaptation(context, method_class(config.method)(context))
 
 
 def same(a: Generator, b: Generator) -> bool:
@@ -145,7 +147,7 @@ def test_a_checkpoint_of_another_generator_is_told(config: AdaptConfig, tmp_path
 
 
 def test_losses_that_are_no_numbers_change_nothing(config: AdaptConfig) -> None:
-    setting, adaptation = make(dataclasses.replace(config, method="nada"))
+    context, adaptation = make(dataclasses.replace(config, method="nada"))
     with torch.no_grad():
         adaptation.target.synthesis.b4.torgb.bias.fill_(float("nan"))
     before = {name: value.clone() for name, value in adaptation.target.state_dict().items()}
@@ -153,25 +155,25 @@ def test_losses_that_are_no_numbers_change_nothing(config: AdaptConfig) -> None:
         adaptation.step(0)
     after = adaptation.target.state_dict()
     assert all(torch.equal(before[name].nan_to_num(7), after[name].nan_to_num(7)) for name in before)
-    assert same(adaptation.target_ema, setting.source)
+    assert same(adaptation.target_ema, context.source)
 
 
 def test_a_step_equals_its_naive_twin(config: AdaptConfig) -> None:
     """One optimiser step and the average after it, pairs one by one, all weights with gradients, Adam written out."""
-    config = change(config, layers=("synthesis.b8.conv0", "synthesis.b16.conv1"), noise="const", ema=0.9)
-    setting, adaptation = make(config)
+    config = change(config, layers=("synthesis.b8.conv0", "synthesis.b16.conv1"), noise_mode="const", ema_decay=0.9)
+    context, adaptation = make(config)
     with torch.no_grad():  # away from the source, where the direction is not defined
         for parameter in adaptation.target.synthesis.parameters():
             parameter.mul_(0.95)
-    target, encoder = adaptation.target, setting.encoders[0]
+    target, encoder = adaptation.target, context.encoders[0]
     names = [name for name, _ in target.named_parameters() if name.startswith(config.adapt.layers)]
     method = adaptation._method
-    latents = setting.latents("adapt", 0, range(4))
+    latents = context.latents("adapt", 0, range(4))
     target.requires_grad_(True)
     loss = torch.zeros(())
     for z in latents:
-        codes, context = setting.source.codes(z[None]), setting.source.context(z[None])
-        images = [generator.synthesize(codes) for generator in (setting.source, target)]
+        codes, context = context.source.codes(z[None]), context.source.mapper_input(z[None])
+        images = [generator.synthesize(codes) for generator in (context.source, target)]
         source, moved = (encoder.encode_image(image) for image in images)
         loss = loss + directional(source, moved, method.text_directions([context], 0)[0]) / 4
     gradients = dict(
@@ -188,7 +190,7 @@ def test_a_step_equals_its_naive_twin(config: AdaptConfig) -> None:
         expected[name] -= config.adapt.lr * gradient / (gradient.abs() + 1e-8)  # Adam's first step, first beta zero
     update = adaptation.update(latents, None, 0, range(4))
     assert update.losses["loss"] == pytest.approx(loss.item(), abs=1e-5)
-    source_weights = dict(setting.source.named_parameters())
+    source_weights = dict(context.source.named_parameters())
     for name, value in target.named_parameters():
         far = gradients[name] is None or gradients[name].abs().clamp(min=1e-12) > 1e-5  # where the sign is beyond doubt
         torch.testing.assert_close(value * far, expected[name] * far, atol=1e-5, rtol=1e-5)
@@ -199,9 +201,9 @@ def test_a_step_equals_its_naive_twin(config: AdaptConfig) -> None:
 def test_accumulation_changes_nothing(config: AdaptConfig) -> None:
     results = []
     for accumulate in (1, 2, 4):
-        setting, adaptation = make(change(config, accumulate=accumulate, noise="random", views=2))
-        latents = setting.latents("adapt", 0, range(4))
-        update = adaptation.update(latents, setting.latents("layers", 0, range(2)), 0, range(4))
+        context, adaptation = make(change(config, grad_accumulation_steps=accumulate, noise_mode="random", augmentations=2))
+        latents = context.latents("adapt", 0, range(4))
+        update = adaptation.update(latents, context.latents("layers", 0, range(2)), 0, range(4))
         gradients = [p.grad for p in adaptation.target.parameters() if p.grad is not None]
         results.append((update, gradients))
     for update, gradients in results[1:]:
@@ -281,7 +283,7 @@ def share(rank: int, world: int, port: int, text: str, folder: str) -> None:
 
 def test_two_processes_come_to_the_result_of_one(config: AdaptConfig, tmp_path: Path) -> None:
     # With a first beta of zero Adam turns the rounding of tiny gradients into steps of full size; so a larger one here.
-    config = change(config, steps=3, betas=(0.9, 0.99), accumulate=2, views=1)
+    config = change(config, steps=3, betas=(0.9, 0.99), grad_accumulation_steps=2, augmentations=1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -309,11 +311,11 @@ def test_two_processes_come_to_the_result_of_one(config: AdaptConfig, tmp_path: 
 
 
 def test_batches_must_split_evenly() -> None:
-    team = Team("cpu")
-    team.size, team.rank = 2, 1
-    assert list(team.share(range(6))) == [3, 4, 5]
+    distributed = Distributed("cpu")
+    distributed.size, distributed.rank = 2, 1
+    assert list(distributed.share(range(6))) == [3, 4, 5]
     with pytest.raises(ZeroshiftError, match="batch of 5 does not split evenly among 2 processes"):
-        team.share(range(5))
+        distributed.share(range(5))
 
 
 def test_gathered_rows_have_the_gradient_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,10 +329,10 @@ def test_gathered_rows_have_the_gradient_of_the_whole(monkeypatch: pytest.Monkey
     (whole,) = torch.autograd.grad(loss(rows @ weight), weight)
     parts = []
     for rank in (0, 1):
-        team = Team("cpu")
-        team.size, team.rank = 2, rank
+        distributed = Distributed("cpu")
+        distributed.size, distributed.rank = 2, rank
         monkeypatch.setattr("zeroshift.core.distributed.gather", lambda own: (rows @ weight).detach())
-        parts.append(torch.autograd.grad(loss(team.gather(rows[2 * rank : 2 * rank + 2] @ weight)), weight)[0])
+        parts.append(torch.autograd.grad(loss(distributed.gather(rows[2 * rank : 2 * rank + 2] @ weight)), weight)[0])
     torch.testing.assert_close(parts[0] + parts[1], whole)
 
 

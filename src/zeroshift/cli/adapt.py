@@ -26,7 +26,7 @@ SHORT = {
     "--encoder": "--encoders",
     "--steps": "--adapt.steps",
     "--lr": "--adapt.lr",
-    "--batch": "--adapt.batch",
+    "--batch": "--adapt.batch_size",
     "--layers": "--adapt.layers",
 }
 # By preset, of the published programs; they guide every generator but the embedded ones.
@@ -136,7 +136,7 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # never complains: that is left to tyro
-    for option in ("--generator", "--preset", "--method", "--images"):
+    for option in ("--generator", "--preset", "--method", "--source-images-dir"):
         peek.add_argument(option, nargs="?")
     seen, _ = peek.parse_known_args(list(arguments))
     base = default_config(
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str]) -> None:
         seen.method if seen.method in METHODS else None,
     )
     # a run of real images has no latents; whoever asks for both is told
-    defaults = replace(base, target=tyro.MISSING, latents=0 if seen.images else base.latents)
+    defaults = replace(base, target=tyro.MISSING, num_latents=0 if seen.source_images_dir else base.num_latents)
 
     def adapt(
         config: Annotated[AdaptConfig, tyro.conf.arg(name="")] = defaults,

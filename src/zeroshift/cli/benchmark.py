@@ -21,7 +21,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "seeds": (0,),
         "people": 32,
         "fit_steps": 8,
-        "set": ("adapt.steps=6", "prompts.steps=4", "prompts.batch=8", "latents=8"),
+        "set": ("adapt.steps=6", "prompts.steps=4", "prompts.batch_size=8", "latents=8"),
     },
 }
 
@@ -51,13 +51,13 @@ def benchmark(
     Methods of the embedded StyleGAN2: nada, ipl, ipl-label and ipl-published (IPL with the base text of
     prompts.base_text label or published), air, svl, domain-vector. Of the embedded diffusion models, a DDPM and an
     autoencoder: diffusionclip, diff-ipl, diffusionclip-autoencoder, diff-ipl-autoencoder. Each has its preset; a colon
-    brings settings that differ, as of `zeroshift adapt`: ipl:adapt.steps=240,adapt.views=1. Beside them stand the
-    source generator, the same network fitted to true images (--fit-steps), and the truth.
+    introduces changed settings, as of `zeroshift adapt`: ipl:adapt.steps=240,adapt.augmentations=1. The source
+    generator, the same network fitted to true images (--fit-steps) and the truth are shown beside them.
 
     Examples:
       zeroshift benchmark --size smoke
       zeroshift benchmark --methods nada ipl --targets zombie "pencil sketch" --seeds 0 1
-      zeroshift benchmark --methods ipl ipl-label ipl:adapt.views=0 --baseline ipl
+      zeroshift benchmark --methods ipl ipl-label ipl:adapt.augmentations=0 --baseline ipl
       zeroshift benchmark --methods diffusionclip diff-ipl --baseline diffusionclip
       zeroshift benchmark --methods nada ipl --known docs/benchmark.json --page mine/benchmark.md
 

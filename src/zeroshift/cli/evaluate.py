@@ -27,7 +27,7 @@ def evaluate(
     reference: Path | None = None,
     num: int | None = None,
     seed: int = 0,
-    truncation: float | None = None,
+    truncation_psi: float | None = None,
     out: Path | None = None,
 ) -> None:
     """Measure finished runs: quality, diversity, structure, identity, nearness to the text.
@@ -57,7 +57,7 @@ def evaluate(
         reference: Folder of real images of the target domain; in the miniature world its true images if not given.
         num: Samples; as many as the measure's protocol takes if not given, 256 in the miniature world.
         seed: Which samples are drawn; runs are compared on those of one seed.
-        truncation: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
+        truncation_psi: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
         out: Where to write the table of all runs, without suffix: OUT.json and OUT.md.
     """
     from rich.console import Console
@@ -69,8 +69,8 @@ def evaluate(
 
     if not runs:
         raise ZeroshiftError("Name at least one run folder, such as: zeroshift evaluate runs/disney")
-    if truncation is not None:
-        require_positive(truncation=truncation)
+    if truncation_psi is not None:
+        require_positive(truncation_psi=truncation_psi)
     require_seed(seed)
     folders = [RunFolder.read(run) for run in {run.resolve(): run for run in runs}.values()]
     for folder in folders:
@@ -85,7 +85,7 @@ def evaluate(
             references=real or _true_images(folder, num, seed),
             num=num,
             seed=seed,
-            truncation=truncation,
+            truncation_psi=truncation_psi,
             track=tracked,
         )
         write_report(folder, command_line(folder.config, folder.path))

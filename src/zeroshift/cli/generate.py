@@ -18,7 +18,7 @@ def generate(
     run: Annotated[Path, tyro.conf.Positional],
     num: int = 16,
     seed: int = 0,
-    truncation: float | None = None,
+    truncation_psi: float | None = None,
     steps: int | None = None,
     batch_size: int = 8,
     columns: int = 4,
@@ -30,14 +30,14 @@ def generate(
     A sample depends on the seed and on its number alone. Samples that were there before go.
 
     Examples:
-      zeroshift generate runs/disney --num 64 --seed 0 --truncation 0.7
+      zeroshift generate runs/disney --num 64 --seed 0 --truncation-psi 0.7
       zeroshift generate runs/disney --num 1000 --seed 1 --out samples
 
     Args:
         run: A run folder that `zeroshift adapt` made.
         num: How many samples.
         seed: Which samples.
-        truncation: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
+        truncation_psi: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
         steps: Of a diffusion model, from t0 to the image; as in the run if not given.
         batch_size: Samples at a time; changes no picture.
         columns: Pairs in a row of the grid.
@@ -51,18 +51,20 @@ def generate(
 
     folder = RunFolder.read(run)
     config = folder.config
-    psi = config.truncation if truncation is None else truncation
+    psi = config.truncation_psi if truncation_psi is None else truncation_psi
     require_positive(
-        num=num, batch_size=batch_size, columns=columns, truncation=psi, steps=1 if steps is None else steps
+        num=num, batch_size=batch_size, columns=columns, truncation_psi=psi, steps=1 if steps is None else steps
     )
     require_seed(seed)
-    told = "".join(f"-{name}-{value}" for name, value in (("truncation", truncation), ("steps", steps)) if value)
+    told = "".join(
+        f"-{name}-{value}" for name, value in (("truncation-psi", truncation_psi), ("steps", steps)) if value
+    )
     out = default_output(folder, f"samples-seed-{seed}{told}", out)
     batches = sampling.generate(
         load_source_and_target(folder, steps=steps),
         num,
         seed=seed,
-        truncation=psi,
+        truncation_psi=psi,
         class_index=config.class_index,
         batch_size=batch_size,
     )

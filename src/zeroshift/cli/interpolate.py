@@ -24,7 +24,7 @@ def interpolate(
     out: Path | None = None,
     seconds: float = 2.0,
     fps: int = 30,
-    truncation: float | None = None,
+    truncation_psi: float | None = None,
     steps: int | None = None,
     batch_size: int = 8,
 ) -> None:
@@ -44,7 +44,7 @@ def interpolate(
         out: The film, .mp4 or .gif; walk.mp4 in the first run's folder if not given.
         seconds: Time from one person to the next.
         fps: Frames a second.
-        truncation: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
+        truncation_psi: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
         steps: Of a diffusion model, from t0 to the image; as in the run if not given.
         batch_size: Frames at a time; changes no picture.
     """
@@ -54,7 +54,7 @@ def interpolate(
 
     require_positive(
         seconds=seconds, fps=fps, batch_size=batch_size, steps=1 if steps is None else steps,
-        truncation=1.0 if truncation is None else truncation,
+        truncation_psi=1.0 if truncation_psi is None else truncation_psi,
     )  # fmt: skip
     if not runs:
         raise ZeroshiftError("Name at least one run folder, such as: zeroshift interpolate runs/disney --seeds 1,2,3")
@@ -71,7 +71,7 @@ def interpolate(
         strengths=parse_numbers(strength, "--strength"),
         mix=None if mix is None else parse_numbers(mix, "--mix"),
         frames=frames,
-        truncation=config.truncation if truncation is None else truncation,
+        truncation_psi=config.truncation_psi if truncation_psi is None else truncation_psi,
         class_index=config.class_index,
         batch_size=batch_size,
     )

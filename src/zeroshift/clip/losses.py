@@ -11,25 +11,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["contrastive", "directional", "domain_regularisation", "global_similarity", "identity", "offset", "unit"]
+__all__ = [
+    "contrastive",
+    "directional",
+    "domain_regularization",
+    "global_similarity",
+    "identity",
+    "normalize",
+    "offset",
+]
 
 SAME = 1e-4  # unit features no farther apart than this are of the same image
 FIRST = 0.2  # the distance that such a pair is taken to have
 
 
-def unit(x: Tensor) -> Tensor:
+def normalize(x: Tensor) -> Tensor:
     """Rows of x divided by their norm."""
     return x / x.norm(dim=-1, keepdim=True)
 
 
 def offset(source: Tensor, target: Tensor) -> Tensor:
-    """unit(unit(target) - unit(source)): the direction from source to target features, both [N, E] -> [N, E].
+    """Unit direction from source to target features, both [N, E] -> [N, E].
+
+    normalize(normalize(target) - normalize(source)).
 
     NADA, equation 2 (ΔI); IPL, equation 6. Where G_t = G_s, as at the first step without random noise, it would be 0/0;
     NADA's program shifts the image a little there. Here the direction of such a pair is zero, and its gradient that of
     a pair about a tenth apart: enough to start by, not so much that Adam's second moment remembers it for long.
     """
-    difference = unit(target) - unit(source)
+    difference = normalize(target) - normalize(source)
     distance = difference.norm(dim=-1, keepdim=True)
     return difference / torch.where(distance < SAME, FIRST, distance)
 
@@ -62,12 +72,12 @@ def contrastive(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
     The paper writes a sum of cosines; its program, followed here, takes CLIP's symmetric cross-entropy with CLIP's
     own logit scale (Radford et al., 2021, figure 3).
     """
-    logits = logit_scale * unit(images) @ unit(texts).T  # [images, texts]
+    logits = logit_scale * normalize(images) @ normalize(texts).T  # [images, texts]
     own = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
-def domain_regularisation(prompts: Tensor, label: Tensor) -> Tensor:
+def domain_regularization(prompts: Tensor, label: Tensor) -> Tensor:
     """mean(1 - cos): learned prompts [N, E] must stay prompts of the label's domain [E]: IPL, equation 4."""
     return (1 - F.cosine_similarity(prompts, label)).mean()
 
@@ -77,4 +87,4 @@ def global_similarity(images: Tensor, label: Tensor, logit_scale: float) -> Tens
 
     Only ranks layers here (NADA, section 4.2), never trains weights.
     """
-    return (1 - logit_scale * unit(images) @ unit(label) / 100).mean()
+    return (1 - logit_scale * normalize(images) @ normalize(label) / 100).mean()

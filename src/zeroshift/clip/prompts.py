@@ -22,15 +22,15 @@ class LatentMapper(nn.Module):
     0.2 times sqrt(2), as in the published program.
 
     Args:
-        context_dim: width of a sample's context.
+        mapper_input_dim: width of a sample's context.
         num_context: context vectors a sample.
         width: of the encoder's token embeddings.
         seed: of the initial weights.
     """
 
-    def __init__(self, context_dim: int, num_context: int, width: int, seed: int = 0):
+    def __init__(self, mapper_input_dim: int, num_context: int, width: int, seed: int = 0):
         super().__init__()
-        widths = [context_dim, _HIDDEN, _HIDDEN, _HIDDEN, num_context * width]
+        widths = [mapper_input_dim, _HIDDEN, _HIDDEN, _HIDDEN, num_context * width]
         layers = [EqualLinear(*pair, lr_mul=_LR_MUL, activate=True) for pair in pairwise(widths)]
         self.num_context, self.width = num_context, width
         with torch.no_grad():
@@ -38,9 +38,9 @@ class LatentMapper(nn.Module):
                 layer.weight.copy_(normal(layer.weight.shape, seed, "mapper", samples=[index])[0] / _LR_MUL)
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, context: Tensor) -> Tensor:
-        """[N, context_dim] -> [N, num_context, width]."""
-        return self.layers(normalize_second_moment(context)).view(-1, self.num_context, self.width)
+    def forward(self, mapper_input: Tensor) -> Tensor:
+        """[N, mapper_input_dim] -> [N, num_context, width]."""
+        return self.layers(normalize_second_moment(mapper_input)).view(-1, self.num_context, self.width)
 
 
 def base_texts(kind: str, context_init: str, label: str) -> tuple[str | None, str | None]:

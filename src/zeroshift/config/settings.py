@@ -15,7 +15,7 @@ __all__ = [
 
 BaseText = Literal["published", "label", "none"]
 DirectionalForm = Literal["cosine", "log"]
-Noise = Literal["const", "random", "none"]
+NoiseMode = Literal["const", "random", "none"]
 Precision = Literal["float32", "bf16"]
 Resize = Literal["antialias", "published"]
 
@@ -26,7 +26,7 @@ class PromptStage:
 
     steps: int = 300
     """Optimiser steps."""
-    batch: int = 32
+    batch_size: int = 32
     """Images a step, over all processes; the contrastive term tells each from the others."""
     lr: float = 0.05
     """Adam's learning rate."""
@@ -48,31 +48,31 @@ class AdaptStage:
 
     steps: int = 300
     """Optimiser steps."""
-    batch: int = 2
+    batch_size: int = 2
     """Images a step, over all processes."""
-    accumulate: int = 1
+    grad_accumulation_steps: int = 1
     """Parts a batch is worked off in, to save memory; they change no result."""
     lr: float = 0.002 * 4 / 5
     """Adam's learning rate."""
-    lr_last: float | None = None
+    lr_final: float | None = None
     """Its value at the last step, where it comes to geometrically; None: it stays."""
     betas: tuple[float, float] = (0.0, 0.99 ** (4 / 5))
     """Adam's decay rates."""
-    ema: float = 0.99
+    ema_decay: float = 0.99
     """Decay of the moving average of weights, which is what is delivered."""
     layers: tuple[str, ...] = ("adaptive",)
     """`adaptive`: chosen anew every step; `all`; or names of layers of the generator."""
     num_layers: int | None = None
     """How many layers `adaptive` chooses; None: two thirds of the candidates, as published."""
-    layer_batch: int = 8
+    layer_batch_size: int = 8
     """Latents that `adaptive` tries."""
     layer_lr: float = 0.01
     """Step size with which it moves them."""
     layer_steps: int = 1
     """Steps it moves them by."""
-    noise: Noise = "random"
+    noise_mode: NoiseMode = "random"
     """Noise inputs of the generator while it trains."""
-    views: int = 0
+    augmentations: int = 0
     """Randomly cropped and turned copies of an image that guide in its place; 0: the image itself."""
     directional_weight: float = 1.0
     """Weight of the directional loss L."""
@@ -82,9 +82,9 @@ class AdaptStage:
     """Weight of the mean absolute difference between source and target image."""
     identity_weight: float = 0.0
     """Weight of how far a recogniser finds source and target image apart."""
-    recogniser: str = "face"
+    identity_network: str = "face"
     """That recogniser: a feature network, as for `zeroshift evaluate`."""
-    lora: int = 0
+    lora_rank: int = 0
     """Rank of low-rank updates that train in place of the weights themselves (diffusion models); 0: none."""
 
 
@@ -103,11 +103,11 @@ class Sampling:
     """Steps from t0 to the image; the training goes through them all."""
     invert_steps: int = 40
     """Steps from a real image to t0."""
-    clip: bool = True
+    clip_sample: bool = True
     """Clip the image predicted at a step, if the model's schedule does; an inverted image comes back better without."""
-    each_step: bool = False
+    train_each_step: bool = False
     """Train at each step on the image predicted there, in the memory of one step, instead of through all of them."""
-    checkpointing: bool = False
+    gradient_checkpointing: bool = False
     """Keep no activations but those between steps, and compute the others again for the gradient."""
 
 
@@ -137,9 +137,9 @@ class AdaptConfig:
     """How an image gets its text direction: ipl, nada, air, svl or domain-vector (docs/methods.md)."""
     target_images: tuple[str, ...] = ()
     """Example images of the new domain; NADA takes its direction from them instead of the labels."""
-    images: str = ""
+    source_images_dir: str = ""
     """Folder of real images to start from, each inverted once, in place of latents (diffusion models)."""
-    latents: int = 0
+    num_latents: int = 0
     """How many latents the run draws from, pass after pass; 0: new ones at every step."""
     class_index: int | None = None
     """Class of a class-conditional generator."""
@@ -153,7 +153,7 @@ class AdaptConfig:
     """Compile the networks with torch.compile."""
     resize: Resize = "antialias"
     """How images come to the size of the encoder."""
-    truncation: float = 0.7
+    truncation_psi: float = 0.7
     """Truncation of the samples in previews and reports; training does not truncate."""
     preview_every: int = 50
     """Steps between preview grids; 0: at the end only."""
@@ -215,42 +215,42 @@ class AdaptConfig:
             ("checkpoint_every", self.checkpoint_every, 0),
             ("class_index", self.class_index or 0, 0),
             ("prompts.steps", prompts.steps, 1),
-            ("prompts.batch", prompts.batch, 2),
+            ("prompts.batch_size", prompts.batch_size, 2),
             ("prompts.num_context", prompts.num_context, 1),
             ("prompts.domain_weight", prompts.domain_weight, 0),
             ("prompts.source_weight", prompts.source_weight, 0),
             ("adapt.steps", adapt.steps, 1),
-            ("adapt.batch", adapt.batch, 1),
-            ("adapt.accumulate", adapt.accumulate, 1),
+            ("adapt.batch_size", adapt.batch_size, 1),
+            ("adapt.grad_accumulation_steps", adapt.grad_accumulation_steps, 1),
             ("adapt.num_layers", 1 if adapt.num_layers is None else adapt.num_layers, 1),
-            ("adapt.layer_batch", adapt.layer_batch, 1),
+            ("adapt.layer_batch_size", adapt.layer_batch_size, 1),
             ("adapt.layer_steps", adapt.layer_steps, 1),
-            ("adapt.views", adapt.views, 0),
+            ("adapt.augmentations", adapt.augmentations, 0),
             ("adapt.directional_weight", adapt.directional_weight, 0),
             ("adapt.l1_weight", adapt.l1_weight, 0),
             ("adapt.identity_weight", adapt.identity_weight, 0),
-            ("adapt.lora", adapt.lora, 0),
-            ("latents", self.latents, 0),
+            ("adapt.lora_rank", adapt.lora_rank, 0),
+            ("num_latents", self.num_latents, 0),
             ("diffusion.noise_steps", self.diffusion.noise_steps, 1),
             ("diffusion.steps", self.diffusion.steps, 1),
             ("diffusion.invert_steps", self.diffusion.invert_steps, 1),
         ):
             require(value >= least, f"{name} is {value}; it must be at least {least}.")
         require(
-            not (self.images and self.latents),
+            not (self.source_images_dir and self.num_latents),
             "Real images and a number of latents are both given, and a run starts from the one or the other: "
-            "set latents to 0 (--latents 0) for the images.",
+            "set num_latents to 0 (--num-latents 0) for the images.",
         )
         for name, value in (
             ("prompts.lr", prompts.lr),
             ("adapt.lr", adapt.lr),
-            ("adapt.lr_last", adapt.lr if adapt.lr_last is None else adapt.lr_last),
+            ("adapt.lr_final", adapt.lr if adapt.lr_final is None else adapt.lr_final),
             ("diffusion.t0", self.diffusion.t0),
             ("adapt.layer_lr", adapt.layer_lr),
-            ("truncation", self.truncation),
+            ("truncation_psi", self.truncation_psi),
         ):
             require(value > 0, f"{name} is {value}; it must be positive.")
-        for name, value in (("adapt.ema", adapt.ema), *(("adapt.betas", beta) for beta in adapt.betas)):
+        for name, value in (("adapt.ema_decay", adapt.ema_decay), *(("adapt.betas", beta) for beta in adapt.betas)):
             require(0 <= value < 1, f"{name} is {value}; it must be at least 0 and below 1.")
         require(self.diffusion.t0 <= 1, f"diffusion.t0 is {self.diffusion.t0}; it is a share of the levels, at most 1.")
         require(
@@ -258,8 +258,9 @@ class AdaptConfig:
             "prompts.context_init is empty. Give its words ('a photo of a'), or set prompts.base_text to 'none'.",
         )
         require(
-            adapt.batch % adapt.accumulate == 0,
-            f"A batch of {adapt.batch} does not split into adapt.accumulate = {adapt.accumulate} equal parts.",
+            adapt.batch_size % adapt.grad_accumulation_steps == 0,
+            f"adapt.batch_size = {adapt.batch_size} is not divisible by "
+            f"adapt.grad_accumulation_steps = {adapt.grad_accumulation_steps}.",
         )
         require(
             len(adapt.layers) > 0 and (len(adapt.layers) == 1 or not {"adaptive", "all"} & set(adapt.layers)),
@@ -290,38 +291,47 @@ class AdaptConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "published": {"prompts": PromptStage(), "adapt": AdaptStage()},
     "diffusion": {
-        "truncation": 1.0,
-        "latents": 50,
+        "truncation_psi": 1.0,
+        "num_latents": 50,
         "prompts": PromptStage(),
         "adapt": AdaptStage(
             steps=250,
-            batch=1,
+            batch_size=1,
             lr=2e-6,
-            lr_last=8e-6,
+            lr_final=8e-6,
             betas=(0.9, 0.999),
-            ema=0.0,
+            ema_decay=0.0,
             layers=("all",),
-            noise="const",
+            noise_mode="const",
             directional_weight=3.0,
             directional_form="log",
             l1_weight=0.3,
         ),
-        "diffusion": Sampling(clip=False),
+        "diffusion": Sampling(clip_sample=False),
     },
     "miniature": {
-        "truncation": 1.0,  # the truth beside a picture belongs to the whole latent
-        "prompts": PromptStage(steps=100, base_text="label"),
-        "adapt": AdaptStage(steps=240, batch=4, lr=0.012, ema=0.97, noise="const", views=4, layer_batch=4),
-    },
-    "miniature-diffusion": {
-        "truncation": 1.0,
-        "encoders": ("miniature",),
-        "latents": 48,
+        "truncation_psi": 1.0,  # the truth beside a picture belongs to the whole latent
         "prompts": PromptStage(steps=100, base_text="label"),
         "adapt": AdaptStage(
-            steps=100, batch=2, lr=6e-4, betas=(0.9, 0.999), ema=0.97, layers=("all",), noise="const", views=4
+            steps=240, batch_size=4, lr=0.012, ema_decay=0.97, noise_mode="const", augmentations=4, layer_batch_size=4
         ),
-        "diffusion": Sampling(t0=0.6, noise_steps=8, steps=4, invert_steps=12, clip=False),
+    },
+    "miniature-diffusion": {
+        "truncation_psi": 1.0,
+        "encoders": ("miniature",),
+        "num_latents": 48,
+        "prompts": PromptStage(steps=100, base_text="label"),
+        "adapt": AdaptStage(
+            steps=100,
+            batch_size=2,
+            lr=6e-4,
+            betas=(0.9, 0.999),
+            ema_decay=0.97,
+            layers=("all",),
+            noise_mode="const",
+            augmentations=4,
+        ),
+        "diffusion": Sampling(t0=0.6, noise_steps=8, steps=4, invert_steps=12, clip_sample=False),
     },
 }
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
 
-__all__ = ["Team"]
+__all__ = ["Distributed"]
 
 
-class Team:
+class Distributed:
     """This process among those that `accelerate launch` started, or the only one.
 
     What is summed here is summed over the whole batch, whoever holds the parts; so the number of processes changes

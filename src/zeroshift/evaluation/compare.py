@@ -18,7 +18,7 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 # Settings that change no picture, and the seed.
 _EQUAL = (
     *("seed", "device", "preview_every", "preview_samples", "checkpoint_every"),
-    *("adapt.accumulate", "diffusion.checkpointing"),
+    *("adapt.grad_accumulation_steps", "diffusion.gradient_checkpointing"),
 )
 
 
@@ -34,7 +34,7 @@ class Column:
     references: int
     reference: str  # where they are from
     sample_seed: int
-    truncation: float
+    truncation_psi: float
 
     @classmethod
     def of(cls, result: "Result") -> "Column":
@@ -48,7 +48,7 @@ class Column:
             references=result.references,
             reference=result.reference,
             sample_seed=result.seed,
-            truncation=result.truncation,
+            truncation_psi=result.truncation_psi,
         )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.core.batching import Fitting, Track, untracked
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.evaluation.metrics.protocols import MEASURES, Measure, Seen, fd_all_references, is_10_splits
 from zeroshift.evaluation.references import References
@@ -54,7 +54,7 @@ class Result:
     references: int
     reference: str  # where they are from; "" where none are needed
     seed: int
-    truncation: float
+    truncation_psi: float
     time: str  # when it was measured, UTC
     steps: int = 0  # of the adaptation until then
 
@@ -74,7 +74,7 @@ def evaluate(
     references: References | None = None,
     num: int | None = None,
     seed: int = 0,
-    truncation: float | None = None,
+    truncation_psi: float | None = None,
     track: Track = untracked,
 ) -> Evaluation:
     """Measures a finished run and appends the results to RUN/metrics-MEASURE.jsonl.
@@ -89,7 +89,7 @@ def evaluate(
         references: real images of the target domain.
         num: samples; None: as many as each protocol takes, in the miniature world `MINIATURE_SAMPLES`.
         seed: of the latents.
-        truncation: None: the run's own.
+        truncation_psi: None: the run's own.
         track: wraps what takes long, to show a progress bar.
     Raises:
         ZeroshiftError: an unfinished run, an unknown measure or network, one that cannot be had, missing references.
@@ -100,8 +100,8 @@ def evaluate(
         raise ZeroshiftError(f"{num} samples are too few to measure anything. Take {LEAST} or more.")
     if config.generator in EMBEDDED and num is None:
         num = MINIATURE_SAMPLES
-    truncation = config.truncation if truncation is None else truncation
-    device = Team(config.device).device
+    truncation = config.truncation_psi if truncation_psi is None else truncation_psi
+    device = Distributed(config.device).device
     chosen, networks, left_out = _choose(metrics, config, references, device)
     if not chosen:
         return Evaluation([], left_out)
@@ -145,7 +145,7 @@ def evaluate(
             references=amounts[key].get("reference", 0),
             reference=references.name if "reference" in observed and references is not None else "",
             seed=seed,
-            truncation=truncation,
+            truncation_psi=truncation,
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             steps=steps,
         )
@@ -194,7 +194,7 @@ def _look_at_samples(
     looks: Mapping[str, Fitting],
     class_index: int | None,
     seed: int,
-    truncation: float,
+    truncation_psi: float,
     track: Track,
 ) -> dict[Key, Tensor]:
     """What each network keeps of the samples, by (side, network); a side that nobody wants is not drawn.
@@ -207,7 +207,7 @@ def _look_at_samples(
 
     def draw(latents: Tensor) -> Tensor:  # [n, sides, 3, R, R]
         labels = class_labels(source, class_index, len(latents))
-        codes = source.codes(latents, labels, truncation=truncation)  # the target's too: as when it was trained
+        codes = source.codes(latents, labels, truncation_psi=truncation_psi)  # the target's too: as when it was trained
         return torch.stack([generator.synthesize(codes).float().cpu() for generator in drawn.values()], dim=1)
 
     pixels = CPU_PIXELS if source.device.type == "cpu" else DEVICE_PIXELS
@@ -242,7 +242,7 @@ def read_results(run: RunFolder) -> list[Result]:
             result = Result(**record)
             if result.steps not in (0, delivered):
                 continue
-            last[measure, result.network, result.reference, result.samples, result.seed, result.truncation] = result
+            last[measure, result.network, result.reference, result.samples, result.seed, result.truncation_psi] = result
     return list(last.values())
 
 
@@ -297,7 +297,7 @@ def _warn_of_guides(chosen: Iterable[Key], config: AdaptConfig) -> None:
     """Warns of measures through a network that guided the run: it was trained to please that one."""
     guides = {f"open_clip:{encoder}" for encoder in config.encoders}
     if config.adapt.identity_weight:
-        guides.add(config.adapt.recogniser)
+        guides.add(config.adapt.identity_network)
     guides = {_plain(guide) for guide in guides}
     judged: dict[str, list[str]] = {}
     for name, network in chosen:

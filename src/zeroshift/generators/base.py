@@ -25,7 +25,7 @@ class Generator(nn.Module, ABC):
 
     architecture: str  # "stylegan2", "stylegan3", "diffusion"
     resolution: int
-    context_dim: int | None  # None: a sample has no code that `context` could give
+    mapper_input_dim: int | None  # None: a sample has no code that `context` could give
     latent_shape: tuple[int, ...]
     num_classes: int  # 0: unconditional
     config: dict[str, Any]  # JSON-able constructor arguments: type(self)(**config) rebuilds the module
@@ -39,10 +39,10 @@ class Generator(nn.Module, ABC):
         """Gaussian latents [len(samples), *latent_shape]; row i depends on (seed, samples[i]) alone."""
         return normal(self.latent_shape, seed, "latents", samples=samples).to(self.device)
 
-    def context(self, latents: Latents, labels: Tensor | None = None) -> Tensor | None:
-        """What the latent mapper of IPL sees of a sample, [N, context_dim]; never truncated.
+    def mapper_input(self, latents: Latents, labels: Tensor | None = None) -> Tensor | None:
+        """What the latent mapper of IPL sees of a sample, [N, mapper_input_dim]; never truncated.
 
-        None where `context_dim` is: the mapper then sees the encoder's feature of the source image.
+        None where `mapper_input_dim` is: the mapper then sees the encoder's feature of the source image.
         """
         return None
 
@@ -52,14 +52,14 @@ class Generator(nn.Module, ABC):
         latents: Latents,
         labels: Tensor | None = None,
         *,
-        truncation: float = 1.0,
+        truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Codes:
         """Codes for `synthesize`. `labels`: class indices [N] or rows [N, num_classes], for conditional models only."""
 
     @abstractmethod
     def synthesize(
-        self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
+        self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Tensor:
         """Images [N, 3, resolution, resolution].
 
@@ -72,29 +72,29 @@ class Generator(nn.Module, ABC):
         latents: Latents,
         labels: Tensor | None = None,
         *,
-        truncation: float = 1.0,
+        truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
-        noise: str = "const",
+        noise_mode: str = "const",
         noise_seed: int = 0,
         samples: Sequence[int] | None = None,
     ) -> Tensor:
         """`synthesize` of `codes`."""
-        codes = self.codes(latents, labels, truncation=truncation, truncation_cutoff=truncation_cutoff)
-        return self.synthesize(codes, noise=noise, noise_seed=noise_seed, samples=samples)
+        codes = self.codes(latents, labels, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff)
+        return self.synthesize(codes, noise_mode=noise_mode, noise_seed=noise_seed, samples=samples)
 
     @property
-    def pictures_per_code(self) -> int:
+    def num_training_images(self) -> int:
         """How many pictures of one code `pictures` gives."""
         return 1
 
-    def pictures(
-        self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
+    def training_images(
+        self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Iterator[Tensor]:
         """The images [N, 3, resolution, resolution] to train on, one after another, each with a graph of its own.
 
         Arguments as for `synthesize`, which makes the only one, unless a family can do with less memory.
         """
-        yield self.synthesize(codes, noise=noise, noise_seed=noise_seed, samples=samples)
+        yield self.synthesize(codes, noise_mode=noise_mode, noise_seed=noise_seed, samples=samples)
 
     def invert(self, images: Tensor) -> Codes:
         """Codes of real images [N, 3, resolution, resolution] in [-1, 1], which `synthesize` turns back into them.
@@ -106,8 +106,8 @@ class Generator(nn.Module, ABC):
             f"A {self.architecture} generator cannot take real images: it has no inversion. Diffusion models have."
         )
 
-    def inverted_context(self, codes: Codes) -> Tensor | None:
-        """The context [N, context_dim] of codes that `invert` gave; None where `context_dim` is."""
+    def inverted_mapper_input(self, codes: Codes) -> Tensor | None:
+        """The context [N, mapper_input_dim] of codes that `invert` gave; None where `mapper_input_dim` is."""
         return None
 
     def set_sampling(self, sampling: Sampling) -> None:
@@ -119,7 +119,7 @@ class Generator(nn.Module, ABC):
         Raises:
             ZeroshiftError: if this family has none.
         """
-        raise ZeroshiftError(f"A {self.architecture} generator has no low-rank updates. Leave adapt.lora out.")
+        raise ZeroshiftError(f"A {self.architecture} generator has no low-rank updates. Leave adapt.lora_rank out.")
 
     def merged(self) -> "Generator":
         """The same generator with its low-rank updates, if any, added to the weights."""
@@ -137,15 +137,15 @@ class Generator(nn.Module, ABC):
         return None
 
 
-def truncate(ws: Tensor, w_avg: Tensor, truncation: float, cutoff: int | None = None) -> Tensor:
+def truncate(ws: Tensor, w_avg: Tensor, truncation_psi: float, cutoff: int | None = None) -> Tensor:
     """Pulls the first `cutoff` rows (default: all) of ws [N, num_ws, w_dim] towards w_avg [w_dim].
 
     w' = w_avg + truncation (w - w_avg), the truncation trick (Karras et al., 2019, section 2.1 and appendix B).
     """
-    if truncation == 1:
+    if truncation_psi == 1:
         return ws
     cutoff = ws.shape[1] if cutoff is None else cutoff
-    return torch.cat([torch.lerp(w_avg.to(ws), ws[:, :cutoff], truncation), ws[:, cutoff:]], dim=1)
+    return torch.cat([torch.lerp(w_avg.to(ws), ws[:, :cutoff], truncation_psi), ws[:, cutoff:]], dim=1)
 
 
 def style_mix(coarse: Codes, fine: Codes, crossover: int) -> Codes:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from zeroshift.clip.encoder import Encoder
-from zeroshift.clip.losses import directional, offset, unit
+from zeroshift.clip.losses import directional, normalize, offset
 from zeroshift.config.settings import MethodOptions
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.methods.base import Pairs
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.nada import NADA
 
 __all__ = ["AIR", "METHOD", "AIROptions", "blended_label", "learn_prompt"]
@@ -35,7 +35,7 @@ class AIROptions(MethodOptions):
     anchor_weight: float = 1.0
     """Weight of the directional loss from the anchor."""
     context: str = "a photo of a"
-    """Words that the learned context of an anchor's prompt begins as."""
+    """Words that the learned ctx of an anchor's prompt begins as."""
     prompt_steps: int = 200
     """Steps by which the prompt of an anchor is learned."""
     prompt_lr: float = 0.002
@@ -67,21 +67,21 @@ def blended_label(encoder: Encoder, source: str, target: str, alpha: float) -> T
 
 
 def learn_prompt(
-    encoder: Encoder, context: Tensor, label: Tensor, before: Tensor, moved: Tensor, steps: int, lr: float
+    encoder: Encoder, ctx: Tensor, label: Tensor, before: Tensor, moved: Tensor, steps: int, lr: float
 ) -> Tensor:
-    """Learns the prompt P_i of an anchor by Adam on 1 - cos(moved, unit(E_T(P_i)) - before): its unit feature [E].
+    """Learns the prompt P_i of an anchor by Adam on 1 - cos(moved, normalize(E_T(P_i)) - before): its unit feature [E].
 
     Args:
-        context: [1, m, width], where to begin.
+        ctx: [1, m, width], where to begin.
         label: [1, L, width], which follows it.
         before: [E], the feature of P_(i - 1).
         moved: [E], the mean unit offset of images from the anchor before to this one.
     """
 
-    def feature(context: Tensor) -> Tensor:
-        return unit(encoder.encode_prompts(torch.cat([context, label], dim=1), "")[0])
+    def feature(ctx: Tensor) -> Tensor:
+        return normalize(encoder.encode_prompts(torch.cat([ctx, label], dim=1), "")[0])
 
-    learned = context.detach().clone().requires_grad_()
+    learned = ctx.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([learned], lr=lr)
     for _ in range(steps):
         loss = 1 - torch.cosine_similarity(feature(learned) - before, moved, dim=0)
@@ -101,9 +101,9 @@ class AIR(NADA):
         "miniature": {"adapt.steps": 160, "adapt.lr": 0.008, "options": AIROptions(prompt_steps=100, samples=200)},
     }
 
-    def __init__(self, setting: Setting):
-        super().__init__(setting)
-        config = setting.config
+    def __init__(self, context: TrainingContext):
+        super().__init__(context)
+        config = context.config
         self._options = config.options if isinstance(config.options, AIROptions) else AIROptions()
         steps = config.adapt.steps
         self._start = max(1, round(self._options.start * steps))
@@ -114,19 +114,19 @@ class AIR(NADA):
         with torch.no_grad():
             self._labels = [
                 [encoder.label_feature(label) for label in (config.source, config.target)]
-                for encoder in setting.encoders
+                for encoder in context.encoders
             ]
-        setting.team.share(range(self._options.samples))  # told here if they do not split
-        for encoder in setting.encoders:  # as is a label that is too long
+        context.distributed.share(range(self._options.samples))  # told here if they do not split
+        for encoder in context.encoders:  # as is a label that is too long
             self._read_prompt(encoder)
 
     def _read_prompt(self, encoder: Encoder, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
         """Context [1, m, width] and blended label [1, L, width] that a prompt begins with."""
-        config = self.setting.config
-        context = encoder.embed_words(self._options.context)[None]
+        config = self.context.config
+        ctx = encoder.embed_words(self._options.context)[None]
         label = blended_label(encoder, config.source, config.target, alpha)
-        encoder.encode_prompts(torch.cat([context, label], dim=1), "")
-        return context, label
+        encoder.encode_prompts(torch.cat([ctx, label], dim=1), "")
+        return ctx, label
 
     def begin_step(self, step: int, target: Generator) -> None:
         """Sets an anchor when it is time."""
@@ -134,13 +134,13 @@ class AIR(NADA):
             self._set_anchor(step, target)
 
     def _set_anchor(self, step: int, target: Generator) -> None:
-        config, options = self.setting.config, self._options
+        config, options = self.context.config, self._options
         if self._anchor is None:
-            self._seen, self._prompts = self._features(self.setting.source), [source for source, _ in self._labels]
+            self._seen, self._prompts = self._features(self.context.source), [source for source, _ in self._labels]
         self._anchor = copy.deepcopy(target).requires_grad_(False)
         seen, prompts = self._features(self._anchor), []
-        for encoder, before, now, prompt in zip(self.setting.encoders, self._seen, seen, self._prompts, strict=True):
-            moved = unit(offset(before, now).mean(dim=0))
+        for encoder, before, now, prompt in zip(self.context.encoders, self._seen, seen, self._prompts, strict=True):
+            moved = normalize(offset(before, now).mean(dim=0))
             start = self._read_prompt(encoder, alpha=step / config.adapt.steps)
             prompts.append(learn_prompt(encoder, *start, prompt, moved, options.prompt_steps, options.prompt_lr))
         self._seen, self._prompts = seen, prompts
@@ -148,21 +148,23 @@ class AIR(NADA):
     @torch.no_grad()
     def _features(self, generator: Generator) -> list[Tensor]:
         """Features [samples, E] of a generator's images of the same latents, one an encoder."""
-        setting, source = self.setting, self.setting.source
-        mine = setting.team.share(range(self._options.samples))
+        context, source = self.context, self.context.source
+        mine = context.distributed.share(range(self._options.samples))
         seen = []
         for first in range(0, len(mine), _AT_ONCE):
             part = mine[first : first + _AT_ONCE]
-            latents = normal(source.latent_shape, setting.config.seed, "anchors", samples=part).to(source.device)
-            codes = source.codes(latents, setting.labels(len(part)), truncation=setting.config.truncation)
-            with setting.autocast():
+            latents = normal(source.latent_shape, context.config.seed, "anchors", samples=part).to(source.device)
+            codes = source.codes(latents, context.labels(len(part)), truncation_psi=context.config.truncation_psi)
+            with context.autocast():
                 images = at_least_float32(generator.synthesize(codes))
-                seen.append([encoder.encode_image(images) for encoder in setting.encoders])
-        return [setting.team.gather(torch.cat(features)) for features in zip(*seen, strict=True)]
+                seen.append([encoder.encode_image(images) for encoder in context.encoders])
+        return [context.distributed.gather(torch.cat(features)) for features in zip(*seen, strict=True)]
 
     def anchor_directions(self) -> list[Tensor]:
-        """[1, E], one an encoder: unit(E_T(target) - E_T(P_i)), from the last anchor on."""
-        return [unit(target - prompt)[None] for (_, target), prompt in zip(self._labels, self._prompts, strict=True)]
+        """[1, E], one an encoder: normalize(E_T(target) - E_T(P_i)), from the last anchor on."""
+        return [
+            normalize(target - prompt)[None] for (_, target), prompt in zip(self._labels, self._prompts, strict=True)
+        ]
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """1 - cos(E_I(G_t) - E_I(A_i), E_T(target) - E_T(P_i)), weighted."""
@@ -171,7 +173,7 @@ class AIR(NADA):
         terms = [
             weight * directional(anchor, now, direction)
             for weight, anchor, now, direction in zip(
-                self.setting.config.weights, pairs.features_of(self._anchor), pairs.target_features,
+                self.context.config.weights, pairs.features_of(self._anchor), pairs.target_features,
                 self.anchor_directions(), strict=True,
             )
         ]  # fmt: skip
@@ -186,9 +188,9 @@ class AIR(NADA):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state_dict` gave."""
         if state:
-            self._anchor = copy.deepcopy(self.setting.source)
+            self._anchor = copy.deepcopy(self.context.source)
             self._anchor.load_state_dict(state["anchor"])
-            device = self.setting.team.device
+            device = self.context.distributed.device
             self._seen = [seen.to(device) for seen in state["seen"]]
             self._prompts = [prompt.to(device) for prompt in state["prompts"]]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zeroshift.config.settings import AdaptConfig, MethodOptions
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 
 __all__ = ["Method", "Pairs", "Stage", "check_finite", "require_whole_batches"]
 
@@ -22,7 +22,7 @@ class Pairs:
 
     step: int
     samples: Sequence[int]  # their numbers in the whole batch
-    contexts: list[Tensor]  # one an encoder, [n, context_dim]
+    mapper_inputs: list[Tensor]  # one an encoder, [n, mapper_input_dim]
     source_images: Tensor  # [n, 3, H, W], G_s(w)
     target_images: Tensor  # [n, 3, H, W], G_t(w), with graph
     source_features: list[Tensor]  # one an encoder: [n, E], or [views * n, E], all first views first
@@ -57,8 +57,8 @@ class Method:
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
-    def __init__(self, setting: Setting):
-        self.setting = setting
+    def __init__(self, context: TrainingContext):
+        self.context = context
         self._targets = self.target_features()
 
     def stages(self) -> list[Stage]:
@@ -68,8 +68,8 @@ class Method:
     def begin_step(self, step: int, target: Generator) -> None:
         """Called before every step of adaptation, with G_t as it stands."""
 
-    def text_directions(self, contexts: Sequence[Tensor], step: int) -> list[Tensor]:
-        """For samples with contexts [n, context_dim] at a step: unit directions [n, E] or [1, E]; one an encoder."""
+    def text_directions(self, mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
+        """Unit directions [n, E] or [1, E], one per encoder, for mapper inputs [n, mapper_input_dim] at a step."""
         raise NotImplementedError
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
@@ -80,12 +80,12 @@ class Method:
         """Losses that compare the samples of the whole batch (see `everyone`), the same in every process."""
         return {}
 
-    def everyone(self, features: Tensor) -> Tensor:
+    def gather_batch(self, features: Tensor) -> Tensor:
         """[views * n, E] of this process's samples -> [views, batch, E] of all; the own rows keep their graph."""
-        views = max(1, self.setting.config.adapt.views)
-        return self.setting.team.gather(features.unflatten(0, (views, -1)).transpose(0, 1)).transpose(0, 1)
+        views = max(1, self.context.config.adapt.augmentations)
+        return self.context.distributed.gather(features.unflatten(0, (views, -1)).transpose(0, 1)).transpose(0, 1)
 
-    def parametrise(self, target: Generator) -> nn.Module | None:
+    def reparametrize(self, target: Generator) -> nn.Module | None:
         """What trains in place of the weights of G_t: a module that gives some of them, by their names in `target`.
 
         Its parameters are trained through these weights, so G_t and its average stay ordinary generators.
@@ -100,7 +100,7 @@ class Method:
 
         The label as it stands, without template, as in the published programs.
         """
-        return [encoder.encode_text([self.setting.config.target])[0] for encoder in self.setting.encoders]
+        return [encoder.encode_text([self.context.config.target])[0] for encoder in self.context.encoders]
 
     @property
     def targets(self) -> list[Tensor]:
@@ -117,10 +117,10 @@ class Method:
 
 def require_whole_batches(config: AdaptConfig, least: int) -> None:
     """Raises ZeroshiftError unless batches have `least` samples and are worked off in one part."""
-    if config.adapt.batch < least or config.adapt.accumulate > 1:
+    if config.adapt.batch_size < least or config.adapt.grad_accumulation_steps > 1:
         raise ZeroshiftError(
-            f"The method {config.method!r} compares the images of a batch with each other: adapt.batch must be at "
-            f"least {least}, and adapt.accumulate 1."
+            f"The method {config.method!r} compares the images of a batch with each other: adapt.batch_size must be at "
+            f"least {least}, and adapt.grad_accumulation_steps 1."
         )
 
 

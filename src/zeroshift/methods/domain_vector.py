@@ -16,14 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from zeroshift.clip.losses import unit
+from zeroshift.clip.losses import normalize
 from zeroshift.config.settings import MethodOptions
 from zeroshift.core.dtypes import float64
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.io.atomic import atomic_write
 from zeroshift.methods.base import Pairs, require_whole_batches
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.nada import NADA
 
 __all__ = ["METHOD", "DomainVector", "Modulation", "apply_vector", "in_domain", "modulated_layers", "vector_between"]
@@ -47,7 +47,9 @@ class DomainVectorOptions(MethodOptions):
 
 def in_domain(source: Tensor, target: Tensor) -> Tensor:
     """Mean over pairs of the squared change of their cosine, features [..., B, E]: the in-domain angle consistency."""
-    change = unit(source) @ unit(source).mT - unit(target) @ unit(target).mT  # [..., B, B], zero on the diagonal
+    change = (
+        normalize(source) @ normalize(source).mT - normalize(target) @ normalize(target).mT
+    )  # [..., B, B], zero on the diagonal
     batch = change.shape[-1]
     return change.square().sum(dim=(-2, -1)).mean() / (batch * (batch - 1))
 
@@ -139,20 +141,21 @@ class DomainVector(NADA):
     # The numbers of its configuration for one text; no moving average is taken there.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {
-            "adapt.batch": 4, "adapt.lr": 0.1, "adapt.betas": (0.9, 0.999), "adapt.ema": 0.0, "adapt.layers": ("all",),
+            "adapt.batch_size": 4, "adapt.lr": 0.1, "adapt.betas": (0.9, 0.999), "adapt.ema_decay": 0.0,
+            "adapt.layers": ("all",),
         },
         "miniature": {"adapt.lr": 0.1, "adapt.layers": ("all",)},
     }  # fmt: skip
 
-    def __init__(self, setting: Setting):
-        super().__init__(setting)
-        options = setting.config.options
+    def __init__(self, context: TrainingContext):
+        super().__init__(context)
+        options = context.config.options
         self._weight = (options if isinstance(options, DomainVectorOptions) else DomainVectorOptions()).in_domain_weight
         if self._weight:
-            require_whole_batches(setting.config, least=2)
-        modulated_layers(setting.source)
+            require_whole_batches(context.config, least=2)
+        modulated_layers(context.source)
 
-    def parametrise(self, target: Generator) -> nn.Module:
+    def reparametrize(self, target: Generator) -> nn.Module:
         """The vector d."""
         return Modulation(target)
 
@@ -161,16 +164,16 @@ class DomainVector(NADA):
         if not self._weight:
             return {}
         terms = [
-            weight * in_domain(self.everyone(source), self.everyone(target))
+            weight * in_domain(self.gather_batch(source), self.gather_batch(target))
             for weight, source, target in zip(
-                self.setting.config.weights, pairs.source_features, pairs.target_features, strict=True
+                self.context.config.weights, pairs.source_features, pairs.target_features, strict=True
             )
         ]
         return {"in_domain": self._weight * torch.stack(terms).sum()}
 
     def save(self, folder: Path, target: Generator) -> None:
         """Writes domain-vector.safetensors: the domain in a few KB, for `apply_vector`."""
-        config, source = self.setting.config, self.setting.source
+        config, source = self.context.config, self.context.source
         described = {
             "source": config.source, "target": config.target, "architecture": source.architecture,
             "config": source.config,

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeroshift.clip.losses import SAME, offset, unit
+from zeroshift.clip.losses import SAME, normalize, offset
 from zeroshift.config.settings import MethodOptions
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.methods.base import Method, Pairs, require_whole_batches
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 
 __all__ = [
     "METHOD", "SVL", "SVLOptions", "first_moment", "learn_variations", "relation", "second_moment", "variation_loss",
@@ -58,7 +58,7 @@ class SVLOptions(MethodOptions):
 
 def _varied(text: Tensor, free: Tensor) -> Tensor:
     """text + perturbations [K, E] in the directions of `free` with the norm of the text's feature [E]."""
-    return text + text.norm() * unit(free)
+    return text + text.norm() * normalize(free)
 
 
 def variation_loss(text: Tensor, free: Tensor, orthogonality_weight: float) -> Tensor:
@@ -67,7 +67,7 @@ def variation_loss(text: Tensor, free: Tensor, orthogonality_weight: float) -> T
     mean_k(1 - cos(t + e_k, t)) + weight * mean_{j != k} cos(e_j, e_k)^2, with |e_k| = |t|.
     """
     consistency = (1 - F.cosine_similarity(_varied(text, free), text)).mean()
-    cosines = unit(free) @ unit(free).T
+    cosines = normalize(free) @ normalize(free).T
     count = len(free)
     others = (cosines.square().sum() - count) / (count * (count - 1))
     return consistency + orthogonality_weight * others
@@ -93,7 +93,7 @@ def first_moment(images: Tensor, texts: Tensor) -> Tensor:
     """
     mean = images.mean(dim=0)
     length = mean.norm()
-    return 1 - mean @ unit(texts.mean(dim=0)) / torch.where(length < SAME, 1.0, length)
+    return 1 - mean @ normalize(texts.mean(dim=0)) / torch.where(length < SAME, 1.0, length)
 
 
 def second_moment(images: Tensor, texts: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def relation(source: Tensor, target: Tensor, scale: float) -> Tensor:
     """
 
     def log_similarities(features: Tensor) -> Tensor:
-        cosines = unit(features) @ unit(features).mT  # [..., B, B]
+        cosines = normalize(features) @ normalize(features).mT  # [..., B, B]
         batch = cosines.shape[-1]
         apart = ~torch.eye(batch, dtype=torch.bool, device=cosines.device)
         return (scale * cosines)[..., apart].unflatten(-1, (batch, batch - 1)).log_softmax(dim=-1)
@@ -130,37 +130,37 @@ class SVL(Method):
     Options = SVLOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The moments take the place of the directional loss, consolidation that of the layer choice.
-        "published": {"adapt.batch": 4, "adapt.layers": ("all",), "adapt.directional_weight": 0.0},
+        "published": {"adapt.batch_size": 4, "adapt.layers": ("all",), "adapt.directional_weight": 0.0},
         # By all layers the small generator loses the people, consolidation or not.
         "miniature": {
             "adapt.directional_weight": 0.0, "options": SVLOptions(variation_steps=500, relation_weight=0.1),
         },
     }  # fmt: skip
 
-    def __init__(self, setting: Setting):
-        super().__init__(setting)
-        options = setting.config.options
+    def __init__(self, context: TrainingContext):
+        super().__init__(context)
+        options = context.config.options
         self._options = options if isinstance(options, SVLOptions) else SVLOptions()
-        require_whole_batches(setting.config, least=3)
-        setting.team.share(range(self._options.fisher_samples))  # told here if they do not split
-        self._directions = [self._spread(index) for index in range(len(setting.encoders))]
+        require_whole_batches(context.config, least=3)
+        context.distributed.share(range(self._options.fisher_samples))  # told here if they do not split
+        self._directions = [self._spread(index) for index in range(len(context.encoders))]
         self._importance: dict[str, Tensor] = {}
         self._target: Generator | None = None
 
     def _spread(self, index: int) -> Tensor:
         """[K, E]: unit directions from the source label to the variations of the target label."""
-        encoder, config, options = self.setting.encoders[index], self.setting.config, self._options
+        encoder, config, options = self.context.encoders[index], self.context.config, self._options
         with torch.no_grad():
-            source, target = encoder.label_feature(config.source), unit(encoder.label_feature(config.target))
+            source, target = encoder.label_feature(config.source), normalize(encoder.label_feature(config.target))
         start = normal(target.shape, config.seed, "variations", index, samples=range(options.variations)).to(target)
         variations = learn_variations(
             target, start, options.variation_steps, options.variation_lr, options.orthogonality_weight
         )
-        return unit(unit(variations) - unit(source))
+        return normalize(normalize(variations) - normalize(source))
 
-    def text_directions(self, contexts: Any, step: int) -> list[Tensor]:
+    def text_directions(self, mapper_inputs: Any, step: int) -> list[Tensor]:
         """The mean direction [1, E], one an encoder."""
-        return [unit(directions.mean(dim=0))[None] for directions in self._directions]
+        return [normalize(directions.mean(dim=0))[None] for directions in self._directions]
 
     def begin_step(self, step: int, target: Generator) -> None:
         """Keeps G_t at hand for the consolidation, and weighs the source's weights before the first step."""
@@ -175,30 +175,30 @@ class SVL(Method):
         et al. (2017), if images are means of Gaussians; sum(F (change of weights)^2) is about the mean squared change
         of an image's values. Computed anew in a resumed run: it follows from the seed.
         """
-        setting, source = self.setting, self.setting.source
-        samples = setting.team.share(range(self._options.fisher_samples))
+        context, source = self.context, self.context.source
+        samples = context.distributed.share(range(self._options.fisher_samples))
         names = [
             f"{layer}.{name}" for layer, module in source.layers().items() for name, _ in module.named_parameters()
         ]
         weights = [source.get_parameter(name).requires_grad_() for name in names]
         total = [torch.zeros_like(weight) for weight in weights]
         for sample in samples:
-            latents = normal(source.latent_shape, setting.config.seed, "fisher", samples=[sample]).to(source.device)
-            images = source.synthesize(source.codes(latents, setting.labels(1)))
-            drawn = normal(images.shape[1:], setting.config.seed, "fisher images", samples=[sample]).to(images)
+            latents = normal(source.latent_shape, context.config.seed, "fisher", samples=[sample]).to(source.device)
+            images = source.synthesize(source.codes(latents, context.labels(1)))
+            drawn = normal(images.shape[1:], context.config.seed, "fisher images", samples=[sample]).to(images)
             gradients = torch.autograd.grad((images * drawn).sum() / images.numel() ** 0.5, weights, allow_unused=True)
             for sum_of_squares, gradient in zip(total, gradients, strict=True):
                 if gradient is not None:
                     sum_of_squares += gradient.square()
         source.requires_grad_(False)
         count = self._options.fisher_samples
-        return {name: setting.team.sum(part) / count for name, part in zip(names, total, strict=True)}
+        return {name: context.distributed.sum(part) / count for name, part in zip(names, total, strict=True)}
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """Elastic weight consolidation, weighted: sum(F (weight - source's weight)^2)."""
         if not self._options.ewc_weight or self._target is None:
             return {}
-        now, source = dict(self._target.named_parameters()), dict(self.setting.source.named_parameters())
+        now, source = dict(self._target.named_parameters()), dict(self.context.source.named_parameters())
         terms = [(part * (now[name] - source[name]).square()).sum() for name, part in self._importance.items()]
         return {"ewc": self._options.ewc_weight * torch.stack(terms).sum()}
 
@@ -206,9 +206,9 @@ class SVL(Method):
         """First and second moments of the directions of the whole batch, and relations within it, weighted."""
         terms = []
         for weight, source, target, texts in zip(
-            self.setting.config.weights, pairs.source_features, pairs.target_features, self._directions, strict=True
+            self.context.config.weights, pairs.source_features, pairs.target_features, self._directions, strict=True
         ):
-            source, target = self.everyone(source), self.everyone(target)  # [views, B, E]
+            source, target = self.gather_batch(source), self.gather_batch(target)  # [views, B, E]
             moved = offset(source, target).flatten(0, 1)
             terms.append(
                 weight
@@ -228,7 +228,7 @@ class SVL(Method):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state_dict` gave."""
-        self._directions = [directions.to(self.setting.team.device) for directions in state["directions"]]
+        self._directions = [directions.to(self.context.distributed.device) for directions in state["directions"]]
 
 
 METHOD = SVL

@@ -68,7 +68,7 @@ def photos(out: Path = Path("miniature-photos"), *, domain: str = "photo", num: 
 
     Examples:
       zeroshift miniature photos
-      zeroshift adapt --generator miniature-diffusion --target zombie --images miniature-photos
+      zeroshift adapt --generator miniature-diffusion --target zombie --source-images-dir miniature-photos
       zeroshift miniature photos --domain zombie --num 1000 --out zombies      for `zeroshift evaluate --reference`
 
     Args:

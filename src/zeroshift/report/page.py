@@ -64,7 +64,9 @@ def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
     if config.generator in ("miniature-diffusion", "miniature-autoencoder"):
         return _of_known_people(config, source, target, num)
     latents = source.sample_latents(config.seed, range(num))
-    batches = render_batches([source, target], latents, truncation=config.truncation, class_index=config.class_index)
+    batches = render_batches(
+        [source, target], latents, truncation_psi=config.truncation_psi, class_index=config.class_index
+    )
     before, after = (torch.cat(images) for images in zip(*batches, strict=True))
     figures = [Figure(config.source, "source generator", before), Figure(config.target, "adapted generator", after)]
     truth = true_images(config, latents.cpu())

@@ -60,7 +60,7 @@ def walk(
     strengths: Sequence[float] = (1.0,),
     mix: Sequence[float] | None = None,
     frames: int = 60,
-    truncation: float = 0.7,
+    truncation_psi: float = 0.7,
     class_index: int | None = None,
     batch_size: int = 8,
 ) -> Iterator[np.ndarray]:
@@ -87,7 +87,7 @@ def walk(
             blend_weights(source, targets, [strength * part for part in share], out=column)
         latents = torch.stack([latent for _, latent in group])
         for batch in render_batches(
-            [source, *columns], latents, truncation=truncation, class_index=class_index, batch_size=batch_size
+            [source, *columns], latents, truncation_psi=truncation_psi, class_index=class_index, batch_size=batch_size
         ):
             for tiles in zip(*batch, strict=True):
                 yield make_grid(torch.stack(tiles), columns=len(tiles), gap=0)

@@ -39,7 +39,7 @@ def render_batches(
     generators: Sequence[Generator],
     latents: Tensor,
     *,
-    truncation: float = 0.7,
+    truncation_psi: float = 0.7,
     class_index: int | None = None,
     batch_size: int = 8,
 ) -> Iterator[list[Tensor]]:
@@ -49,7 +49,7 @@ def render_batches(
     """
     for part in latents.split(batch_size):
         labels = class_labels(generators[0], class_index, len(part))
-        codes = generators[0].codes(part.to(generators[0].device), labels, truncation=truncation)
+        codes = generators[0].codes(part.to(generators[0].device), labels, truncation_psi=truncation_psi)
         yield [generator.synthesize(codes.to(generator.device)).float().cpu() for generator in generators]
 
 
@@ -58,13 +58,15 @@ def generate(
     num: int,
     *,
     seed: int = 0,
-    truncation: float = 0.7,
+    truncation_psi: float = 0.7,
     class_index: int | None = None,
     batch_size: int = 8,
 ) -> Iterator[list[Tensor]]:
     """The same `num` samples of every generator (such as source and target), batch by batch as `render_batches`."""
     latents = generators[0].sample_latents(seed, range(num))
-    return render_batches(generators, latents, truncation=truncation, class_index=class_index, batch_size=batch_size)
+    return render_batches(
+        generators, latents, truncation_psi=truncation_psi, class_index=class_index, batch_size=batch_size
+    )
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ def _keys(generator: Generator, images: Tensor) -> Sequence[str]:
     config = generator.config
     if "sampling" in config:  # of which the way back from the codes does not matter
         sampling = Sampling(**config["sampling"])
-        config = {**config, "sampling": [sampling.t0, sampling.invert_steps, sampling.clip]}
+        config = {**config, "sampling": [sampling.t0, sampling.invert_steps, sampling.clip_sample]}
     common = hashlib.sha256(json.dumps([generator.architecture, config], sort_keys=True).encode())
     for name, value in sorted(generator.state_dict().items()):
         common.update(name.encode())

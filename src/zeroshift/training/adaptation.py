@@ -15,7 +15,7 @@ from zeroshift.core.rng import stream
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator, Latents
 from zeroshift.methods.base import Method, Pairs, check_finite
-from zeroshift.methods.context import Setting
+from zeroshift.methods.context import TrainingContext
 from zeroshift.training.layer_selection import choose_layers, chosen_count, named_layers, train_only
 
 __all__ = ["AdaptUpdate", "Adaptation"]
@@ -38,7 +38,7 @@ class _Part:
 
     samples: Sequence[int]
     codes: Codes
-    contexts: list[Tensor]
+    mapper_inputs: list[Tensor]
     source_images: Tensor
     source_features: list[Tensor]
     texts: list[Tensor]  # their text directions
@@ -50,24 +50,24 @@ class Adaptation:
 
     name = "adapt"
 
-    def __init__(self, setting: Setting, method: Method):
-        self._setting, self._method = setting, method
-        settings = setting.config.adapt
-        self.steps, self._batch = settings.steps, settings.batch
-        self.target: Generator = copy.deepcopy(setting.source)
-        if settings.lora:
-            self.target.add_lora(settings.lora, stream(setting.config.seed, "lora").initial_seed())
+    def __init__(self, context: TrainingContext, method: Method):
+        self._context, self._method = context, method
+        settings = context.config.adapt
+        self.steps, self._batch = settings.steps, settings.batch_size
+        self.target: Generator = copy.deepcopy(context.source)
+        if settings.lora_rank:
+            self.target.add_lora(settings.lora_rank, stream(context.config.seed, "lora").initial_seed())
         self.target_ema: Generator = copy.deepcopy(self.target).requires_grad_(False)
         self._layers = named_layers(self.target, settings.layers)
         self._candidates = self.target.layer_candidates() or []
         if self._layers is None:
             self._count = chosen_count(len(self._candidates), settings.num_layers)
         self._trainable = [parameter for layer in self.target.layers().values() for parameter in layer.parameters()]
-        self._own = method.parametrise(self.target)
+        self._own = method.reparametrize(self.target)
         moved = self._trainable if self._own is None else list(self._own.parameters())
         self._optimizer = torch.optim.Adam(moved, lr=settings.lr, betas=settings.betas)
         if settings.identity_weight:
-            self._recognise = _recogniser(settings.recogniser, setting.team.device)
+            self._recognise = _recogniser(settings.identity_network, context.distributed.device)
 
     @property
     def fixed_layers(self) -> bool:
@@ -76,11 +76,11 @@ class Adaptation:
 
     def step(self, step: int) -> dict[str, Any]:
         """Draws the latents of a step and trains on them."""
-        setting, settings = self._setting, self._setting.config.adapt
-        samples = setting.team.share(range(self._batch))
-        latents = setting.latents("adapt", step, samples)
-        layer_samples = setting.team.share(range(settings.layer_batch))
-        layer_latents = None if self._layers is not None else setting.latents("layers", step, layer_samples)
+        context, settings = self._context, self._context.config.adapt
+        samples = context.distributed.share(range(self._batch))
+        latents = context.latents("adapt", step, samples)
+        layer_samples = context.distributed.share(range(settings.layer_batch_size))
+        layer_latents = None if self._layers is not None else context.latents("layers", step, layer_samples)
         update = self.update(latents, layer_latents, step, samples)
         return {**update.losses, "layers": update.layers}
 
@@ -88,10 +88,10 @@ class Adaptation:
         """One optimiser step for each picture that the target makes of a code: for all but some diffusion models, one.
 
         Args:
-            latents: of `Setting.latents`, this process's, numbered `samples` in the whole batch.
+            latents: of `TrainingContext.latents`, this process's, numbered `samples` in the whole batch.
             layer_latents: this process's for the choice of layers; None where they are fixed.
         """
-        setting, settings = self._setting, self._setting.config.adapt
+        context, settings = self._context, self._context.config.adapt
         self._method.begin_step(step, self.target)
         layers = self._layers if layer_latents is None else self.choose_layers(layer_latents, step)
         assert layers is not None
@@ -102,13 +102,13 @@ class Adaptation:
                 parameter.requires_grad_(parameter.requires_grad and name in given)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate(step)
-        numbers = torch.as_tensor(samples).chunk(settings.accumulate)
+        numbers = torch.as_tensor(samples).chunk(settings.grad_accumulation_steps)
         parts = [
             self._part(some, theirs.tolist(), step)
-            for some, theirs in zip(latents.chunk(settings.accumulate), numbers, strict=True)
+            for some, theirs in zip(latents.chunk(settings.grad_accumulation_steps), numbers, strict=True)
         ]
         history = []
-        for _ in range(self.target.pictures_per_code):
+        for _ in range(self.target.num_training_images):
             self.target.zero_grad(set_to_none=True)
             self._optimizer.zero_grad(set_to_none=True)
             totals, targets = [], []
@@ -120,13 +120,13 @@ class Adaptation:
                 torch.stack([*losses.values(), *joint.values()]).sum().backward()
                 totals.append(torch.stack([value.detach() for value in losses.values()]))
                 targets.append(pairs.target_images.detach())
-            setting.team.sum_gradients(self._trainable)
-            values = setting.team.sum(torch.stack(totals).sum(dim=0)).tolist()
+            context.distributed.sum_gradients(self._trainable)
+            values = context.distributed.sum(torch.stack(totals).sum(dim=0)).tolist()
             terms = dict(zip(losses, values, strict=True)) | {name: float(v.detach()) for name, v in joint.items()}
             history.append({"loss": sum(terms.values()), **terms})
             check_finite(history[-1], self.name, step)
             self._move()
-            self._average(settings.ema)
+            self._average(settings.ema_decay)
         reported = {name: sum(one[name] for one in history) / len(history) for name in history[0]}
         texts = [
             rows[0] if len(rows[0]) == 1 else torch.cat(rows)
@@ -152,82 +152,93 @@ class Adaptation:
 
     def _rate(self, step: int) -> float:
         """The learning rate: it comes to `lr_last` geometrically, as DiffusionCLIP's grows from pass to pass."""
-        settings = self._setting.config.adapt
-        if settings.lr_last is None:
+        settings = self._context.config.adapt
+        if settings.lr_final is None:
             return settings.lr
-        return settings.lr * (settings.lr_last / settings.lr) ** (step / max(1, self.steps - 1))
+        return settings.lr * (settings.lr_final / settings.lr) ** (step / max(1, self.steps - 1))
 
     def choose_layers(self, latents: Tensor, step: int) -> list[str]:
         """The layers that matter most for the target domain, best first (see `layers.choose_layers`)."""
-        setting, settings = self._setting, self._setting.config.adapt
+        context, settings = self._context, self._context.config.adapt
         self.target.requires_grad_(False)
         with torch.no_grad():
-            codes = setting.codes(latents, setting.labels(len(latents)))
-        noise_seed = setting.noise_seed("layers", step)
-        samples = setting.team.share(range(settings.layer_batch))
+            codes = context.codes(latents, context.labels(len(latents)))
+        noise_seed = context.noise_seed("layers", step)
+        samples = context.distributed.share(range(settings.layer_batch_size))
 
         def loss(codes: Codes) -> Tensor:
-            with setting.autocast():
+            with context.autocast():
                 images = at_least_float32(
-                    self.target.synthesize(codes, noise=settings.noise, noise_seed=noise_seed, samples=samples)
+                    self.target.synthesize(
+                        codes, noise_mode=settings.noise_mode, noise_seed=noise_seed, samples=samples
+                    )
                 )
-                features = [encoder.encode_image(images) for encoder in setting.encoders]
+                features = [encoder.encode_image(images) for encoder in context.encoders]
             terms = [
                 weight * global_similarity(seen, wanted, encoder.logit_scale)
                 for weight, seen, wanted, encoder in zip(
-                    setting.config.weights, features, self._method.targets, setting.encoders, strict=True
+                    context.config.weights, features, self._method.targets, context.encoders, strict=True
                 )
             ]
-            return torch.stack(terms).sum() * len(codes) / settings.layer_batch
+            return torch.stack(terms).sum() * len(codes) / settings.layer_batch_size
 
         return choose_layers(
-            loss, codes, self._candidates, self._count, settings.layer_lr, settings.layer_steps, setting.team
+            loss, codes, self._candidates, self._count, settings.layer_lr, settings.layer_steps, context.distributed
         )
 
     @torch.no_grad()
     def _part(self, latents: Latents, samples: Sequence[int], step: int) -> "_Part":
         """All that the source has to say of some samples, and the target's pictures of them, to come."""
-        setting, settings = self._setting, self._setting.config.adapt
-        with setting.autocast():
-            labels = setting.labels(len(latents))
-            codes = setting.codes(latents, labels)
-            images = setting.source_images(latents, codes, "source", step, samples)
+        context, settings = self._context, self._context.config.adapt
+        with context.autocast():
+            labels = context.labels(len(latents))
+            codes = context.codes(latents, labels)
+            images = context.source_images(latents, codes, "source", step, samples)
             features = self._encode(images, samples, step)
-            contexts = setting.contexts(
-                latents, labels, lambda: [encoder.encode_image(images) for encoder in setting.encoders]
+            mapper_inputs = context.mapper_inputs(
+                latents, labels, lambda: [encoder.encode_image(images) for encoder in context.encoders]
             )
-        texts = self._method.text_directions(contexts, step)
+        texts = self._method.text_directions(mapper_inputs, step)
         # Random noise differs between source and target, as in the published programs.
-        noise_seed = setting.noise_seed("target", step)
-        pictures = self.target.pictures(codes, noise=settings.noise, noise_seed=noise_seed, samples=samples)
-        return _Part(samples, codes, contexts, images, features, texts, pictures)
+        noise_seed = context.noise_seed("target", step)
+        pictures = self.target.training_images(
+            codes, noise_mode=settings.noise_mode, noise_seed=noise_seed, samples=samples
+        )
+        return _Part(samples, codes, mapper_inputs, images, features, texts, pictures)
 
     def _pairs(self, part: "_Part", step: int) -> Pairs:
         """The part's samples with the target's next picture of each."""
-        with self._setting.autocast():
+        with self._context.autocast():
             images = at_least_float32(next(part.pictures))
             features = self._encode(images, part.samples, step)
 
         @torch.no_grad()
         def features_of(generator: Generator) -> list[Tensor]:
-            noise, noise_seed = self._setting.config.adapt.noise, self._setting.noise_seed("other", step)
-            with self._setting.autocast():
-                seen = generator.synthesize(part.codes, noise=noise, noise_seed=noise_seed, samples=part.samples)
+            noise, noise_seed = self._context.config.adapt.noise_mode, self._context.noise_seed("other", step)
+            with self._context.autocast():
+                seen = generator.synthesize(part.codes, noise_mode=noise, noise_seed=noise_seed, samples=part.samples)
                 return self._encode(at_least_float32(seen), part.samples, step)
 
         return Pairs(
-            step, part.samples, part.contexts, part.source_images, images, part.source_features, features, features_of
+            step,
+            part.samples,
+            part.mapper_inputs,
+            part.source_images,
+            images,
+            part.source_features,
+            features,
+            features_of,
         )
 
     def _losses(self, pairs: Pairs, texts: Sequence[Tensor]) -> dict[str, Tensor]:
         """The losses of some pairs, means over them."""
-        settings = self._setting.config.adapt
-        views = max(1, settings.views)
+        settings = self._context.config.adapt
+        views = max(1, settings.augmentations)
         terms = [
             weight
             * directional(source, target, text if len(text) == 1 else text.repeat(views, 1), settings.directional_form)
             for weight, source, target, text in zip(
-                self._setting.config.weights, pairs.source_features, pairs.target_features, texts, strict=True
+                self._context.config.weights, pairs.source_features, pairs.target_features, texts, strict=True
             )
         ]
         losses = {"directional": settings.directional_weight * torch.stack(terms).sum()}
@@ -240,9 +251,9 @@ class Adaptation:
         return {**losses, **self._method.extra_losses(pairs)}
 
     def _encode(self, images: Tensor, samples: Sequence[int], step: int) -> list[Tensor]:
-        seed, views = self._setting.config.seed, self._setting.config.adapt.views
+        seed, views = self._context.config.seed, self._context.config.adapt.augmentations
         seen = augment(images, views, seed, "views", step, samples=samples)
-        return [encoder.encode_image(seen) for encoder in self._setting.encoders]
+        return [encoder.encode_image(seen) for encoder in self._context.encoders]
 
     @torch.no_grad()
     def _average(self, decay: float) -> None:

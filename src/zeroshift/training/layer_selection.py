@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator
 
@@ -14,7 +14,7 @@ __all__ = ["choose_layers", "chosen_count", "named_layers", "train_only"]
 
 
 def named_layers(generator: Generator, layers: Sequence[str]) -> list[str] | None:
-    """The layers that a setting names: a list, or None for ("adaptive",).
+    """The layers that a context names: a list, or None for ("adaptive",).
 
     Raises:
         ZeroshiftError: if the generator has no such layer, or no adaptive choice.
@@ -55,7 +55,7 @@ def choose_layers(
     count: int,
     lr: float,
     steps: int,
-    team: Team,
+    distributed: Distributed,
 ) -> list[str]:
     """The `count` candidates that matter most for the target domain, best first: NADA, section 4.2.
 
@@ -73,7 +73,7 @@ def choose_layers(
         (gradient,) = torch.autograd.grad(loss(moved), moved)
         moved = moved.detach() - lr * gradient
     change = (moved - codes).abs().flatten(start_dim=2).mean(dim=2).sum(dim=0)  # [candidates]
-    return [candidates[index] for index in team.sum(change).topk(count).indices.tolist()]
+    return [candidates[index] for index in distributed.sum(change).topk(count).indices.tolist()]
 
 
 def train_only(generator: Generator, layers: Sequence[str]) -> None:

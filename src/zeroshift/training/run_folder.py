@@ -53,7 +53,7 @@ class RunFolder:
     def open(cls, path: str | Path, config: "AdaptConfig") -> "RunFolder":
         """A new run in a new or empty folder, or the run that is there, to be resumed.
 
-        More `adapt.steps` than before extend a run, from `begin` on; no other setting may differ.
+        More `adapt.steps` than before extend a run, from `begin` on; no other context may differ.
 
         Raises:
             ZeroshiftError: if the folder holds something else or a run with other settings, is in use or cannot be

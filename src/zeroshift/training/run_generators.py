@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from zeroshift.config.settings import Sampling
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
@@ -25,7 +25,7 @@ def load_source_and_target(
         ZeroshiftError: if the run is not finished, a file of it cannot be read, or its generator takes no steps.
     """
     run.require_generator()
-    device = Team(run.config.device).device
+    device = Distributed(run.config.device).device
     source, target = (load_generator(name, device=device) for name in (run.config.generator, run.generator_path))
     sampling = sampling or run.config.diffusion
     if steps is not None:

@@ -16,7 +16,7 @@ from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig
-from zeroshift.core.distributed import Team
+from zeroshift.core.distributed import Distributed
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
@@ -24,8 +24,8 @@ from zeroshift.generators.checkpoints.files import load_generator, save_generato
 from zeroshift.io.downloads import cache_folder
 from zeroshift.methods import method_class
 from zeroshift.methods.base import Method, Stage
-from zeroshift.methods.context import Setting
-from zeroshift.methods.image_bank import Bank
+from zeroshift.methods.context import TrainingContext
+from zeroshift.methods.image_bank import ImageBank
 from zeroshift.sampling.generate import class_labels, generate
 from zeroshift.sampling.inversion import invert, read_folder
 from zeroshift.training.adaptation import Adaptation
@@ -82,76 +82,86 @@ def adapt(
     """
     config.validate()
     keep_freed_memory()
-    team = Team(config.device)
-    source = load_generator(config.generator, team.device) if generator is None else generator.to(team.device)
+    distributed = Distributed(config.device)
+    source = (
+        load_generator(config.generator, distributed.device) if generator is None else generator.to(distributed.device)
+    )
     class_labels(source, config.class_index, 1)
     loaded = (
-        [load_encoder(name, team.device, config.resize) for name in config.encoders] if encoders is None else encoders
+        [load_encoder(name, distributed.device, config.resize) for name in config.encoders]
+        if encoders is None
+        else encoders
     )
     for encoder in loaded:
         for label in (config.source, config.target):
             encoder.warn_unknown(label)
     source.eval().requires_grad_(False)
     source.set_sampling(config.diffusion)
-    loaded = [encoder.to(team.device) for encoder in loaded]
-    setting = Setting(config, source, loaded, team, _bank(config, source, loaded, team, progress))
-    method = method_class(config.method)(setting)
-    adaptation = Adaptation(setting, method)
+    loaded = [encoder.to(distributed.device) for encoder in loaded]
+    context = TrainingContext(config, source, loaded, distributed, _bank(config, source, loaded, distributed, progress))
+    method = method_class(config.method)(context)
+    adaptation = Adaptation(context, method)
     stages = [*method.stages(), adaptation]
     if config.compile:
-        for module in (*source.children(), *(encoder.image_tower for encoder in setting.encoders)):
+        for module in (*source.children(), *(encoder.image_tower for encoder in context.encoders)):
             module.compile()
         if adaptation.fixed_layers:  # otherwise its graph changes with the layers that train
             for module in adaptation.target.children():
                 module.compile()
 
-    with run.alone() if run is not None and team.leads else contextlib.nullcontext():
-        training = _Training(setting, stages, run if team.leads else None, progress)
+    with run.alone() if run is not None and distributed.leads else contextlib.nullcontext():
+        training = _Training(context, stages, run if distributed.leads else None, progress)
         training.resume(run)
-        if run is not None and team.leads:
+        if run is not None and distributed.leads:
             run.begin()
         with _interrupts_at_step_ends() as stop_if_asked:
             training.train(adaptation, stop_if_asked)
         delivered = adaptation.target_ema.merged()
-        if run is not None and team.leads:
+        if run is not None and distributed.leads:
             described = {"source": config.source, "target": config.target, "method": config.method}
             described["steps"] = str(config.adapt.steps)
             adaptation.target_ema.deliver(run.path)
             method.save(run.path, delivered)
             save_generator(delivered, run.generator_path, described)
             run.close()
-    team.wait()
+    distributed.wait()
     return AdaptResult(delivered, source, method, training.history if run is None else run.records())
 
 
 def _bank(
-    config: AdaptConfig, source: Generator, encoders: Sequence[Encoder], team: Team, progress: Progress | None
-) -> Bank | None:
+    config: AdaptConfig,
+    source: Generator,
+    encoders: Sequence[Encoder],
+    distributed: Distributed,
+    progress: Progress | None,
+) -> ImageBank | None:
     """The images that the run draws from, if the configuration fixes them; inverted by the process that leads."""
-    if config.latents:
-        latents = normal(source.latent_shape, config.seed, "bank", samples=range(config.latents)).to(source.device)
-        return Bank.of_latents(source, latents, class_labels(source, config.class_index, config.latents), encoders)
-    if not config.images:
+    if config.num_latents:
+        latents = normal(source.latent_shape, config.seed, "bank", samples=range(config.num_latents)).to(source.device)
+        return ImageBank.of_latents(
+            source, latents, class_labels(source, config.class_index, config.num_latents), encoders
+        )
+    if not config.source_images_dir:
         return None
 
     def done(number: int, of: int) -> None:
-        if progress is not None and team.leads:
+        if progress is not None and distributed.leads:
             progress.update("invert", number, of, {})
 
-    images = read_folder(config.images, source.resolution)
-    if not team.leads:
-        team.wait()
+    images = read_folder(config.source_images_dir, source.resolution)
+    if not distributed.leads:
+        distributed.wait()
     codes = invert(source, images, cache_folder() / "inversions", done)
-    if team.leads:
-        team.wait()
-    return Bank.of_images(source, images.to(source.device), codes, encoders)
+    if distributed.leads:
+        distributed.wait()
+    return ImageBank.of_images(source, images.to(source.device), codes, encoders)
 
 
 @dataclass
 class _Training:
     """Where a run stands, and the loop that takes it further."""
 
-    setting: Setting
+    context: TrainingContext
     stages: Sequence[Stage]
     run: RunFolder | None  # None where nothing is to be written
     progress: Progress | None
@@ -162,7 +172,7 @@ class _Training:
 
     def train(self, adaptation: Adaptation, stop_if_asked: "_Stop") -> None:
         """Takes all steps that are left."""
-        config = self.setting.config
+        config = self.context.config
         try:
             while self.stage < len(self.stages):
                 stage = self.stages[self.stage]
@@ -173,7 +183,7 @@ class _Training:
                         self._preview(adaptation.target_ema)
                     if last or _due(self.step, config.checkpoint_every):
                         self._checkpoint()
-                    stop_if_asked(self.setting.team)
+                    stop_if_asked(self.context.distributed)
                 if self.stage == len(self.stages) - 1:
                     return
                 self.stage, self.step = self.stage + 1, 0
@@ -211,7 +221,7 @@ class _Training:
         self.unlogged.append(record)
         self.history.append(record)
         self._log()
-        if self.progress is not None and self.setting.team.leads:
+        if self.progress is not None and self.context.distributed.leads:
             losses = {name: value for name, value in values.items() if isinstance(value, float)}
             self.progress.update(stage.name, self.step, stage.steps, losses)
 
@@ -232,12 +242,12 @@ class _Training:
     def _preview(self, target: Generator) -> None:
         if self.run is None:
             return
-        config, source = self.setting.config, self.setting.source
+        config, source = self.context.config, self.context.source
         batches = generate(
             [source, target],
             config.preview_samples,
             seed=config.seed,
-            truncation=config.truncation,
+            truncation_psi=config.truncation_psi,
             class_index=config.class_index,
         )
         rows: list[Tensor] = [torch.cat(images) for images in zip(*batches, strict=True)]
@@ -255,8 +265,8 @@ class _Stop:
         self.asked = False
         self.within_step = False  # a second interrupt did not wait for the end of the step
 
-    def __call__(self, team: Team) -> None:
-        if team.any(self.asked):
+    def __call__(self, distributed: Distributed) -> None:
+        if distributed.any(self.asked):
             raise KeyboardInterrupt
 
     def handle(self, number: int, frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ from scipy.stats import entropy
 from sklearn.metrics.pairwise import polynomial_kernel
 from torchmetrics.image import FrechetInceptionDistance, InceptionScore, KernelInceptionDistance
 
-from zeroshift.clip.losses import directional, unit
+from zeroshift.clip.losses import directional, normalize
 from zeroshift.evaluation.metrics.diversity import (
     cosine_embedding,
     diversity,
@@ -181,7 +181,7 @@ def test_structural_consistency() -> None:
 
 def test_similarity_of_pairs() -> None:
     a, b = random(6, 8), random(6, 8, seed=1)
-    assert torch.allclose(pair_similarity(a, b), (unit(a) * unit(b)).sum(dim=1), atol=1e-6)
+    assert torch.allclose(pair_similarity(a, b), (normalize(a) * normalize(b)).sum(dim=1), atol=1e-6)
     one = torch.eye(3)
     assert paired_distance(one, one * 5) == pytest.approx(0, abs=1e-6)
     assert paired_distance(one, one.roll(1, 0)) == pytest.approx(1)
@@ -191,9 +191,9 @@ def test_distance_to_text() -> None:
     source, target, labels = random(6, 8), random(6, 8, seed=1), random(2, 8, seed=2)
     assert torch.allclose(clip_distance(target, labels[1]), 1 - F.cosine_similarity(target, labels[1:]), atol=1e-6)
     agreement = direction_agreement(source, target, *labels)
-    text = unit(unit(labels[1]) - unit(labels[0]))[None]
+    text = normalize(normalize(labels[1]) - normalize(labels[0]))[None]
     assert float(agreement.mean()) == pytest.approx(1 - float(directional(source, target, text)), abs=1e-6)
-    assert torch.allclose(agreement, F.cosine_similarity(unit(target) - unit(source), text), atol=1e-6)
+    assert torch.allclose(agreement, F.cosine_similarity(normalize(target) - normalize(source), text), atol=1e-6)
 
 
 # Protocols

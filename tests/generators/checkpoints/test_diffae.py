@@ -271,7 +271,11 @@ def test_a_checkpoint_with_its_statistics(weights, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, module.__name__)
 
     generator = load_generator(tmp_path / "last.ckpt")
-    assert (generator.architecture, generator.resolution, generator.context_dim) == ("diffusion_autoencoder", 16, 24)
+    assert (generator.architecture, generator.resolution, generator.mapper_input_dim) == (
+        "diffusion_autoencoder",
+        16,
+        24,
+    )
     expected = convert(weights, 16).unet.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in generator.unet.state_dict().items())
     torch.testing.assert_close(generator.z_mean, z_sem.mean(0))

@@ -162,7 +162,7 @@ def assert_images(generator, arrays):
     labels = arrays.get("label")
     with torch.no_grad():
         for truncation, kind in ((1.0, "image"), (0.7, "image_truncated_0p7")):
-            image = generator(arrays["z"], labels, truncation=truncation)
+            image = generator(arrays["z"], labels, truncation_psi=truncation)
             torch.testing.assert_close(image, arrays[kind], rtol=0, atol=1e-4 * arrays[kind].abs().max().item())
 
 

@@ -112,7 +112,7 @@ def test_without_latent_avg_the_average_is_estimated(published):
     first, second = stylegan2_from_rosinality(published), stylegan2_from_rosinality(published)
     assert torch.equal(first.mapping.w_avg, second.mapping.w_avg)
     with torch.no_grad():
-        expected = first.context(first.sample_latents(1, range(4000))).mean(dim=0)
+        expected = first.mapper_input(first.sample_latents(1, range(4000))).mean(dim=0)
     assert (first.mapping.w_avg - expected).abs().max() < 0.1
 
 
@@ -179,9 +179,9 @@ def test_nvidia_weights_without_noise_or_average(tiny):
     loaded = stylegan2_from_nvidia(bare)
     codes = loaded.codes(loaded.sample_latents(0, [0]), torch.tensor([1]))
     with torch.no_grad():
-        torch.testing.assert_close(loaded.synthesize(codes), loaded.synthesize(codes, noise="none"))
-        contexts = [loaded.context(loaded.sample_latents(1, range(2000)), torch.full((2000,), k)) for k in (0, 1)]
-    assert (loaded.mapping.w_avg - torch.cat(contexts).mean(dim=0)).abs().max() < 0.1
+        torch.testing.assert_close(loaded.synthesize(codes), loaded.synthesize(codes, noise_mode="none"))
+        mapper_inputs = [loaded.mapper_input(loaded.sample_latents(1, range(2000)), torch.full((2000,), k)) for k in (0, 1)]
+    assert (loaded.mapping.w_avg - torch.cat(mapper_inputs).mean(dim=0)).abs().max() < 0.1
 
 
 class Payload:

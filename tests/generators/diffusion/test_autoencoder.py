@@ -48,7 +48,7 @@ def test_images_are_those_of_diffusers_sampler(generator):
     latents = generator.sample_latents(0, range(3))
     assert latents.shape == (3, 6 + 3 * 16 * 16)
     z_sem = generator.z_mean + latents[:, :6] @ generator.z_factor.T
-    torch.testing.assert_close(generator.context(latents), z_sem)
+    torch.testing.assert_close(generator.mapper_input(latents), z_sem)
     expected = diffusers_ddim(generator, latents[:, 6:].view(3, 3, 16, 16), z_sem, 10)
     torch.testing.assert_close(generator(latents), expected, atol=1e-5, rtol=1e-5)
 
@@ -57,7 +57,7 @@ def test_images_are_those_of_diffusers_sampler(generator):
 def test_z_sem_is_distributed_as_given(generator):
     given = torch.randn(5000, 6) @ torch.randn(6, 6) + torch.arange(6.0)
     generator.standardise(given)
-    made = generator.context(generator.sample_latents(0, range(4000)))
+    made = generator.mapper_input(generator.sample_latents(0, range(4000)))
     torch.testing.assert_close(made.mean(0), given.mean(0), atol=0.2, rtol=0)
     scale = given.T.cov().diagonal().mean()
     assert (made.T.cov() - given.T.cov()).abs().max() < 0.1 * scale
@@ -70,7 +70,7 @@ def test_images_return_from_codes_and_latents(generator, images):
         generator.set_sampling(Sampling(t0=0.6, steps=steps, invert_steps=steps, noise_steps=steps))
         codes, latents = generator.invert(images), generator.encode_images(images)
         torch.testing.assert_close(generator.condition(codes), generator.encoder(images))
-        torch.testing.assert_close(generator.context(latents), generator.encoder(images), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(generator.mapper_input(latents), generator.encoder(images), atol=1e-4, rtol=1e-4)
         again = generator.codes(latents)
         errors[steps] = (generator.synthesize(codes) - images).square().mean(), (again - codes).square().mean()
     for few, many in zip(*errors.values(), strict=True):
@@ -83,17 +83,17 @@ def test_images_return_from_codes_and_latents(generator, images):
 @torch.no_grad()
 def test_truncation_pulls_z_sem_to_its_mean_and_the_context_stays(generator):
     latents = generator.sample_latents(0, range(2))
-    half = generator.condition(generator.codes(latents, truncation=0.5))
-    torch.testing.assert_close(half, (generator.context(latents) + generator.z_mean) / 2)
-    torch.testing.assert_close(generator.condition(generator.codes(latents)), generator.context(latents))
+    half = generator.condition(generator.codes(latents, truncation_psi=0.5))
+    torch.testing.assert_close(half, (generator.mapper_input(latents) + generator.z_mean) / 2)
+    torch.testing.assert_close(generator.condition(generator.codes(latents)), generator.mapper_input(latents))
 
 
 def test_gradients_reach_the_network_through_all_steps_and_through_one(generator):
     codes = generator.codes(generator.sample_latents(0, range(2))).detach()
     for each_step, pictures in ((False, 1), (True, 4)):
-        generator.set_sampling(Sampling(t0=0.5, steps=4, each_step=each_step))
-        seen = list(generator.pictures(codes))
-        assert len(seen) == generator.pictures_per_code == pictures
+        generator.set_sampling(Sampling(t0=0.5, steps=4, train_each_step=each_step))
+        seen = list(generator.training_images(codes))
+        assert len(seen) == generator.num_training_images == pictures
         for picture in seen:
             generator.zero_grad()
             picture.square().mean().backward()

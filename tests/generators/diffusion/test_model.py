@@ -132,7 +132,7 @@ def test_inversion_returns_the_image(small: Diffusion) -> None:
     images = small(small.sample_latents(5, range(2))).clamp(-1, 1)
     errors = []
     for steps in (10, 20, 40):
-        small.set_sampling(Sampling(t0=0.3, invert_steps=steps, steps=steps, clip=False))
+        small.set_sampling(Sampling(t0=0.3, invert_steps=steps, steps=steps, clip_sample=False))
         errors.append(10 * torch.log10(4 / (small.synthesize(small.invert(images)) - images).square().mean()))
     assert errors[0] + 4 < errors[1] < errors[2] - 4, "PSNR in dB; half the step is a quarter of the error"
     assert errors[2] > 44
@@ -168,7 +168,7 @@ def test_gradients_flow_through_all_steps_with_and_without_checkpoints(small: Di
     small.unet.requires_grad_(True)
     found = []
     for checkpointing in (False, True):
-        small.set_sampling(Sampling(steps=3, checkpointing=checkpointing))
+        small.set_sampling(Sampling(steps=3, gradient_checkpointing=checkpointing))
         small.zero_grad()
         small.synthesize(codes).square().mean().backward()
         found.append([parameter.grad.clone() for parameter in small.unet.parameters()])

@@ -45,10 +45,10 @@ def small():
 def test_recorded_rosinality(name):
     meta, weights, recorded = case(name)
     generator = stylegan2_from_rosinality(weights, recorded["mean_latent"])
-    assert (generator.resolution, generator.context_dim) == (meta["size"], meta["style_dim"])
-    assert_agrees(generator.context(recorded["z"]), recorded["w"])
+    assert (generator.resolution, generator.mapper_input_dim) == (meta["size"], meta["style_dim"])
+    assert_agrees(generator.mapper_input(recorded["z"]), recorded["w"])
     assert_agrees(generator(recorded["z"]), recorded["image"])
-    assert_agrees(generator(recorded["z"], truncation=0.7), recorded["image_truncated_0p7"])
+    assert_agrees(generator(recorded["z"], truncation_psi=0.7), recorded["image_truncated_0p7"])
     assert_agrees(generator.synthesize(recorded["w_plus"]), recorded["image_w_plus"])
 
 
@@ -61,8 +61,8 @@ def test_recorded_nvidia(name):
     z, labels = recorded["z"], recorded.get("label")
     assert_agrees(generator.codes(z, labels), recorded["ws"])
     assert_agrees(generator(z, labels), recorded["image"])
-    assert_agrees(generator.codes(z, labels, truncation=0.7), recorded["ws_truncated_0p7"])
-    assert_agrees(generator(z, labels, truncation=0.7), recorded["image_truncated_0p7"])
+    assert_agrees(generator.codes(z, labels, truncation_psi=0.7), recorded["ws_truncated_0p7"])
+    assert_agrees(generator(z, labels, truncation_psi=0.7), recorded["image_truncated_0p7"])
     if labels is not None:
         assert torch.equal(generator.codes(z, labels.argmax(dim=1)), generator.codes(z, labels))
 
@@ -126,7 +126,7 @@ def test_equals_naive_twin_in_value_and_gradient(small, noise):
         if noise == "const" or not name.endswith("noise_strength")
     }
     results = []
-    for image in (generator.synthesize(ws, noise=noise), naive_synthesis(generator, ws, noise)):
+    for image in (generator.synthesize(ws, noise_mode=noise), naive_synthesis(generator, ws, noise)):
         gradients = torch.autograd.grad((image * probe).sum(), list(inputs.values()))
         results.append((image.detach(), dict(zip(inputs, gradients, strict=True))))
     torch.testing.assert_close(*(image for image, _ in results), rtol=1e-9, atol=1e-9)
@@ -142,34 +142,34 @@ def test_filters_keep_a_constant_inside():
 @torch.no_grad()
 def test_random_noise_depends_on_seed_and_sample_alone(small):
     ws = small.codes(small.sample_latents(0, range(4)))
-    images = small.synthesize(ws, noise="random", noise_seed=3)
-    picked = small.synthesize(ws[[2, 0]], noise="random", noise_seed=3, samples=[2, 0])
+    images = small.synthesize(ws, noise_mode="random", noise_seed=3)
+    picked = small.synthesize(ws[[2, 0]], noise_mode="random", noise_seed=3, samples=[2, 0])
     torch.testing.assert_close(picked, images[[2, 0]], rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(small.synthesize(ws, noise="random", noise_seed=4), images, atol=1e-2)
-    same_codes = small.synthesize(ws[:1].expand(2, -1, -1), noise="random")
+    assert not torch.allclose(small.synthesize(ws, noise_mode="random", noise_seed=4), images, atol=1e-2)
+    same_codes = small.synthesize(ws[:1].expand(2, -1, -1), noise_mode="random")
     assert not torch.allclose(same_codes[0], same_codes[1], atol=1e-2)
 
 
 @torch.no_grad()
 def test_noise_modes_differ_only_by_noise(small):
     ws = small.codes(small.sample_latents(0, [5]))
-    const, none = small.synthesize(ws), small.synthesize(ws, noise="none")
+    const, none = small.synthesize(ws), small.synthesize(ws, noise_mode="none")
     assert not torch.allclose(const, none, atol=1e-2)
     for conv in small.synthesis.convs():
         conv.noise_strength.zero_()
     torch.testing.assert_close(small.synthesize(ws), none)
-    torch.testing.assert_close(small.synthesize(ws, noise="random"), none)
+    torch.testing.assert_close(small.synthesize(ws, noise_mode="random"), none)
 
 
 @torch.no_grad()
 def test_truncation_pulls_the_first_rows_towards_the_average(small):
     z = small.sample_latents(1, range(2))
     ws, average = small.codes(z), small.mapping.w_avg
-    cut = small.codes(z, truncation=0.5, truncation_cutoff=2)
+    cut = small.codes(z, truncation_psi=0.5, truncation_cutoff=2)
     torch.testing.assert_close(cut[:, :2], (ws[:, :2] + average) / 2)
     assert torch.equal(cut[:, 2:], ws[:, 2:])
-    torch.testing.assert_close(small.codes(z, truncation=0.0), average.expand_as(ws))
-    assert torch.equal(small.context(z), ws[:, 0])
+    torch.testing.assert_close(small.codes(z, truncation_psi=0.0), average.expand_as(ws))
+    assert torch.equal(small.mapper_input(z), ws[:, 0])
 
 
 def test_style_mixing(small):
@@ -215,7 +215,7 @@ def test_bf16_autocast_stays_close_and_gives_float32_images(small):
     exact = small.synthesize(ws)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = small.synthesize(ws)
-        assert small.context(small.sample_latents(0, range(3))).dtype == torch.float32
+        assert small.mapper_input(small.sample_latents(0, range(3))).dtype == torch.float32
     assert rough.dtype == torch.float32
     assert (rough - exact).square().mean().sqrt() < 0.02 * exact.std()
     rough.square().mean().backward()
@@ -274,24 +274,26 @@ def test_sizes_that_make_no_stylegan2(small, change, words):
 def test_inputs_that_do_not_fit(small):
     ws = small.codes(small.sample_latents(0, [0]))
     with pytest.raises(ZeroshiftError, match="Latents must be"):
-        small.context(torch.randn(2, 9))
+        small.mapper_input(torch.randn(2, 9))
     with pytest.raises(ZeroshiftError, match="Codes must be"):
         small.synthesize(ws[:, :5])
     with pytest.raises(ZeroshiftError, match="noise mode 'loud'"):
-        small.synthesize(ws, noise="loud")
+        small.synthesize(ws, noise_mode="loud")
     with pytest.raises(ZeroshiftError, match="2 sample numbers"):
         small.synthesize(ws, samples=[0, 1])
     with pytest.raises(ZeroshiftError, match="no classes"):
-        small.context(torch.randn(1, 10), torch.tensor([0]))
+        small.mapper_input(torch.randn(1, 10), torch.tensor([0]))
 
 
 def test_labels_of_a_conditional_generator():
     generator = StyleGAN2(8, z_dim=4, w_dim=4, num_classes=3, mapping_layers=1, channels={4: 4, 8: 4})
     z = torch.randn(2, 4)
-    assert not torch.allclose(generator.context(z, torch.tensor([0, 1])), generator.context(z, torch.tensor([2, 1])))
+    assert not torch.allclose(
+        generator.mapper_input(z, torch.tensor([0, 1])), generator.mapper_input(z, torch.tensor([2, 1]))
+    )
     with pytest.raises(ZeroshiftError, match="class-conditional"):
-        generator.context(z)
+        generator.mapper_input(z)
     with pytest.raises(ZeroshiftError, match="between 0 and 2"):
-        generator.context(z, torch.tensor([0, 3]))
+        generator.mapper_input(z, torch.tensor([0, 3]))
     with pytest.raises(ZeroshiftError, match="do not fit"):
-        generator.context(z, torch.ones(2, 4))
+        generator.mapper_input(z, torch.ones(2, 4))

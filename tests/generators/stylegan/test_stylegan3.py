@@ -43,8 +43,8 @@ def small(resolution=32, **settings):
 def test_recorded(config):
     weights, init_kwargs, arrays = recorded(config)
     generator = stylegan3_from_nvidia(weights, init_kwargs)
-    assert (generator.resolution, generator.num_ws, generator.context_dim) == (32, 16, 64)
-    ws, ws_truncated = generator.codes(arrays["z"]), generator.codes(arrays["z"], truncation=0.7)
+    assert (generator.resolution, generator.num_ws, generator.mapper_input_dim) == (32, 16, 64)
+    ws, ws_truncated = generator.codes(arrays["z"]), generator.codes(arrays["z"], truncation_psi=0.7)
     for actual, name in (
         (ws, "ws"),
         (generator.synthesize(ws), "image"),
@@ -167,7 +167,7 @@ def test_conditional_truncation_and_broadcast():
     ws = generator.codes(z, labels)
     assert torch.equal(ws, generator.codes(z, F.one_hot(labels, 3)))
     assert not torch.equal(ws, generator.codes(z, torch.zeros(3, dtype=torch.long)))
-    cut = generator.codes(z, labels, truncation=0.5, truncation_cutoff=4)
+    cut = generator.codes(z, labels, truncation_psi=0.5, truncation_cutoff=4)
     torch.testing.assert_close(cut[:, :4], (ws[:, :4] + generator.mapping.w_avg) / 2)
     assert torch.equal(cut[:, 4:], ws[:, 4:])
     with pytest.raises(ZeroshiftError, match="class-conditional"):
@@ -180,7 +180,7 @@ def test_a_sample_does_not_see_its_neighbours():
     ws = generator.codes(generator.sample_latents(0, range(4)))
     ws = ws * torch.tensor([1.0, 0.01, 1.0, 30.0])[:, None, None]
     for noise in ("const", "random", "none"):  # which StyleGAN3 does not have
-        torch.testing.assert_close(generator.synthesize(ws[1:2], noise=noise), generator.synthesize(ws)[1:2])
+        torch.testing.assert_close(generator.synthesize(ws[1:2], noise_mode=noise), generator.synthesize(ws)[1:2])
 
 
 @torch.no_grad()
@@ -261,11 +261,11 @@ def test_impossible_sizes(resolution, settings):
 def test_bad_input():
     generator = small()
     with pytest.raises(ZeroshiftError, match="Unknown noise mode 'loud'"):
-        generator.synthesize(torch.zeros(1, 16, 12), noise="loud")
+        generator.synthesize(torch.zeros(1, 16, 12), noise_mode="loud")
     with pytest.raises(ZeroshiftError, match=r"Codes must be \[N, 16, 12\]"):
         generator.synthesize(torch.zeros(1, 15, 12))
     with pytest.raises(ZeroshiftError, match=r"Latents must be \[N, 16\]"):
-        generator.context(torch.zeros(1, 12))
+        generator.mapper_input(torch.zeros(1, 12))
 
 
 def test_weights_that_do_not_fit():

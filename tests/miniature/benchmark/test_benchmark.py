@@ -45,7 +45,7 @@ from zeroshift.miniature.networks.encoders import load_judge
 from zeroshift.miniature.world.domains import KEPT_OUT, MEDIA, parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents
 
-TINY = {"adapt.steps": 1, "adapt.batch": 2, "adapt.views": 0, "adapt.layer_batch": 1}
+TINY = {"adapt.steps": 1, "adapt.batch_size": 2, "adapt.augmentations": 0, "adapt.layer_batch_size": 1}
 
 
 def plan(out: Path, *rows: str, **changes: Any) -> Plan:
@@ -84,10 +84,10 @@ def test_every_row_can_be_configured(tmp_path: Path) -> None:
 
 
 def test_a_row_with_changes() -> None:
-    row = parse_row("ipl:prompts.base-text=label,adapt.views=0")
+    row = parse_row("ipl:prompts.base-text=label,adapt.augmentations=0")
     config = Cell(row, "zombie", 0).config({})
-    assert (config.prompts.base_text, config.adapt.views) == ("label", 0)
-    assert row.name == "ipl:prompts.base-text=label,adapt.views=0"
+    assert (config.prompts.base_text, config.adapt.augmentations) == ("label", 0)
+    assert row.name == "ipl:prompts.base-text=label,adapt.augmentations=0"
     listed = parse_row('nada:adapt.betas=[0.0,0.99],adapt.layers=["b8.conv0","b16.conv0"],adapt.lr=0.5')
     assert {"adapt.betas": (0.0, 0.99), "adapt.layers": ("b8.conv0", "b16.conv0"), "adapt.lr": 0.5}.items() <= (
         listed.changes.items()
@@ -260,7 +260,7 @@ def test_the_fitted_diffusion_model_comes_nearer_to_the_truth(row: str) -> None:
 
     source, domain = load_generator(f"miniature-{row.partition('-')[2]}"), parse_domain("pencil sketch")
     assert isinstance(source, Diffusion)
-    source.set_sampling(Sampling(t0=0.6, noise_steps=1, steps=2, invert_steps=4, clip=False))
+    source.set_sampling(Sampling(t0=0.6, noise_steps=1, steps=2, invert_steps=4, clip_sample=False))
     latents = sample_latents(benchmark.EXAM_SEED, range(4))
     codes, before = source.invert(render(latents)), [weight.clone() for weight in source.parameters()]
     errors = []
@@ -411,7 +411,7 @@ def test_the_page_says_what_the_intervals_carry(tmp_path: Path, monkeypatch: pyt
 def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["benchmark", "--out", str(tmp_path), "--methods", "nada", "--targets", "pencil sketch of a zombie"]
     arguments += ["--seeds", "1", "--people", "16", "--fit-steps", "0", "--processes", "1", "--steps", "1"]
-    arguments += ["--set", "adapt.batch=2", "adapt.views=0", "adapt.layer_batch=1"]
+    arguments += ["--set", "adapt.batch_size=2", "adapt.augmentations=0", "adapt.layer_batch_size=1"]
     assert main(arguments) == 0
     assert "benchmark.md" in capsys.readouterr().out
     page = (tmp_path / "benchmark.md").read_text()
@@ -445,7 +445,7 @@ def test_diffusion_models_get_the_photos(tmp_path: Path) -> None:
     arguments = ["benchmark", "--out", str(tmp_path), "--methods", "diffusionclip-autoencoder", "--targets", "zombie"]
     arguments += ["--seeds", "0", "--people", "16", "--processes", "1", "--steps", "1", "--fit-steps", "0"]
     arguments += ["--set", "latents=2"]
-    arguments += ["adapt.views=0", "diffusion.noise_steps=1", "diffusion.steps=3", "diffusion.invert_steps=6"]
+    arguments += ["adapt.augmentations=0", "diffusion.noise_steps=1", "diffusion.steps=3", "diffusion.invert_steps=6"]
     assert main(arguments) == 0
     folder = tmp_path / "cells" / "zombie"
     assert {path.name for path in folder.iterdir()} == {"diffusionclip-autoencoder", "source-autoencoder", "truth"}

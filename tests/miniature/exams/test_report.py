@@ -74,8 +74,8 @@ def test_factor_sheet_shows_visible_factors_only():
 class Offset:
     """Draws the truth, darker by a known amount; truncated, nothing at all."""
 
-    def __call__(self, latents, truncation=1.0):
-        return render(latents) * 0.8 if truncation == 1 else torch.zeros(len(latents), 3, 64, 64)
+    def __call__(self, latents, truncation_psi=1.0):
+        return render(latents) * 0.8 if truncation_psi == 1 else torch.zeros(len(latents), 3, 64, 64)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_report(tmp_path, monkeypatch, encoders):
 
 def test_generator_sheet_shows_the_same_people(encoders):
     class Truth:
-        def __call__(self, latents, truncation=1.0):
+        def __call__(self, latents, truncation_psi=1.0):
             return render(latents)
 
     assert generator_sheet(Truth(), num=2, seed=0).shape[0] > 3 * 64

@@ -172,7 +172,7 @@ def test_lower_shares_its_modules():
     cut = recipe.lower(whole, 16)
     assert {id(p) for p in cut.parameters()} < {id(p) for p in whole.parameters()}
     latents = sample_latents(0, range(2))
-    assert cut(latents, noise="none").shape == (2, 3, 16, 16)
+    assert cut(latents, noise_mode="none").shape == (2, 3, 16, 16)
     same = network(16)
     same.load_state_dict(cut.state_dict())
     assert torch.equal(cut(latents), same(latents))
@@ -232,10 +232,12 @@ def test_training_delivers_a_generator_file(tmp_path, small):
     assert (generator.resolution, generator.num_ws, generator.latent_shape) == (64, 10, (NUM_FACTORS,))
     latents = generator.sample_latents(0, range(3))
     assert torch.equal(latents, sample_latents(0, range(3)))  # z is the world's z
-    images = generator(latents, noise="const")
-    torch.testing.assert_close(generator(latents, noise="none"), images, atol=1e-5, rtol=0)  # no processor rounds more
+    images = generator(latents, noise_mode="const")
     torch.testing.assert_close(
-        generator.mapping.w_avg, generator.context(torch.randn(20000, 32)).mean(dim=0), atol=0.06, rtol=0
+        generator(latents, noise_mode="none"), images, atol=1e-5, rtol=0
+    )  # no processor rounds more
+    torch.testing.assert_close(
+        generator.mapping.w_avg, generator.mapper_input(torch.randn(20000, 32)).mean(dim=0), atol=0.06, rtol=0
     )
 
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeroshift.clip.losses import offset, unit
+from zeroshift.clip.losses import normalize, offset
 
 __all__ = ["clip_distance", "direction_agreement", "pair_similarity", "paired_distance", "structural_consistency"]
 
@@ -29,7 +29,7 @@ def paired_distance(features: Tensor, truth: Tensor) -> float:
 
 def clip_distance(images: Tensor, label: Tensor) -> Tensor:
     """1 - cos between image features [N, E] and the label's [E]; [N]. NADA (Gal et al., 2022), equation 1."""
-    return 1 - unit(images) @ unit(label)
+    return 1 - normalize(images) @ normalize(label)
 
 
 def direction_agreement(source: Tensor, target: Tensor, source_label: Tensor, target_label: Tensor) -> Tensor:
@@ -37,4 +37,4 @@ def direction_agreement(source: Tensor, target: Tensor, source_label: Tensor, ta
 
     1 - NADA's directional loss (Gal et al., 2022, equation 2); both directions are between unit features.
     """
-    return offset(source, target) @ unit(unit(target_label) - unit(source_label))
+    return offset(source, target) @ normalize(normalize(target_label) - normalize(source_label))

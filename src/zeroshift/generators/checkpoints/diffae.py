@@ -146,8 +146,10 @@ def _set_statistics(generator: DiffusionAutoencoder, path: Path, state: Mapping[
         if beside.exists():
             content = _load(beside)
             z_sem = content.get("conds") if isinstance(content, Mapping) else None
-            if not isinstance(z_sem, Tensor) or z_sem.ndim != 2 or z_sem.shape[1] != generator.context_dim:
-                raise ZeroshiftError(f"{beside} holds no z_sem of {generator.context_dim} numbers for {path.name}.")
+            if not isinstance(z_sem, Tensor) or z_sem.ndim != 2 or z_sem.shape[1] != generator.mapper_input_dim:
+                raise ZeroshiftError(
+                    f"{beside} holds no z_sem of {generator.mapper_input_dim} numbers for {path.name}."
+                )
             generator.standardise(z_sem.float())
             return
     if isinstance(state.get("conds_mean"), Tensor) and isinstance(state.get("conds_std"), Tensor):

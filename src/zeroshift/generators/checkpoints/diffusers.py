@@ -70,7 +70,7 @@ def write_pipeline(generator: Diffusion, folder: Path) -> None:
     if folder.exists() and not (folder / _INDEX).is_file():
         raise ZeroshiftError(f"{folder} is there already and is no pipeline folder. Choose another name.")
     config = generator.schedule.config
-    clips = config.clip_sample and generator.sampling.clip
+    clips = config.clip_sample and generator.sampling.clip_sample
     parts = {"unet": generator.unet, "scheduler": diffusers.DDIMScheduler.from_config(config, clip_sample=clips)}
     kind = "DDIMPipeline"
     if generator.decoder is not None:

@@ -55,7 +55,7 @@ class DiffusionAutoencoder(Diffusion):
         self.unet, self.decoder = ConditionalUNet(**unet), None
         self.encoder = SemanticEncoder(**encoder)
         self.resolution, z_dim = unet["resolution"], unet["z_dim"]
-        self.context_dim = z_dim
+        self.mapper_input_dim = z_dim
         self.latent_shape = (z_dim + 3 * self.resolution**2,)
         self.register_buffer("z_mean", torch.zeros(z_dim))
         self.register_buffer("z_factor", torch.eye(z_dim))
@@ -73,7 +73,7 @@ class DiffusionAutoencoder(Diffusion):
         self.z_mean.copy_(z_sem.mean(dim=0))
         self.z_factor.copy_(torch.linalg.cholesky(covariance + ridge))
 
-    def context(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
+    def mapper_input(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
         """z_sem [N, z_dim]."""
         return self._z_sem(latents, 1.0)
 
@@ -82,11 +82,11 @@ class DiffusionAutoencoder(Diffusion):
         latents: Latents,
         labels: Tensor | None = None,
         *,
-        truncation: float = 1.0,
+        truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Codes:
         """z_sem, pulled to its mean by `truncation`, and x_t0: [N, z_dim + 3 * resolution**2]. There are no labels."""
-        z_sem = self._z_sem(latents, truncation)
+        z_sem = self._z_sem(latents, truncation_psi)
         levels = self.schedule.approach(self.sampling.t0, self.sampling.noise_steps)
         return torch.cat([z_sem, self.carry(self.start(latents), levels, z_sem).flatten(1)], dim=1)
 
@@ -119,6 +119,6 @@ class DiffusionAutoencoder(Diffusion):
         """The network's output for x [N, 3, resolution, resolution] at a timestep, of the same shape."""
         return self.unet(x, torch.full((len(x),), level, device=x.device), condition)
 
-    def _z_sem(self, latents: Latents, truncation: float) -> Tensor:
+    def _z_sem(self, latents: Latents, truncation_psi: float) -> Tensor:
         numbers = latents[:, : self.z_mean.numel()]
-        return self.z_mean + truncation * numbers @ self.z_factor.T
+        return self.z_mean + truncation_psi * numbers @ self.z_factor.T

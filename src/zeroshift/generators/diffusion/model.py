@@ -40,7 +40,7 @@ class Diffusion(Generator):
     """
 
     architecture = "diffusion"
-    context_dim = None
+    mapper_input_dim = None
     num_classes = 0
 
     unet: Any  # a ModelMixin of diffusers, as is the decoder
@@ -96,7 +96,7 @@ class Diffusion(Generator):
         latents: Latents,
         labels: Tensor | None = None,
         *,
-        truncation: float = 1.0,
+        truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Codes:
         """x_t0 [N, C, H, W] of x_T. There is no mean to truncate to, so truncation changes nothing; nor are labels."""
@@ -104,30 +104,30 @@ class Diffusion(Generator):
         return self.carry(latents, levels, self.condition(latents))
 
     def synthesize(
-        self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
+        self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Tensor:
         """Images of x_t0. There are no noise inputs: DDIM is deterministic."""
         levels = self.schedule.descent(self.sampling.t0, self.sampling.steps)
         return self.decode(self.carry(self.start(codes), levels, self.condition(codes)))
 
     @property
-    def pictures_per_code(self) -> int:
+    def num_training_images(self) -> int:
         """The steps of DDIM, if each of them is trained on; otherwise 1."""
-        return self.sampling.steps if self.sampling.each_step else 1
+        return self.sampling.steps if self.sampling.train_each_step else 1
 
-    def pictures(
-        self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
+    def training_images(
+        self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Iterator[Tensor]:
         """The images to train on: the final one, or the one predicted at each step, whose graph is of that step alone.
 
         The latter is DiffusionCLIP's "GPU-efficient fine-tuning" (Kim et al., 2022, appendix B.2).
         """
-        if not self.sampling.each_step:
+        if not self.sampling.train_each_step:
             yield self.synthesize(codes)
             return
         condition, x = self.condition(codes), self.start(codes)
         for here, there in pairwise(self.schedule.descent(self.sampling.t0, self.sampling.steps)):
-            x, clean = self.schedule.step(x, self._output(x, here, condition), here, there, self.sampling.clip)
+            x, clean = self.schedule.step(x, self._output(x, here, condition), here, there, self.sampling.clip_sample)
             x = x.detach()
             yield self.decode(clean)
 
@@ -137,7 +137,7 @@ class Diffusion(Generator):
         levels = self.schedule.descent(self.sampling.t0, self.sampling.invert_steps)[::-1]
         return self.carry(self.encode(images), levels, None)
 
-    def inverted_context(self, codes: Codes) -> Tensor | None:
+    def inverted_mapper_input(self, codes: Codes) -> Tensor | None:
         """What the network is told besides x_t0."""
         return self.condition(codes)
 
@@ -153,7 +153,7 @@ class Diffusion(Generator):
         """x [N, C, H, W] carried through noise levels, up or down."""
         for here, there in pairwise(levels):
             output = self._output(x, max(here, there), condition)
-            x, _ = self.schedule.step(x, output, here, there, self.sampling.clip)
+            x, _ = self.schedule.step(x, output, here, there, self.sampling.clip_sample)
         return x
 
     def predict(self, x: Tensor, level: int, condition: Tensor | None) -> Tensor:
@@ -161,7 +161,7 @@ class Diffusion(Generator):
         return self.unet(x, level).sample[:, : x.shape[1]]  # a learned variance, if any, comes after it
 
     def _output(self, x: Tensor, level: int, condition: Tensor | None) -> Tensor:
-        if self.sampling.checkpointing and torch.is_grad_enabled():
+        if self.sampling.gradient_checkpointing and torch.is_grad_enabled():
             return at_least_float32(checkpoint(self.predict, x, level, condition, use_reentrant=False))
         return at_least_float32(self.predict(x, level, condition))
 

@@ -17,7 +17,7 @@ class StyleBased(Generator):
     num_ws: int
     mapping: Mapping
 
-    def context(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
+    def mapper_input(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
         """w [N, w_dim], not truncated. Raises ZeroshiftError for latents or labels of a wrong shape."""
         if latents.ndim != 2 or latents.shape[1] != self.latent_shape[0]:
             raise ZeroshiftError(f"Latents must be [N, {self.latent_shape[0]}], not {list(latents.shape)}.")
@@ -28,12 +28,12 @@ class StyleBased(Generator):
         latents: Latents,
         labels: Tensor | None = None,
         *,
-        truncation: float = 1.0,
+        truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Codes:
         """ws [N, num_ws, w_dim]: w for every layer, its first `truncation_cutoff` rows pulled towards w_avg."""
-        ws = self.broadcast(self.context(latents, labels))
-        return truncate(ws, self.mapping.w_avg, truncation, truncation_cutoff)
+        ws = self.broadcast(self.mapper_input(latents, labels))
+        return truncate(ws, self.mapping.w_avg, truncation_psi, truncation_cutoff)
 
     def broadcast(self, w: Tensor) -> Codes:
         """One w for all layers: [N, w_dim] -> [N, num_ws, w_dim]."""
@@ -45,4 +45,4 @@ class StyleBased(Generator):
         count = 10_000
         latents = normal((count, *self.latent_shape), "w_avg", samples=[0])[0].to(self.device)
         labels = torch.arange(count, device=self.device) % self.num_classes if self.num_classes else None
-        return self.context(latents, labels).mean(dim=0)
+        return self.mapper_input(latents, labels).mean(dim=0)

@@ -199,7 +199,7 @@ class StyleGAN2(StyleBased):
             "mapping_lr_mul": mapping_lr_mul,
             "conv_clamp": conv_clamp,
         }
-        self.resolution, self.context_dim, self.latent_shape = resolution, w_dim, (z_dim,)
+        self.resolution, self.mapper_input_dim, self.latent_shape = resolution, w_dim, (z_dim,)
         self.num_classes, self.num_ws = num_classes, 2 * len(sizes)
         self.mapping = Mapping(
             z_dim,
@@ -213,15 +213,15 @@ class StyleGAN2(StyleBased):
         self.synthesis = Synthesis(resolution, w_dim, widths, conv_clamp)
 
     def synthesize(
-        self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
+        self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Tensor:
         """Images [N, 3, resolution, resolution] of ws [N, num_ws, w_dim] (W+: rows may differ)."""
-        if codes.shape[1:] != (self.num_ws, self.context_dim):
-            raise ZeroshiftError(f"Codes must be [N, {self.num_ws}, {self.context_dim}], not {list(codes.shape)}.")
+        if codes.shape[1:] != (self.num_ws, self.mapper_input_dim):
+            raise ZeroshiftError(f"Codes must be [N, {self.num_ws}, {self.mapper_input_dim}], not {list(codes.shape)}.")
         samples = range(len(codes)) if samples is None else samples
         if len(samples) != len(codes):
             raise ZeroshiftError(f"{len(samples)} sample numbers do not fit {len(codes)} codes.")
-        return self.synthesis(codes, self._noises(noise, noise_seed, samples))
+        return self.synthesis(codes, self._noises(noise_mode, noise_seed, samples))
 
     def _noises(self, mode: str, seed: int, samples: Sequence[int]) -> list[Tensor | None]:
         convs = self.synthesis.convs()

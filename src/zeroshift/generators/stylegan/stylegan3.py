@@ -69,7 +69,7 @@ class StyleGAN3(StyleBased):
             resolution <= 2 * first_cutoff or num_layers <= num_critical or min(filter_size, lrelu_upsampling) < 2
         ):
             raise ZeroshiftError(f"These sizes make no StyleGAN3: {self.config}.")
-        self.resolution, self.context_dim, self.latent_shape = resolution, w_dim, (z_dim,)
+        self.resolution, self.mapper_input_dim, self.latent_shape = resolution, w_dim, (z_dim,)
         self.num_classes, self.num_ws = num_classes, num_layers + 2
         self.mapping = Mapping(z_dim, w_dim, num_classes, mapping_layers, lr_mul=mapping_lr_mul)
         bands = plan_bands(
@@ -96,13 +96,13 @@ class StyleGAN3(StyleBased):
         )
 
     def synthesize(
-        self, codes: Codes, *, noise: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
+        self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Tensor:
         """Images [N, 3, resolution, resolution] of ws [N, num_ws, w_dim]. StyleGAN3 has no noise: all modes agree."""
-        if noise not in NOISE_MODES:
-            raise ZeroshiftError(f"Unknown noise mode {noise!r}: choose one of {', '.join(NOISE_MODES)}.")
-        if codes.shape[1:] != (self.num_ws, self.context_dim):
-            raise ZeroshiftError(f"Codes must be [N, {self.num_ws}, {self.context_dim}], not {list(codes.shape)}.")
+        if noise_mode not in NOISE_MODES:
+            raise ZeroshiftError(f"Unknown noise mode {noise_mode!r}: choose one of {', '.join(NOISE_MODES)}.")
+        if codes.shape[1:] != (self.num_ws, self.mapper_input_dim):
+            raise ZeroshiftError(f"Codes must be [N, {self.num_ws}, {self.mapper_input_dim}], not {list(codes.shape)}.")
         return self.synthesis(codes)
 
     def layers(self) -> dict[str, nn.Module]:

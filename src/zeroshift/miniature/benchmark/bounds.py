@@ -75,13 +75,13 @@ def fit_diffusion_to_truth(source: Generator, domain: Domain, seed: int, steps: 
     truth = render(latents, domain, seed)
     codes = torch.cat([source.invert(part) for part in render(latents, SOURCE, seed).split(32)])
     generator = copy.deepcopy(source).requires_grad_(False)
-    generator.set_sampling(replace(source.sampling, each_step=True))
+    generator.set_sampling(replace(source.sampling, train_each_step=True))
     weights = [weight for layer in generator.layers().values() for weight in layer.parameters()]
     optimiser = torch.optim.Adam([weight.requires_grad_(True) for weight in weights], _DIFFUSION_RATE, (0.9, 0.99))
     step = 0
     while step < steps:
         people = torch.randint(photos, (_DIFFUSION_BATCH,), generator=stream(seed, "fitted", step))
-        for picture in generator.pictures(codes[people]):
+        for picture in generator.training_images(codes[people]):
             set_rate(optimiser, _DIFFUSION_RATE * min(1.0, (step + 1) / 20, 2 * max(0.0, 1 - step / steps)))
             optimiser.zero_grad()
             portrait_loss(picture, truth[people]).backward()

@@ -92,7 +92,7 @@ TARGETS = (
 
 
 def parse_row(text: str) -> Row:
-    """A row by its name, or one with changes, "ipl:prompts.domain_weight=2,adapt.views=0"; `Row.name` is the text.
+    """A row by its name, optionally with changes: "ipl:prompts.domain_weight=2,adapt.augmentations=0".
 
     Raises:
         ZeroshiftError: if there is no such row, or a change is none.

@@ -95,7 +95,7 @@ def generator_figures(generator: Generator, judge: Encoder, *, seed: int, count:
     labels = label_features(judge.encode_text, judge.templates, [domain.label for domain in DOMAINS])
     truth = torch.full((count,), DOMAINS.index(SOURCE))
     images, truncated = (
-        torch.cat([generator(part, truncation=truncation) for part in latents.split(64)]).clamp(-1, 1)
+        torch.cat([generator(part, truncation_psi=truncation) for part in latents.split(64)]).clamp(-1, 1)
         for truncation in (1.0, 0.7)
     )
     psnr = 10 * torch.log10(4 / (images - render(latents)).square().mean())

@@ -62,7 +62,7 @@ def lower(generator: StyleGAN2, resolution: int) -> StyleGAN2:
 
 def fit(network: StyleGAN2, ws: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and, without a gradient, PSNR of the network's pictures of ws [N, num_ws, w_dim]."""
-    images = network.synthesize(ws, noise="none")
+    images = network.synthesize(ws, noise_mode="none")
     return portrait_loss(images, truth), psnr(images.detach(), truth)
 
 
@@ -162,7 +162,7 @@ def train_generator(
 
 def _truncated(network: StyleGAN2, latents: Tensor, truncation: Tensor) -> Tensor:
     """ws [N, num_ws, w_dim], each row truncated by its own factor."""
-    w = torch.lerp(network.mapping.w_avg, network.context(latents), truncation[:, None])
+    w = torch.lerp(network.mapping.w_avg, network.mapper_input(latents), truncation[:, None])
     return network.broadcast(w)
 
 

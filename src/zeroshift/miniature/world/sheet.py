@@ -39,7 +39,7 @@ def generator_sheet(generator: Generator, num: int, seed: int, scale: int = 1) -
         rows = {
             "renderer": render(latents),
             "generator": generator(latents),
-            "truncated 0.7": generator(latents, truncation=0.7),
+            "truncated 0.7": generator(latents, truncation_psi=0.7),
         }
     return labelled_rows(rows, scale)
 
@@ -54,7 +54,9 @@ def diffusion_sheet(diffusion: Diffusion, autoencoder: DiffusionAutoencoder, num
     with twenty_steps(autoencoder), torch.no_grad():
         latents = autoencoder.encode_images(photos)
         noise = autoencoder.sample_latents(seed, range(num))
-        z_sem_alone = torch.cat([latents[:, : autoencoder.context_dim], noise[:, autoencoder.context_dim :]], dim=1)
+        z_sem_alone = torch.cat(
+            [latents[:, : autoencoder.mapper_input_dim], noise[:, autoencoder.mapper_input_dim :]], dim=1
+        )
         rows |= {"photo": photos, "reconstructed": autoencoder(latents), "from z_sem alone": autoencoder(z_sem_alone)}
     return labelled_rows(rows, 1)
 
