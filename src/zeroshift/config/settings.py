@@ -10,7 +10,7 @@ from zeroshift.config.schema import build, check_types, require
 from zeroshift.errors import ZeroshiftError
 
 __all__ = [
-    "PRESETS", "AdaptConfig", "AdaptStage", "MethodOptions", "PromptStage", "Sampling",  "changed", "flat", "preset",
+    "PRESETS", "AdaptConfig", "AdaptStage", "GeneratorOptions", "MethodOptions", "PromptStage", "Sampling",  "changed", "flat", "preset",
 ]  # fmt: skip
 
 BaseText = Literal["published", "label", "none"]
@@ -113,10 +113,26 @@ class Sampling:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """Settings of a method's own. Those that have some say so by a subclass, in the file of the method."""
+    """Base of a method's own settings, which are a subclass in the method's file."""
 
     def validate(self) -> None:
-        """Raises ZeroshiftError naming the first setting whose value makes no sense."""
+        """Checks the values.
+
+        Raises:
+            ZeroshiftError: naming the first setting with an invalid value.
+        """
+
+
+@dataclass(frozen=True)
+class GeneratorOptions:
+    """Base of a generator family's own settings, which are a subclass beside the family. None here."""
+
+    def validate(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ZeroshiftError: naming the first setting with an invalid value.
+        """
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,40 @@
+"""How diffusion generators make an image: deterministic DDIM."""
+
+from dataclasses import dataclass
+
+from zeroshift.config.schema import require
+from zeroshift.config.settings import GeneratorOptions
+
+__all__ = ["DDIMOptions"]
+
+
+@dataclass(frozen=True)
+class DDIMOptions(GeneratorOptions):
+    """Deterministic DDIM. The defaults are DiffusionCLIP's, except `noise_steps`: there all images are real."""
+
+    t0: float = 0.5
+    """Noise level at which source and target part, as a share of all levels; 1 is pure noise."""
+    noise_steps: int = 20
+    """Source steps from pure noise to t0."""
+    steps: int = 6
+    """Steps from t0 to the image; training goes through all of them."""
+    invert_steps: int = 40
+    """Steps from a real image to t0."""
+    clip_sample: bool = True
+    """Clip the predicted image at each step, if the model's schedule does; inversion is more exact without."""
+    train_each_step: bool = False
+    """Train on the image predicted at each step, with the memory of one step, instead of through all steps."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+
+    def validate(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ZeroshiftError: naming the first setting with an invalid value.
+        """
+        for name in ("noise_steps", "steps", "invert_steps"):
+            value = getattr(self, name)
+            require(value >= 1, f"sampling.{name} is {value}; it must be at least 1.")
+        require(self.t0 > 0, f"sampling.t0 is {self.t0}; it must be positive.")
+        require(self.t0 <= 1, f"sampling.t0 is {self.t0}; it is a share of the noise levels, at most 1.")
