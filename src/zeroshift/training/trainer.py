@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig
@@ -81,7 +80,6 @@ def adapt(
         KeyboardInterrupt: on Ctrl-C, after a checkpoint at the end of the step; on a second one at once.
     """
     config.validate()
-    keep_freed_memory()
     distributed = Distributed(config.device)
     source = (
         load_generator(config.generator, distributed.device) if generator is None else generator.to(distributed.device)

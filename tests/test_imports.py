@@ -1,0 +1,262 @@
+"""The import rules of docs/architecture.md, checked on the source text: every import counts, wherever it stands."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src"
+
+# Packages by level; a module imports from its own level and the ones before it.
+LEVELS = (
+    ("errors",),
+    ("core", "config", "io"),
+    ("generators",),
+    ("clip", "sampling"),
+    ("networks", "methods"),
+    ("training",),
+    ("evaluation",),
+    ("miniature",),
+    ("report",),
+    ("studio", "cli"),
+)
+# The package itself (public names) and `python -m zeroshift` stand above all levels.
+TOP = ("zeroshift", "zeroshift.__main__")
+LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
+
+# Imports that break the direction, by (importer, imported), with the reason. At most two.
+EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of a module of this package; `name` is what a `from` import takes out of it."""
+
+    importer: str
+    module: str
+    name: str
+    line: int
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def trees() -> Mapping[str, ast.Module]:
+    """The syntax tree of every module by name."""
+    paths = sorted((SOURCE / "zeroshift").rglob("*.py"))
+    return {module_name(path): ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in paths}
+
+
+def imports_of(importer: str, tree: ast.Module, modules: Mapping[str, object]) -> Iterator[Import]:
+    """The imports of modules of this package, in functions and under TYPE_CHECKING too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "zeroshift":
+                    yield Import(importer, alias.name, "", node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{importer}:{node.lineno} is a relative import"
+            if node.module is None or node.module.split(".")[0] != "zeroshift":
+                continue
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                is_module = submodule in modules
+                yield Import(
+                    importer, submodule if is_module else node.module, "" if is_module else alias.name, node.lineno
+                )
+
+
+def all_imports() -> list[Import]:
+    return [each for name, tree in trees().items() for each in imports_of(name, tree, trees())]
+
+
+def package_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def goes_up(importer: str, imported: str) -> bool:
+    """Whether an import leaves the order of the levels."""
+    if importer in TOP:
+        return False
+    if imported in TOP:
+        return True
+    return LEVEL[package_of(imported)] > LEVEL[package_of(importer)]
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components with more than one node (Tarjan), and the nodes that point to themselves."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    components: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for successor in sorted(graph.get(node, ())):
+            if successor not in index:
+                visit(successor)
+            if successor in stack:
+                low[node] = min(low[node], low[successor])
+        if low[node] == index[node]:
+            component = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(component) > 1 or node in graph.get(node, ()):
+                components.append(sorted(component))
+
+    for node in sorted(graph):
+        if node not in index:
+            visit(node)
+    return components
+
+
+def test_circles_are_detected() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}, "e": {"a"}}) == [["b", "c"], ["d"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_hidden_imports_are_detected() -> None:
+    text = """
+import zeroshift.a
+from zeroshift import b, c
+from zeroshift.d import e as f
+import torch
+if TYPE_CHECKING:
+    from zeroshift.g import h
+def function():
+    from zeroshift.i import j
+"""
+    detected = imports_of("zeroshift.x", ast.parse(text), {"zeroshift.b": None})
+    assert sorted((each.module, each.name) for each in detected) == [
+        ("zeroshift", "c"), ("zeroshift.a", ""), ("zeroshift.b", ""), ("zeroshift.d", "e"), ("zeroshift.g", "h"),
+        ("zeroshift.i", "j"),
+    ]  # fmt: skip
+
+
+def test_every_package_has_a_level() -> None:
+    assert {package_of(name) for name in trees() if name not in TOP} <= set(LEVEL)
+
+
+def test_imports_go_downward() -> None:
+    wrong = {(each.importer, each.module): each.line for each in all_imports() if goes_up(each.importer, each.module)}
+    listed = [f"{a}:{line} imports {b}" for (a, b), line in wrong.items() if (a, b) not in EXCEPTIONS]
+    assert not listed, "\n".join(listed)
+    assert set(EXCEPTIONS) <= set(wrong), "remove exceptions that are no longer needed"
+    assert len(EXCEPTIONS) <= 2
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    graph: dict[str, set[str]] = {name: set() for name in trees()}
+    for each in all_imports():
+        if (each.importer, each.module) not in EXCEPTIONS:
+            graph[each.importer].add(each.module)
+    listed = ["circle: " + ", ".join(circle) for circle in circles(graph)]
+    assert not listed, "\n".join(listed)
+
+
+def test_packages_import_each_other_in_no_circle() -> None:
+    graph: dict[str, set[str]] = {package: set() for package in LEVEL}
+    for each in all_imports():
+        if {each.importer, each.module} & set(TOP) or (each.importer, each.module) in EXCEPTIONS:
+            continue
+        importer, imported = package_of(each.importer), package_of(each.module)
+        if importer != imported:
+            graph[importer].add(imported)
+    assert not circles(graph), circles(graph)
+
+
+def test_names_of_modules_in_strings_go_downward() -> None:
+    """Registries name what they load as "module:attribute"; those names keep the same order as imports."""
+    wrong = []
+    for importer, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                module, colon, _ = node.value.partition(":")
+                if colon and re.fullmatch(r"zeroshift(\.\w+)+", module):
+                    assert module in trees(), f"{importer}:{node.lineno} names {module}, which does not exist"
+                    if goes_up(importer, module):
+                        wrong.append(f"{importer}:{node.lineno} names {node.value}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_private_name_is_imported() -> None:
+    private = [
+        f"{each.importer}:{each.line} imports {each.name or each.module}"
+        for each in all_imports()
+        if each.name.startswith("_") or any(part.startswith("_") for part in each.module.split(".")[1:])
+    ]
+    assert not private, "\n".join(private)
+
+
+def setting_fields() -> set[str]:
+    """The fields of all configuration classes: those of zeroshift.config and the options of methods and families."""
+    bases = {"MethodOptions", "GeneratorOptions"}
+    fields: set[str] = set()
+    for name, tree in trees().items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            is_dataclass = any("dataclass" in ast.dump(decorator) for decorator in node.decorator_list)
+            has_base = any(ast.unparse(base).rpartition(".")[2] in bases for base in node.bases)
+            if is_dataclass and (name.startswith("zeroshift.config.") or has_base):
+                fields |= {
+                    statement.target.id
+                    for statement in node.body
+                    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+                }
+    return fields
+
+
+def attributes_read(tree: ast.AST) -> set[str]:
+    """Attributes that are read from anything, in functions that check values excepted."""
+    checks = {
+        node
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef) and function.name == "validate"
+        for node in ast.walk(function)
+    }
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and node not in checks
+    }
+
+
+def test_every_configuration_field_is_read() -> None:
+    read: set[str] = set()
+    for name, tree in trees().items():
+        if not name.startswith("zeroshift.config"):
+            read |= attributes_read(tree)
+    for node in ast.walk(trees()["zeroshift.config.settings"]):  # a property reads fields for whoever reads it
+        if (
+            isinstance(node, ast.FunctionDef)
+            and node.name in read
+            and "property" in map(ast.unparse, node.decorator_list)
+        ):
+            read |= attributes_read(node)
+    fields = setting_fields()
+    assert "target" in fields
+    assert fields <= read, f"nothing reads {sorted(fields - read)}"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import zeroshift",
+        "from zeroshift.cli.main import main; assert main(['--help']) == 0",
+        "from zeroshift.cli.main import main; assert main(['--version']) == 0",
+    ],
+)
+def test_import_and_help_load_no_heavy_library(program: str) -> None:
+    libraries = "{'torch', 'numpy', 'open_clip', 'torchvision', 'tyro'}"
+    check = f"import sys; heavy = {libraries} & set(sys.modules); sys.exit(f'imported {{heavy}}' if heavy else 0)"
+    subprocess.run([sys.executable, "-c", f"{program}\n{check}"], check=True, stdout=subprocess.DEVNULL)
