@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.atomic import append_record, atomic_write, read_records
 from zeroshift.training.run_folder import RunFolder
 
 CONFIG = AdaptConfig(target="zombie")
@@ -27,63 +26,6 @@ def deliver(run: RunFolder) -> None:
 
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def test_atomic_write_makes_folders_and_replaces(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b.txt"
-    for text in ("first", "second"):
-        with atomic_write(path) as temporary:
-            assert temporary.parent == path.parent
-            assert temporary.suffix == ".txt"
-            temporary.write_text(text)
-        assert path.read_text() == text
-    assert files(tmp_path) == ["a/b.txt"]
-
-
-def test_atomic_write_leaves_the_old_file_when_the_body_fails(tmp_path: Path) -> None:
-    path = tmp_path / "b.txt"
-    path.write_text("old")
-    with pytest.raises(KeyError), atomic_write(path) as temporary:  # noqa: PT012
-        temporary.write_text("half")
-        raise KeyError("stop")
-    assert path.read_text() == "old"
-    assert files(tmp_path) == ["b.txt"]
-
-
-def test_atomic_write_gives_the_usual_rights(tmp_path: Path) -> None:
-    (tmp_path / "usual").write_text("")
-    with atomic_write(tmp_path / "b.txt") as temporary:
-        temporary.touch(mode=0o600)
-    assert (tmp_path / "b.txt").stat().st_mode == (tmp_path / "usual").stat().st_mode
-
-
-@pytest.mark.parametrize(
-    ("code", "sentence"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "No right"), (errno.EROFS, "No right")]
-)
-def test_atomic_write_explains_what_the_disk_refuses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, sentence: str
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(ZeroshiftError, match=sentence), atomic_write(tmp_path / "b.txt") as temporary:
-        temporary.write_text("new")
-    assert files(tmp_path) == []
-
-
-def test_atomic_write_under_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ZeroshiftError, match="file stands where a folder"), atomic_write(tmp_path / "file" / "x"):
-        pass
-
-
-def test_full_disk_behind_a_library_error(tmp_path: Path) -> None:
-    """safetensors and torch wrap the system's error in their own."""
-    for error in (RuntimeError("I/O error: No space left on device (os error 28)"), ValueError("wrapped")):
-        error.__cause__ = OSError(errno.ENOSPC, "No space left on device") if str(error) == "wrapped" else None
-        with pytest.raises(ZeroshiftError, match="disk is full"), atomic_write(tmp_path / "b.txt"):
-            raise error
 
 
 def test_open_makes_then_resumes(tmp_path: Path) -> None:
@@ -233,21 +175,6 @@ def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path: Path) -> None:
     run.rewind("adapt", 1)
     assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [0]
     run.close()
-
-
-def test_half_a_line_is_cut_off_before_the_next_one(tmp_path: Path) -> None:
-    file = tmp_path / "metrics-scs.jsonl"
-    whole = [{"value": 0.5}, {"value": 0.25}]
-    for torn in (b"", b'{"val', b'{"value": 0.7}'):
-        file.write_bytes(torn)
-        append_record(file, whole[0])
-        assert read_records(file) == whole[:1]
-        with open(file, "ab") as appended:
-            appended.write(torn)
-        assert read_records(file) == whole[:1]
-        append_record(file, whole[1])
-        assert read_records(file) == whole
-        assert file.read_bytes().count(b"\n") == 2
 
 
 def test_a_line_that_the_disk_takes_in_part_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

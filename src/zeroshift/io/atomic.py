@@ -1,4 +1,4 @@
-"""Atomic file writes, append-only JSON lines, and disk errors as sentences."""
+"""Atomic file writes, append-only JSON lines, and disk errors as readable messages."""
 
 import contextlib
 import errno
@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,18 +17,22 @@ if TYPE_CHECKING:
     from io import FileIO
 
 
-__all__ = ["append_record", "atomic_write", "disk_errors", "open_to_all", "read_records"]
+__all__ = [
+    "TEMPORARY_PREFIX",
+    "append_record",
+    "atomic_write",
+    "disk_errors",
+    "open_to_all",
+    "read_records",
+    "set_default_mode",
+]
 
-os.umask(_UMASK := os.umask(0))  # to read it is to set it
-_TEMPORARY = ".zeroshift-"
+TEMPORARY_PREFIX = ".zeroshift-"  # of every temporary file, so that leftovers of a killed process can be removed
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-_MISPLACED = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
-
-_IN_WORDS = re.compile(r"os error (\d+)")  # so safetensors reports what the system told it
+_WRONG_KIND = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+_CODE_IN_MESSAGE = re.compile(r"os error (\d+)")  # safetensors reports system errors as text only
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
@@ -39,23 +44,26 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 @contextlib.contextmanager
 def disk_errors(path: str | Path) -> Iterator[None]:
-    """Turns a full disk, a missing right or a wrong kind of path met while writing `path` into a ZeroshiftError."""
+    """Turns disk errors of the body into a ZeroshiftError that names `path`.
+
+    These are a full disk, a missing permission, and a file where a folder is needed (or the reverse).
+    """
     try:
         yield
     except ZeroshiftError:
         raise
     except Exception as error:
-        cause, words = _os_error(error), _IN_WORDS.search(str(error))
-        code = cause.errno if cause else int(words[1]) if words else None
+        cause, message = _os_error(error), _CODE_IN_MESSAGE.search(str(error))
+        code = cause.errno if cause else int(message[1]) if message else None
         if code in _FULL:
             raise ZeroshiftError(
                 f"The disk is full: {path} could not be written. Free some space, then try again."
             ) from error
         if code in _DENIED:
             raise ZeroshiftError(
-                f"No right to write {path}. Choose another folder, or change its permissions."
+                f"No permission to write {path}. Choose another folder, or change its permissions."
             ) from error
-        if code in _MISPLACED:
+        if code in _WRONG_KIND:
             raise ZeroshiftError(
                 f"Cannot write {path}: a file stands where a folder is needed, or the reverse."
             ) from error
@@ -64,50 +72,76 @@ def disk_errors(path: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to; at the end it is synced and takes the place of `path`.
+    """Yields a temporary path next to `path`; on success it is synced and replaces `path`.
 
-    If the body fails, the temporary file is removed and whatever stood at `path` is left as it was. The temporary name
-    keeps the suffix of `path`. Missing parent folders are made.
+    If the body fails, the temporary file is removed and `path` is left unchanged. The temporary name keeps the suffix
+    of `path`. Missing parent folders are created. The result has the permissions of any new file, also if a library
+    created it with mode 0600.
 
     Raises:
         ZeroshiftError: if the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+    temporary = _temporary_path(path)
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.touch()  # a right that is missing is told here, not in the words of whoever writes
+            mode = _create(temporary)  # also reports a missing permission before the body starts
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-            open_to_all(temporary)
+            os.chmod(temporary, mode)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def open_to_all(file: Path) -> None:
-    """Gives a file the rights of any new one: some libraries make files that their owner alone can read."""
-    os.chmod(file, 0o666 & ~_UMASK)
+def set_default_mode(file: Path) -> None:
+    """Gives a file the permissions of any new file in its folder: some libraries create files with mode 0600.
+
+    The mode is copied from an empty file created for this purpose. Reading the umask instead would need to change it,
+    for all threads of the process.
+    """
+    probe = _temporary_path(file)
+    try:
+        os.chmod(file, _create(probe))
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+open_to_all = set_default_mode  # former name
+_TEMPORARY = TEMPORARY_PREFIX  # former name
+
+
+def _temporary_path(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name}")
+
+
+def _create(path: Path) -> int:
+    """Creates an empty file and returns its mode: 0666 without the bits of the umask."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Appends a line of JSON to a file, whole or not at all; half a line that a killed process left is cut off first.
+    """Appends one line of JSON to a file, completely or not at all; an incomplete last line is removed first.
 
     Raises:
         ZeroshiftError: if the disk is full or the file cannot be written.
     """
     line = (json.dumps(record) + "\n").encode()
     with disk_errors(path), open(path, "ab+", buffering=0) as file:
-        end = _cut_torn_line(file)
+        end = _remove_incomplete_line(file)
         if file.write(line) != len(line):
-            file.truncate(end)  # half a line would spoil the file
+            file.truncate(end)  # an incomplete line would corrupt the file
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _cut_torn_line(file: "FileIO") -> int:
-    """Leaves whole lines only in a file that is open to be read and appended to; where it then ends."""
+def _remove_incomplete_line(file: "FileIO") -> int:
+    """Removes an incomplete last line from a file that is open for reading and appending; returns the new size."""
     end = file.seek(0, os.SEEK_END)
     if end:
         file.seek(end - 1)
@@ -119,7 +153,7 @@ def _cut_torn_line(file: "FileIO") -> int:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """All lines of such a file, if it is there; a last one that a killed process left unfinished is passed over."""
+    """The records of a file of JSON lines, none if it does not exist; an incomplete last line is ignored."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

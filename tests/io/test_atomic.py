@@ -1,0 +1,119 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.atomic import append_record, atomic_write, read_records, set_default_mode
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_atomic_write_creates_folders_and_replaces_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.txt"
+    for text in ("first", "second"):
+        with atomic_write(path) as temporary:
+            assert temporary.parent == path.parent
+            assert temporary.suffix == ".txt"
+            temporary.write_text(text)
+        assert path.read_text() == text
+    assert files(tmp_path) == ["a/b.txt"]
+
+
+def test_atomic_write_leaves_the_old_file_when_the_body_fails(tmp_path: Path) -> None:
+    path = tmp_path / "b.txt"
+    path.write_text("old")
+    with pytest.raises(KeyError), atomic_write(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise KeyError("stop")
+    assert path.read_text() == "old"
+    assert files(tmp_path) == ["b.txt"]
+
+
+def test_atomic_write_gives_the_mode_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_text("")
+    with atomic_write(tmp_path / "b.txt") as temporary:
+        temporary.unlink()  # a library that creates the file itself, for its owner alone
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "b.txt").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [(errno.ENOSPC, "disk is full"), (errno.EACCES, "No permission"), (errno.EROFS, "No permission")],
+)
+def test_atomic_write_reports_disk_errors_as_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, sentence: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ZeroshiftError, match=sentence), atomic_write(tmp_path / "b.txt") as temporary:
+        temporary.write_text("new")
+    assert files(tmp_path) == []
+
+
+def test_atomic_write_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ZeroshiftError, match="file stands where a folder"), atomic_write(tmp_path / "file" / "x"):
+        pass
+
+
+def test_full_disk_behind_a_library_error(tmp_path: Path) -> None:
+    """safetensors and torch wrap the system's error in their own."""
+    for error in (RuntimeError("I/O error: No space left on device (os error 28)"), ValueError("wrapped")):
+        error.__cause__ = OSError(errno.ENOSPC, "No space left on device") if str(error) == "wrapped" else None
+        with pytest.raises(ZeroshiftError, match="disk is full"), atomic_write(tmp_path / "b.txt"):
+            raise error
+
+
+def test_an_incomplete_last_line_is_ignored_and_then_removed(tmp_path: Path) -> None:
+    file = tmp_path / "metrics-scs.jsonl"
+    whole = [{"value": 0.5}, {"value": 0.25}]
+    for torn in (b"", b'{"val', b'{"value": 0.7}'):
+        file.write_bytes(torn)
+        append_record(file, whole[0])
+        assert read_records(file) == whole[:1]
+        with open(file, "ab") as appended:
+            appended.write(torn)
+        assert read_records(file) == whole[:1]
+        append_record(file, whole[1])
+        assert read_records(file) == whole
+        assert file.read_bytes().count(b"\n") == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has a umask")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_modes_follow_the_umask_which_stays(tmp_path: Path, umask: int) -> None:
+    """In a process of its own, and with the umask set after the import: it may change at any time."""
+    program = f"""
+import os, pathlib
+import zeroshift.io.atomic as atomic
+os.umask({umask})
+calls = []
+os.umask = lambda mask: calls.append(mask)
+folder = pathlib.Path({str(tmp_path)!r})
+with atomic.atomic_write(folder / "written") as temporary:
+    temporary.unlink()
+    temporary.touch(mode=0o600)
+(folder / "private").touch(mode=0o600)
+atomic.set_default_mode(folder / "private")
+assert not calls, "nobody else's files change their mode meanwhile"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "written": 0o666 & ~umask,
+        "private": 0o666 & ~umask,
+    }
+
+
+def test_set_default_mode_of_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        set_default_mode(tmp_path / "missing")
+    assert files(tmp_path) == []
