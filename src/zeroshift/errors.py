@@ -1,10 +1,10 @@
-"""The one exception a user is meant to read."""
+"""The exception for errors that a user can fix."""
 
 __all__ = ["ZeroshiftError"]
 
 
 class ZeroshiftError(Exception):
-    """Something the user can mend: the message is one or two sentences that say what was wrong and what to do.
+    """An error that the user can fix. The message is one or two sentences: what is wrong, and what to do.
 
     The command line prints the message without a traceback and exits with code 1 (2 for wrong usage).
     """

@@ -1,4 +1,4 @@
-"""Work in batches: as large as memory allows, and with progress to be seen."""
+"""Batches as large as memory allows, and the type of progress callbacks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -10,38 +10,45 @@ from torch import Tensor
 __all__ = ["Fitting", "Track", "untracked"]
 
 T = TypeVar("T")
-Track = Callable[[Iterable[T], int, str], Iterable[T]]  # (items, how many, what): the items, with a progress bar
+Track = Callable[
+    [Iterable[T], int, str], Iterable[T]
+]  # (items, number of items, description) -> the same items, with progress shown
 
 
 def untracked(items: Iterable[T], total: int, what: str) -> Iterable[T]:
-    """The items, with no progress bar."""
+    """The items, without a progress bar."""
     return items
 
 
 class Fitting:
-    """A function of rows, called with as many at a time as memory allows: halved whenever it does not."""
+    """Applies a function of rows in batches, and halves the batch size whenever memory runs out.
+
+    Args:
+        function: maps rows [n, ...] to results [n, ...].
+        size: initial batch size.
+    """
 
     def __init__(self, function: Callable[[Tensor], Tensor], size: int):
         self._function, self._size = function, size
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """What the function gives for rows [N, ...], N at least 1, in one tensor."""
+        """The results for rows [N, ...], N at least 1, as one tensor."""
         return torch.cat(list(self.batches(rows)))
 
     def batches(self, rows: Tensor) -> Iterator[Tensor]:
-        """The same one batch after the other, where all together would be too large."""
+        """The results one batch at a time, for when all together would not fit into memory."""
         first = 0
         while first < len(rows):
             part = rows[first : first + self._size]
             try:
                 with torch.inference_mode():
-                    done = self._function(part)
+                    result = self._function(part)
             except RuntimeError as error:
                 if len(part) == 1 or not should_reduce_batch_size(error):
                     raise
             else:
-                yield done
+                yield result
                 first += len(part)
                 continue
-            self._size = len(part) // 2  # out here: the error kept what was in memory
+            self._size = len(part) // 2  # after the except block: the traceback kept tensors alive
             clear_device_cache()

@@ -1,4 +1,4 @@
-"""The processes that train together: each works off its share of every batch, and all take the same steps."""
+"""Data-parallel training: each process computes its share of every batch, and all take the same optimizer steps."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,13 +13,17 @@ __all__ = ["Distributed"]
 
 
 class Distributed:
-    """This process among those that `accelerate launch` started, or the only one.
+    """This process among those started by `accelerate launch`, or a single process.
 
-    What is summed here is summed over the whole batch, whoever holds the parts; so the number of processes changes
-    results by rounding only.
+    Sums run over the whole batch, so that the number of processes changes results by rounding only.
 
     Args:
         device: "auto" (the accelerator, if there is one) or "cpu".
+
+    Attributes:
+        device: where this process computes.
+        rank, size: number of this process, and how many there are.
+        leads: whether this is the process that writes files.
     """
 
     def __init__(self, device: str = "auto"):
@@ -28,7 +32,7 @@ class Distributed:
         self.rank, self.size, self.leads = state.process_index, state.num_processes, state.is_main_process
 
     def share(self, samples: Sequence[int]) -> Sequence[int]:
-        """This process's part of the samples of a batch, in order.
+        """The share of this process of the samples of a batch, in order.
 
         Raises:
             ZeroshiftError: if the batch does not split evenly.
@@ -41,34 +45,34 @@ class Distributed:
         return samples[self.rank * part : (self.rank + 1) * part]
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, in order. The own ones keep their graph, the others are constants.
+        """The rows of all processes, in order. Rows of this process keep their graph, the others are constants.
 
-        A loss of all rows that every process computes from them has, for each parameter, the same gradient as in one
-        process once `sum_gradients` has added the parts.
+        If every process computes the same loss from all rows, `sum_gradients` turns the partial gradients into those
+        that a single process would have.
         """
         if self.size == 1:
             return rows
-        everyone = list(gather(rows.detach().contiguous()).chunk(self.size))
-        everyone[self.rank] = rows
-        return torch.cat(everyone)
+        rows_of = list(gather(rows.detach().contiguous()).chunk(self.size))
+        rows_of[self.rank] = rows
+        return torch.cat(rows_of)
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over the processes, without graph."""
+        """The sum over all processes, detached from the graph."""
         return value.detach() if self.size == 1 else reduce(value.detach(), "sum")
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Adds up the gradients of all processes, in one message."""
+        """Replaces gradients by their sums over all processes, in one message."""
         if self.size == 1:
             return
-        held = [parameter for parameter in parameters if parameter.requires_grad]
-        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in held])
-        for parameter, total in zip(held, reduce(flat, "sum").split([p.numel() for p in held]), strict=True):
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in trained])
+        for parameter, total in zip(trained, reduce(flat, "sum").split([p.numel() for p in trained]), strict=True):
             parameter.grad = total.view_as(parameter)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
+        """Whether the flag is set in at least one process."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag), device=self.device)))
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Waits until all processes have reached this point."""
         self._state.wait_for_everyone()

@@ -1,7 +1,7 @@
-"""How precise numbers are kept.
+"""Helpers for floating-point precision.
 
-Networks are made in PyTorch's default dtype and everything follows from their weights', so that after
-`torch.set_default_dtype(torch.float64)` a whole run is one in double precision: to tell rounding from the method.
+Networks are created in PyTorch's default dtype and all other tensors follow their weights. After
+`torch.set_default_dtype(torch.float64)` a whole run is in double precision, which separates rounding from real changes.
 """
 
 import torch
@@ -11,10 +11,10 @@ __all__ = ["at_least_float32", "float64"]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """float32 for a tensor of lower precision; any other one as it is."""
+    """The tensor in float32 if its precision is lower, else unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def float64(x: Tensor) -> Tensor:
-    """In double precision; on the CPU if the tensor is on Apple's GPUs, which have none."""
+    """The tensor in float64; moved to the CPU from Apple GPUs, which do not support it."""
     return (x.cpu() if x.device.type == "mps" else x).double()
