@@ -1,4 +1,4 @@
-"""Image files as people have them."""
+"""Image files as users have them."""
 
 import struct
 from pathlib import Path
@@ -12,23 +12,23 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.images import find_images, read_image
 
 
-def test_cameras_are_turned_upright(tmp_path: Path) -> None:
+def test_photos_are_rotated_upright(tmp_path: Path) -> None:
     upright = np.arange(6, dtype=np.uint8).reshape(3, 2, 1).repeat(3, axis=2) * 40
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    exif[0x0112] = 6  # orientation: rotate clockwise by 90 degrees
     Image.fromarray(np.rot90(upright)).save(tmp_path / "held.png", exif=exif)
     Image.fromarray(upright).save(tmp_path / "upright.png")
     assert torch.equal(read_image(tmp_path / "held.png"), read_image(tmp_path / "upright.png"))
 
 
-def test_sixteen_bits(tmp_path: Path) -> None:
+def test_sixteen_bit_images_keep_their_high_bytes(tmp_path: Path) -> None:
     grey = np.linspace(0, 65535, 12).astype(np.uint16).reshape(3, 4)
     Image.fromarray(grey).save(tmp_path / "deep.png")
     expected = torch.from_numpy((grey >> 8).astype(np.float32)) / 127.5 - 1
     assert torch.equal(read_image(tmp_path / "deep.png"), expected.expand(3, -1, -1))
 
 
-def test_what_is_no_image_is_told(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "page.png").write_text("<html>")
     with pytest.raises(ZeroshiftError, match=r"page.png cannot be read"):
         read_image(tmp_path / "page.png")
@@ -36,8 +36,8 @@ def test_what_is_no_image_is_told(tmp_path: Path) -> None:
         read_image(tmp_path / "gone.png")
 
 
-def test_damaged_files_are_told(tmp_path: Path) -> None:
-    """Pillow has more than OSError for them: a broken chunk is a SyntaxError, a text without end a ValueError."""
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    """Pillow raises more than OSError: a broken chunk is a SyntaxError, an endless text chunk a ValueError."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     text = PngImagePlugin.PngInfo()
     text.add_text("note", "x" * 2_000_000, zip=True)
@@ -47,7 +47,7 @@ def test_damaged_files_are_told(tmp_path: Path) -> None:
     whole = (tmp_path / "chunk.png").read_bytes()
     start = whole.index(b"IDAT") - 4
     (length,) = struct.unpack(">I", whole[start : start + 4])
-    half = struct.pack(">I", length // 2)  # of the picture in one chunk; the next one has no name
+    half = struct.pack(">I", length // 2)  # half of the pixels in one chunk; the next one has no name
     rest = half + bytes(4) + whole[start + 8 + length // 2 :]
     (tmp_path / "chunk.png").write_bytes(
         whole[:start] + half + whole[start + 4 : start + 8 + length // 2] + bytes(4) + rest
@@ -63,14 +63,14 @@ def paint(*files: Path) -> None:
         Image.new("RGB", (4, 4)).save(file)
 
 
-def test_hidden_files_are_no_images_of_a_folder(tmp_path: Path) -> None:
-    folder = tmp_path / ".cache" / "real"  # that a folder above is hidden does not matter
-    seen = [folder / "a.png", folder / "b" / "c.JPG"]
-    paint(*seen, folder / "._a.png", folder / ".thumbnails" / "a.png", folder / "b" / ".zeroshift-12-c.png")
-    assert find_images(folder) == seen
+def test_hidden_files_are_ignored(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache" / "real"  # a hidden parent folder does not matter
+    visible = [folder / "a.png", folder / "b" / "c.JPG"]
+    paint(*visible, folder / "._a.png", folder / ".thumbnails" / "a.png", folder / "b" / ".zeroshift-12-c.png")
+    assert find_images(folder) == visible
 
 
-def test_folders_whose_images_are_no_set_are_refused(tmp_path: Path) -> None:
+def test_folders_with_images_of_several_kinds_are_refused(tmp_path: Path) -> None:
     run, samples = tmp_path / "run", tmp_path / "run" / "samples"
     paint(run / "pairs.png", samples / "grid.png", samples / "source" / "0000.png", samples / "target" / "0000.png")
     (run / "config.json").write_text("{}")
@@ -80,4 +80,4 @@ def test_folders_whose_images_are_no_set_are_refused(tmp_path: Path) -> None:
         find_images(samples)
     assert find_images(samples / "target") == [samples / "target" / "0000.png"]
     paint(tmp_path / "mine" / "grid.png", tmp_path / "mine" / "source" / "a.png")
-    assert len(find_images(tmp_path / "mine")) == 2, "no folder of generate's"
+    assert len(find_images(tmp_path / "mine")) == 2, "not a folder that `generate` wrote"

@@ -1,5 +1,7 @@
 import copy
+import inspect
 import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.io.images import labelled_rows, make_grid, save_film, to_uint8
 from zeroshift.sampling.film import latent_loop, strength_loop, walk
-from zeroshift.sampling.generate import blend_weights, class_labels, generate
+from zeroshift.sampling.generate import blend_weights, class_labels, generate, render_batches
 
 
 @pytest.fixture
@@ -26,12 +28,12 @@ def source(tiny_generator: Path) -> Generator:
 def target(source: Generator) -> Generator:
     moved = copy.deepcopy(source)
     with torch.no_grad():
-        for parameter in moved.synthesis.parameters():  # what the source's mapping decides stays
+        for parameter in moved.synthesis.parameters():  # the mapping of the source stays
             parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
     return moved
 
 
-def all_of(batches: object) -> list[torch.Tensor]:
+def all_of(batches: Iterable[list[torch.Tensor]]) -> list[torch.Tensor]:
     return [torch.cat(images) for images in zip(*batches, strict=True)]
 
 
@@ -45,11 +47,17 @@ def test_source_and_target_share_their_latents(source: Generator, target: Genera
 
 
 def test_samples_depend_on_seed_and_number_alone(source: Generator) -> None:
-    (whole,) = all_of(generate([source], 5, seed=1, batch_size=5))
-    (split,) = all_of(generate([source], 3, seed=1, batch_size=2))
-    (other,) = all_of(generate([source], 3, seed=2))
+    (whole,) = all_of(generate([source], 5, seed=1, truncation_psi=1.0, batch_size=5))
+    (split,) = all_of(generate([source], 3, seed=1, truncation_psi=1.0, batch_size=2))
+    (other,) = all_of(generate([source], 3, seed=2, truncation_psi=1.0))
     assert torch.allclose(whole[:3], split, atol=1e-5)
     assert (whole[:3] - other).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize("function", [generate, render_batches, walk])
+def test_truncation_is_always_explicit(function: Callable[..., object]) -> None:
+    """These functions see no run, whose setting is the default everywhere else."""
+    assert inspect.signature(function).parameters["truncation_psi"].default is inspect.Parameter.empty
 
 
 def test_blend_passes_through_source_and_targets(source: Generator, target: Generator) -> None:
@@ -119,14 +127,14 @@ def test_walk_over_strengths_and_mixes(source: Generator, target: Generator) -> 
     (mixed,) = walk(source, [target, source], [(1, 0)], mix=(1, 0), frames=1, truncation_psi=1.0)
     assert mixed.shape == (16, 32, 3)
     assert np.abs(mixed[:, 16:].astype(int) - expected).max() <= 1
-    for wrong in ({"people": []}, {"people": [(0, 0)], "mix": (1, 2, 3)}, {"people": [(0, 0)], "strengths": ()}):
+    for wrong in ({"samples": []}, {"samples": [(0, 0)], "mix": (1, 2, 3)}, {"samples": [(0, 0)], "strengths": ()}):
         with pytest.raises(ZeroshiftError):
-            next(walk(source, [target], **wrong))
+            next(walk(source, [target], truncation_psi=1.0, **wrong))
 
 
 def test_classes() -> None:
     generator = StyleGAN2(resolution=8, z_dim=8, w_dim=8, num_classes=3, mapping_layers=2, channels={4: 8, 8: 8})
-    first, second = (all_of(generate([generator], 2, class_index=index))[0] for index in (0, 1))
+    first, second = (all_of(generate([generator], 2, truncation_psi=0.7, class_index=index))[0] for index in (0, 1))
     assert (first - second).abs().max() > 1e-3
     for index, sentence in ((None, "has 3 classes. Choose"), (3, "no class 3"), (-1, "no class -1")):
         with pytest.raises(ZeroshiftError, match=sentence):

@@ -20,7 +20,7 @@ def stream(*keys: int | str) -> torch.Generator:
 
 
 def normal(shape: Sequence[int], *keys: int | str, samples: Sequence[int]) -> torch.Tensor:
-    """Standard normal numbers [len(samples), *shape] in the default dtype; row i depends on `keys` and samples[i] only."""
+    """Standard normal [len(samples), *shape] in the default dtype; row i depends on `keys` and samples[i] only."""
     if not len(samples):
         return torch.empty(0, *shape)
     return torch.stack([torch.randn(tuple(shape), generator=stream(*keys, index)) for index in samples])

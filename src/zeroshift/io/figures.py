@@ -1,4 +1,4 @@
-"""A labelled row of images."""
+"""A labeled row of images for reports."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ __all__ = ["Figure"]
 
 @dataclass(frozen=True)
 class Figure:
-    """A row of equally large pictures with what they show."""
+    """A row of images of one size, with a label and a note on their origin."""
 
     label: str
     note: str

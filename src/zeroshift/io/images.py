@@ -1,4 +1,4 @@
-"""Pictures at the edges of the program: tensors in [-1, 1] to uint8, grids, PNG files, films."""
+"""Image and video files: tensors in [-1, 1] to uint8 and back, grids, PNG, MP4 and GIF."""
 
 import base64
 import io
@@ -20,63 +20,62 @@ __all__ = [
 ]  # fmt: skip
 
 FILM_SUFFIXES = (".mp4", ".gif")
-# What Pillow raises for a damaged file, beside OSError.
+# What Pillow raises for damaged files.
 _UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, struct.error, Image.DecompressionBombError)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def read_image(path: str | Path) -> torch.Tensor:
-    """An image file as [3, H, W] in [-1, 1], the right way up (cameras write how they were held beside the picture).
+    """An image file as [3, H, W] in [-1, 1], rotated upright as its EXIF data says.
 
     Raises:
-        ZeroshiftError: if the file is no image that can be read.
+        ZeroshiftError: if the file does not exist or is not a readable image.
     """
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits; Pillow would cut them off at 255
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
                 image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
             pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     except FileNotFoundError as error:
         raise ZeroshiftError(f"There is no image {path}. Check the path.") from error
     except _UNREADABLE as error:
-        raise ZeroshiftError(f"The image {path} cannot be read ({error}). Give PNG or JPEG files.") from error
+        raise ZeroshiftError(f"The image {path} cannot be read ({error}). Use PNG or JPEG files.") from error
     return pixels / 127.5 - 1
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """The image files in a folder and its folders, by name; nothing whose name begins with a point.
+    """The image files in a folder and its subfolders, sorted by path, without hidden ones.
 
     Raises:
-        ZeroshiftError: if there is no such folder, or no image in it, or a command of ours wrote it: beside the images
-        that are meant lie others (grids, previews, the source's).
+        ZeroshiftError: if the folder does not exist or holds no images; or if it is a run folder or the output of
+            `zeroshift generate`, which hold other images (grids, previews, the source) next to the wanted ones.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ZeroshiftError(f"There is no folder {folder}. Give one with PNG or JPEG files in it.")
+        raise ZeroshiftError(f"There is no folder {folder}. Name a folder with PNG or JPEG files.")
     if (folder / "config.json").is_file():
         raise ZeroshiftError(
-            f"{folder} is a run folder, with previews and grids in it. Name a folder of images, such as the target or "
-            "source folder in one that `zeroshift generate` made."
+            f"{folder} is a run folder, which also holds previews and grids. Name a folder of images, such as the "
+            "target or source folder that `zeroshift generate` wrote."
         )
     if (folder / "grid.png").is_file() and all((folder / side).is_dir() for side in ("source", "target")):
         raise ZeroshiftError(
-            f"{folder} holds what `zeroshift generate` drew of two generators. Name {folder / 'target'} or "
-            f"{folder / 'source'}."
+            f"{folder} holds samples of two generators. Name {folder / 'target'} or {folder / 'source'}."
         )
-    found = sorted(
+    images = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-    if not found:
-        raise ZeroshiftError(f"There are no images in {folder}. Give a folder with PNG or JPEG files in it.")
-    return found
+    if not images:
+        raise ZeroshiftError(f"There are no images in {folder}. Name a folder with PNG or JPEG files.")
+    return images
 
 
 def square(image: torch.Tensor, resolution: int) -> torch.Tensor:
-    """The middle of an image [3, H, W] as [3, resolution, resolution], resampled without aliasing."""
+    """The center square of an image [3, H, W], resized to [3, resolution, resolution] (bicubic, antialiased)."""
     from torchvision.transforms.v2 import InterpolationMode  # takes seconds to import
     from torchvision.transforms.v2.functional import center_crop, resize
 
@@ -86,7 +85,7 @@ def square(image: torch.Tensor, resolution: int) -> torch.Tensor:
 
 
 def eight_bit(images: torch.Tensor) -> torch.Tensor:
-    """Images in [-1, 1] (clamped) on the levels that a file holds."""
+    """Images in [-1, 1] (clamped), rounded to the 256 levels of an 8-bit file."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
@@ -99,7 +98,7 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 def make_grid(images: torch.Tensor, columns: int, gap: int | None = None) -> np.ndarray:
-    """Images [N, C, H, W] in [-1, 1] row by row on white, uint8 [rows * H + gaps, columns * W + gaps, 3]."""
+    """A white sheet with images [N, C, H, W] in [-1, 1] row by row, uint8 [rows * H + gaps, columns * W + gaps, 3]."""
     tiles = to_uint8(images)
     n, height, width, _ = tiles.shape
     gap = max(1, width // 32) if gap is None else gap
@@ -112,7 +111,7 @@ def make_grid(images: torch.Tensor, columns: int, gap: int | None = None) -> np.
 
 
 def labelled_rows(rows: dict[str, torch.Tensor], scale: int = 1) -> np.ndarray:
-    """One row of images [N, C, H, W] per label, the label written at its left; `scale` enlarges small images."""
+    """One row of images [N, C, H, W] for each label, with the label at its left; `scale` enlarges small images."""
     sizes = {label: [scale * side for side in images.shape[-2:]] for label, images in rows.items()}
     larger = {label: F.interpolate(images, sizes[label], mode="bicubic") for label, images in rows.items()}
     strips = [make_grid(images, columns=len(images)) for images in larger.values()]
@@ -137,7 +136,7 @@ def save_png(path: str | Path, pixels: np.ndarray) -> Path:
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """uint8 [H, W, 3] as a `data:` address of a PNG, to embed in a page."""
+    """uint8 [H, W, 3] as a `data:` URI of a PNG, to embed in a page."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -152,13 +151,13 @@ def save_film(path: str | Path, frames: Iterable[np.ndarray], fps: int) -> Path:
     path = Path(path)
     if path.suffix.lower() not in FILM_SUFFIXES:
         raise ZeroshiftError(
-            f"Cannot write a film to {str(path)!r}: its name must end in {' or '.join(FILM_SUFFIXES)}."
+            f"Cannot write a film to {str(path)!r}: the name must end in {' or '.join(FILM_SUFFIXES)}."
         )
     with atomic_write(path) as temporary:
         if path.suffix.lower() == ".gif":
-            pictures = [Image.fromarray(frame) for frame in frames]
-            pictures[0].save(
-                temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=1000 // fps, loop=0
+            images = [Image.fromarray(frame) for frame in frames]
+            images[0].save(
+                temporary, format="GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0
             )
         else:
             _write_mp4(temporary, frames, fps)
@@ -171,7 +170,7 @@ def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
     writer = None
     try:
         for frame in frames:
-            even = _pad_to_even(frame)  # yuv420p halves both sides
+            even = _pad_to_even(frame)  # yuv420p subsamples by two
             if writer is None:
                 size = (even.shape[1], even.shape[0])
                 writer = imageio_ffmpeg.write_frames(

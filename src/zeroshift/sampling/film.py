@@ -1,4 +1,4 @@
-"""Films: walks through latents and blends of weights."""
+"""Films: walks through latents, and from the weights of the source to those of a target."""
 
 import copy
 import itertools
@@ -14,16 +14,16 @@ from zeroshift.generators.base import Generator
 from zeroshift.io.images import make_grid
 from zeroshift.sampling.generate import blend_weights, render_batches
 
-__all__ = ["Person", "latent_loop", "strength_loop", "walk"]
+__all__ = ["SampleKey", "latent_loop", "strength_loop", "walk"]
 
-Person = tuple[int, int]  # (seed, sample): what determines a latent
+SampleKey = tuple[int, int]  # (seed, sample number), which determine a latent
 
 
 def latent_loop(points: Tensor, frames: int) -> Tensor:
-    """A smooth closed path through latents [K, ...], `frames` steps from one to the next: [K * frames, ...].
+    """A smooth closed path through latents [K, ...] with `frames` steps between neighbors: [K * frames, ...].
 
-    Periodic Catmull-Rom spline, with the length interpolated on its own: Gaussian latents lie near a sphere, and a
-    plain spline would cut through its inside. Frame k * frames shows points[k] exactly.
+    A periodic Catmull-Rom spline whose length is interpolated separately: Gaussian latents lie near a sphere, and a
+    plain spline would pass through its inside. Frame k * frames is exactly points[k].
     """
     k, shape = len(points), points.shape[1:]
     flat = points.reshape(k, -1)
@@ -31,55 +31,58 @@ def latent_loop(points: Tensor, frames: int) -> Tensor:
     lengths = flat.norm(dim=1)
     path = []
     for i in range(k):
-        before, here, there, after = (flat[(i + shift) % k] for shift in (-1, 0, 1, 2))
-        spline = here + 0.5 * t * (
-            (there - before)
-            + t * ((2 * before - 5 * here + 4 * there - after) + t * (3 * (here - there) + after - before))
-        )
-        length = torch.lerp(lengths[i], lengths[(i + 1) % k], t * t * (3 - 2 * t))  # smoothstep: no corner in time
+        p0, p1, p2, p3 = (flat[(i + shift) % k] for shift in (-1, 0, 1, 2))
+        spline = p1 + 0.5 * t * ((p2 - p0) + t * ((2 * p0 - 5 * p1 + 4 * p2 - p3) + t * (3 * (p1 - p2) + p3 - p0)))
+        length = torch.lerp(lengths[i], lengths[(i + 1) % k], t * t * (3 - 2 * t))  # smoothstep: continuous speed
         path.append(spline * (length / spline.norm(dim=1, keepdim=True).clamp(min=1e-8)))
     return torch.cat(path).reshape(k * frames, *shape)
 
 
 def strength_loop(strengths: Sequence[float], frames: int) -> list[float]:
-    """`frames` values that pass through the strengths in turn and back to the first, eased by a cosine."""
+    """`frames` values that pass through all strengths and back to the first one, with cosine easing."""
     path = []
     for frame in range(frames):
         position = frame * len(strengths) / frames
         index, t = int(position), position % 1
-        here, there = strengths[index], strengths[(index + 1) % len(strengths)]
-        path.append(here + (there - here) * (1 - math.cos(math.pi * t)) / 2)
+        start, end = strengths[index], strengths[(index + 1) % len(strengths)]
+        path.append(start + (end - start) * (1 - math.cos(math.pi * t)) / 2)
     return path
 
 
 def walk(
     source: Generator,
     targets: Sequence[Generator],
-    people: Sequence[Person],
+    samples: Sequence[SampleKey],
     *,
+    truncation_psi: float,
     strengths: Sequence[float] = (1.0,),
     mix: Sequence[float] | None = None,
     frames: int = 60,
-    truncation_psi: float = 0.7,
     class_index: int | None = None,
     batch_size: int = 8,
 ) -> Iterator[np.ndarray]:
-    """Frames [R, columns * R, 3] uint8 of an endless film: the source at the left, the targets beside it.
+    """Frames of an endless film, uint8 [R, columns * R, 3]: the source on the left, the targets next to it.
 
-    The film walks through the latents of `people` (`frames` frames from each to the next), while the weights go
-    through `strengths` (0 the source, 1 the target). With `mix`, one number per target, there is a single column in
-    which the targets are blended in these shares.
-
+    Args:
+        source, targets: a generator, and ones adapted from it.
+        samples: what to walk through, in a closed loop.
+        truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean. The setting of a
+            run is `run.config.truncation_psi`.
+        strengths: amounts of adaptation to pass through during the film: 0 is the source, 1 the target.
+        mix: one share per target, which blends all targets into one column; None shows them side by side.
+        frames: frames from one sample to the next.
+        class_index: class of a class-conditional generator.
+        batch_size: images at a time; it changes no image.
     Raises:
-        ZeroshiftError: nothing to walk through, or shares that do not fit the targets.
+        ZeroshiftError: no `samples` or no `strengths`, or a number of shares that differs from that of targets.
     """
-    if not people or not strengths:
+    if not samples or not strengths:
         raise ZeroshiftError("A walk needs at least one seed and one strength.")
     if mix is not None and len(mix) != len(targets):
         raise ZeroshiftError(f"{len(mix)} shares of a mix for {len(targets)} targets: give one share per target.")
-    shares = [list(mix)] if mix is not None else np.eye(len(targets)).tolist()  # one row per column of the film
+    shares = [list(mix)] if mix is not None else np.eye(len(targets)).tolist()  # for each column, one per target
     columns = [copy.deepcopy(source) for _ in shares]
-    points = torch.cat([source.sample_latents(seed, [sample]) for seed, sample in people])
+    points = torch.cat([source.sample_latents(seed, [sample]) for seed, sample in samples])
     path = latent_loop(points, frames)
     steps = zip(strength_loop(strengths, len(path)), path, strict=True)
     for strength, group in itertools.groupby(steps, key=lambda step: step[0]):

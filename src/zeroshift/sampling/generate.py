@@ -1,6 +1,9 @@
-"""Pictures from generators: the same people in several domains, walks through latents, blends of weights.
+"""Samples of one or more generators from shared latents, and blends of their weights.
 
-Everything follows from (seed, sample): neither the batch size nor the order changes what a sample looks like.
+A sample depends on (seed, sample number) only: neither the batch size nor the order changes it.
+
+The functions take generators, which have no preferred truncation, so `truncation_psi` has no default here. The setting
+of a run is `run.config.truncation_psi`; it is the default of every command that draws samples of a run.
 """
 
 import copy
@@ -19,11 +22,11 @@ def class_labels(generator: Generator, class_index: int | None, num: int) -> Ten
     """Class indices [num] for a class-conditional generator, None for an unconditional one.
 
     Raises:
-        ZeroshiftError: if the generator needs a class and none is given, or the reverse, or it has no such class.
+        ZeroshiftError: if a conditional generator gets no class or one out of range, or an unconditional one gets any.
     """
     if not generator.num_classes:
         if class_index is not None:
-            raise ZeroshiftError("This generator has no classes, so none can be chosen. Leave --class-index out.")
+            raise ZeroshiftError("This generator has no classes, so none can be chosen. Leave out --class-index.")
         return None
     if class_index is None:
         raise ZeroshiftError(
@@ -39,13 +42,22 @@ def render_batches(
     generators: Sequence[Generator],
     latents: Tensor,
     *,
-    truncation_psi: float = 0.7,
+    truncation_psi: float,
     class_index: int | None = None,
     batch_size: int = 8,
 ) -> Iterator[list[Tensor]]:
-    """Batches of images of latents [N, ...]: for each batch one tensor [n, 3, R, R] per generator, on the CPU.
+    """Images of latents [N, ...] in batches: for each batch one tensor [n, 3, R, R] per generator, on the CPU.
 
-    The codes are those of the first generator, the source: what an adaptation changes comes after them.
+    All generators get the codes of the first one, the source: an adaptation changes only what follows the codes.
+
+    Args:
+        generators: the source, then generators adapted from it.
+        latents: Gaussian latents of the source.
+        truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean.
+        class_index: class of a class-conditional generator.
+        batch_size: images at a time; it changes no image.
+    Raises:
+        ZeroshiftError: if `class_index` does not fit the generator.
     """
     for part in latents.split(batch_size):
         labels = class_labels(generators[0], class_index, len(part))
@@ -58,11 +70,16 @@ def generate(
     num: int,
     *,
     seed: int = 0,
-    truncation_psi: float = 0.7,
+    truncation_psi: float,
     class_index: int | None = None,
     batch_size: int = 8,
 ) -> Iterator[list[Tensor]]:
-    """The same `num` samples of every generator (such as source and target), batch by batch as `render_batches`."""
+    """Samples 0 to num - 1 of `seed` of every generator, in batches; arguments and result as in `render_batches`.
+
+    For example, source and target of a run, as `zeroshift generate` draws them::
+
+        for before, after in generate([source, target], 16, truncation_psi=run.config.truncation_psi): ...
+    """
     latents = generators[0].sample_latents(seed, range(num))
     return render_batches(
         generators, latents, truncation_psi=truncation_psi, class_index=class_index, batch_size=batch_size
@@ -73,19 +90,24 @@ def generate(
 def blend_weights(
     source: Generator, targets: Sequence[Generator], amounts: Sequence[float], out: Generator | None = None
 ) -> Generator:
-    """A generator with weights source + Σ amount_i (target_i − source), written into `out` if it is given.
+    """A generator with weights source + Σ amount_i (target_i − source): 0 is the source, 1 the target.
 
-    Amount 0 is the source, 1 the target; several targets of one source mix. Interpolating the weights of a generator
-    and its fine-tuned copy: Wang et al., "Deep Network Interpolation for Continuous Imagery Effect Transition", 2019.
+    Interpolation between a network and its fine-tuned copy: Wang et al., "Deep Network Interpolation for Continuous
+    Imagery Effect Transition", CVPR 2019.
 
+    Args:
+        source: the generator that all targets were adapted from.
+        targets: the adapted generators.
+        amounts: one number per target.
+        out: generator that receives the weights; a copy of the source if None.
     Raises:
-        ZeroshiftError: if the generators are not of one architecture and size.
+        ZeroshiftError: if architecture or size differ.
     """
     if any(target.architecture != source.architecture or target.config != source.config for target in targets):
         raise ZeroshiftError("Only generators of one architecture and size can be blended: adapt them from one source.")
     out = copy.deepcopy(source) if out is None else out
     states = [target.state_dict() for target in targets]
-    blended = out.state_dict()  # shares memory with out
+    blended = out.state_dict()  # shares memory with `out`
     for name, weight in source.state_dict().items():
         if weight.is_floating_point():
             value = weight.clone()

@@ -1,4 +1,4 @@
-"""Real images: as codes, each inverted once and kept in the cache for whoever asks again; and in another domain."""
+"""Codes of real images. Each image is inverted once; the cache keeps its codes for later runs."""
 
 import hashlib
 import json
@@ -17,56 +17,58 @@ from zeroshift.io.images import find_images, read_image, square
 
 __all__ = ["invert", "read_folder"]
 
-_AT_ONCE = 4
+_BATCH_SIZE = 4
 
 
 def read_folder(folder: str | Path, resolution: int) -> Tensor:
-    """The images of a folder [M, 3, resolution, resolution] in [-1, 1], the middle of each, by name.
+    """The center squares of all images in a folder, [M, 3, resolution, resolution] in [-1, 1], sorted by path.
 
     Raises:
-        ZeroshiftError: if there is no such folder, it holds no images, or one cannot be read.
+        ZeroshiftError: if the folder does not exist or holds no images, or if one of them cannot be read.
     """
     return torch.stack([square(read_image(path), resolution) for path in find_images(folder)])
 
 
 def invert(
-    generator: Generator, images: Tensor, cache: Path, done: Callable[[int, int], None] = lambda number, of: None
+    generator: Generator, images: Tensor, cache: Path, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Codes:
-    """Codes of images [M, 3, resolution, resolution], on the generator's device, from `cache` as far as they are there.
+    """Codes of images [M, 3, resolution, resolution] in [-1, 1], on the device of the generator.
 
-    What is missing is worked out and written a few images at a time, each file whole or not at all: an interrupted
-    inversion goes on where it stopped.
+    Codes in `cache` are reused. Missing ones are computed a few images at a time and written atomically, so that an
+    interrupted inversion continues where it stopped.
 
     Args:
-        cache: a folder; a file in it is named by all that an image's codes depend on.
-        done: is told how many of how many images are inverted.
+        generator: a generator that can invert images.
+        images: on the CPU.
+        cache: folder of the cache. A file name in it is a hash of everything that the codes of an image depend on.
+        progress: called with (number of inverted images, number of images) after each batch.
     Raises:
         ZeroshiftError: if the generator cannot invert images, or the cache cannot be written.
     """
     files = [cache / f"{key}.safetensors" for key in _keys(generator, images)]
-    found = [_read(file) for file in files]
-    missing = [index for index, codes in enumerate(found) if codes is None]
-    for first in range(0, len(missing), _AT_ONCE):
-        some = missing[first : first + _AT_ONCE]
-        for index, codes in zip(some, generator.invert(images[some].to(generator.device)).cpu(), strict=True):
-            found[index] = codes
+    codes = [_read(file) for file in files]
+    missing = [index for index, code in enumerate(codes) if code is None]
+    for first in range(0, len(missing), _BATCH_SIZE):
+        batch = missing[first : first + _BATCH_SIZE]
+        for index, code in zip(batch, generator.invert(images[batch].to(generator.device)).cpu(), strict=True):
+            codes[index] = code
             with atomic_write(files[index]) as temporary:
-                save_file({"codes": codes.contiguous()}, temporary)
-        done(len(images) - len(missing) + first + len(some), len(images))
-    return torch.stack([codes for codes in found if codes is not None]).to(generator.device)
+                save_file({"codes": code.contiguous()}, temporary)
+        progress(len(images) - len(missing) + first + len(batch), len(images))
+    return torch.stack([code for code in codes if code is not None]).to(generator.device)
 
 
 def _read(file: Path) -> Tensor | None:
     try:
         return load_file(file)["codes"]
-    except (FileNotFoundError, SafetensorError, KeyError):  # not there, or damaged: to be made again
+    except (FileNotFoundError, SafetensorError, KeyError):  # missing or damaged: computed again
         return None
 
 
 def _keys(generator: Generator, images: Tensor) -> Sequence[str]:
-    """What tells an image's codes from any other's: weights, schedule, how it is inverted, pixels."""
+    """A hash for each image of everything its codes depend on: weights, noise schedule, inversion settings, pixels."""
     config = generator.config
-    if "sampling" in config:  # of which the way back from the codes does not matter
+    if "sampling" in config:  # only the settings of inversion matter
         sampling = Sampling(**config["sampling"])
         config = {**config, "sampling": [sampling.t0, sampling.invert_steps, sampling.clip_sample]}
     common = hashlib.sha256(json.dumps([generator.architecture, config], sort_keys=True).encode())
@@ -75,7 +77,7 @@ def _keys(generator: Generator, images: Tensor) -> Sequence[str]:
         common.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     keys = []
     for image in images:
-        own = common.copy()
-        own.update(image.contiguous().numpy())
-        keys.append(own.hexdigest()[:32])
+        key = common.copy()
+        key.update(image.contiguous().numpy())
+        keys.append(key.hexdigest()[:32])
     return keys

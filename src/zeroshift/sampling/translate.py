@@ -1,4 +1,4 @@
-"""Brings real images into the domain of adapted generators."""
+"""Translates real images into the domain of adapted generators."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,15 @@ __all__ = ["Translator"]
 
 
 class Translator:
-    """Brings real images into the domain of one or more adapted generators, or a part of the way.
+    """Translates real images into the domain of one or more adapted generators, completely or in part.
+
+    The source inverts an image to a code, and a mixture of source and targets decodes it.
 
     Args:
-        source: the generator they were adapted from, which inverts.
-        targets, shares: see `generators.diffusion.mix_predictions`.
+        source: the generator that the targets were adapted from.
+        targets, shares: see `zeroshift.generators.diffusion.mixing.mix_predictions`.
     Raises:
-        ZeroshiftError: if the generators are no diffusion models, or not of one kind.
+        ZeroshiftError: if the generators are not diffusion models, or differ in architecture or size.
     """
 
     def __init__(self, source: Generator, targets: Sequence[Generator], shares: Sequence[float]):
@@ -28,6 +30,6 @@ class Translator:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """Images [N, 3, resolution, resolution] in [-1, 1], on the CPU -> the same."""
+        """The translation of images [N, 3, resolution, resolution] in [-1, 1] on the CPU, in the same form."""
         codes = invert(self.source, images, cache_folder() / "inversions")
         return self._mixed.synthesize(codes).float().cpu()
