@@ -13,15 +13,16 @@ from torch import Tensor
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.clip.losses import directional
-from zeroshift.config.settings import AdaptConfig, AdaptStage, preset
+from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.methods.air import AIR, AIROptions, blended_label, learn_prompt
+from zeroshift.methods.configure import from_json, preset, resolve, to_json
 from zeroshift.methods.context import TrainingContext
 from zeroshift.training.adaptation import Adaptation
 
-OPTIONS = AIROptions(start=0.5, every=0.25, prompt_steps=5, samples=6)
+OPTIONS = AIROptions(anchor_start=0.5, anchor_every=0.25, prompt_steps=5, anchor_samples=6)
 CONFIG = AdaptConfig(
     target="zombie", method="air", options=OPTIONS, truncation_psi=1.0,
     adapt=AdaptStage(steps=4, batch_size=2, layers=("all",), noise_mode="const"),
@@ -34,7 +35,7 @@ def encoder(tiny_encoder: Path) -> Encoder:
 
 
 def make(generator: Path, encoders: list[Encoder], **changes: Any) -> TrainingContext:
-    config = dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes).validate()
+    config = resolve(dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes))
     return TrainingContext(config, load_generator(str(generator)).requires_grad_(False), encoders, Distributed("cpu"))
 
 
@@ -107,7 +108,7 @@ def test_anchor_and_its_loss_equal_their_naive_twins(tiny_generator: Path, encod
     torch.testing.assert_close(method.anchor_directions()[0][0], direction, atol=1e-4, rtol=1e-3)
 
     # its loss, by the next step's pairs
-    latents = context.latents("adapt", 3, range(2))
+    latents = context.fresh_latents.draw("adapt", 3, range(2)).latents
     codes = context.source.codes(latents)
     now = encoder.encode_image(adaptation.target.synthesize(codes))
     then = encoder.encode_image(anchored.synthesize(codes))
@@ -120,7 +121,7 @@ def test_anchors_are_set_when_it_is_time(tiny_generator: Path, encoder: Encoder,
     set_at: list[int] = []
     monkeypatch.setattr(AIR, "_set_anchor", lambda self, step, target: set_at.append(step))
     steps = 300
-    method = AIR(make(tiny_generator, [encoder], adapt=AdaptStage(steps=steps), options=AIROptions(samples=2)))
+    method = AIR(make(tiny_generator, [encoder], adapt=AdaptStage(steps=steps), options=AIROptions(anchor_samples=2)))
     for step in range(steps):
         method.begin_step(step, method.context.source)
     assert set_at == [150, 180, 210, 240, 270]
@@ -154,21 +155,21 @@ def test_resumes_bit_for_bit_within_anchors(tiny_generator: Path, encoder: Encod
 
 def test_options_that_make_no_sense(tiny_generator: Path, encoder: Encoder) -> None:
     for changes, sentence in (
-        ({"start": 1.5}, "shares of the steps"),
+        ({"anchor_start": 1.5}, "shares of the steps"),
         ({"samples": 0}, "samples must be at least 1"),
         ({"prompt_lr": 0.0}, "prompt_lr must be positive"),
         ({"context": " "}, "options.context is empty"),
         ({"prompt_steps": "many"}, "options.prompt_steps is 'many'"),
     ):
         with pytest.raises(ZeroshiftError, match=sentence):
-            dataclasses.replace(CONFIG, options=AIROptions(**changes)).validate()
+            resolve(dataclasses.replace(CONFIG, options=AIROptions(**changes)))
     with pytest.raises(ZeroshiftError, match="longer than the encoder's 24 tokens"):
-        AIR(make(tiny_generator, [encoder], options=dataclasses.replace(OPTIONS, context="a photo of " * 8)))
+        AIR(make(tiny_generator, [encoder], options=dataclasses.replace(OPTIONS, prompt_context="a photo of " * 8)))
 
 
 def test_presets() -> None:
-    published, miniature = (preset(name, "zombie", method="air").validate() for name in ("published", "miniature"))
+    published, miniature = (resolve(preset(name, "zombie", method="air")) for name in ("published", "miniature"))
     assert published.options == AIROptions()
     assert published.adapt.layers == ("all",)
     assert miniature.adapt.layers == ("adaptive",)
-    assert AdaptConfig.from_json(miniature.to_json()) == miniature
+    assert from_json(to_json(miniature)) == miniature

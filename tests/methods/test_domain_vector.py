@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
-from zeroshift.config.settings import AdaptConfig, AdaptStage, preset
+from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.generators.stylegan.stylegan3 import StyleGAN3
+from zeroshift.methods.configure import from_json, preset, resolve, to_json
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.domain_vector import (
     DomainVector,
@@ -42,7 +43,7 @@ def encoder(tiny_encoder: Path) -> Encoder:
 
 
 def trained(generator: Path, encoders: list[Encoder], steps: int, **changes: Any) -> Adaptation:
-    config = dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes).validate()
+    config = resolve(dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes))
     context = TrainingContext(
         config, load_generator(str(generator)).requires_grad_(False), encoders, Distributed("cpu")
     )
@@ -107,12 +108,12 @@ def test_the_gradient_of_the_vector(tiny_generator: Path, encoder: Encoder) -> N
     """What reaches the vector through the weights, against hooks that multiply the styles by it."""
     adaptation = trained(tiny_generator, [encoder], 1, options=DomainVectorOptions(in_domain_weight=0.5))
     context, method = adaptation._context, adaptation._method
-    vector = adaptation._own.vector.detach().clone().requires_grad_()
+    vector = adaptation._reparametrization.vector.detach().clone().requires_grad_()
     hooked = load_generator(str(tiny_generator)).requires_grad_(False)
-    parts = dict(zip(modulated_layers(hooked), vector.split(adaptation._own._sizes), strict=True))
+    parts = dict(zip(modulated_layers(hooked), vector.split(adaptation._reparametrization._sizes), strict=True))
     for name, layer in modulated_layers(hooked).items():
         layer.affine.register_forward_hook(lambda _, inputs, style, d=parts[name]: style * d)
-    codes = context.source.codes(context.latents("adapt", 1, range(2)))
+    codes = context.source.codes(context.fresh_latents.draw("adapt", 1, range(2)).latents)
     source, target = (encoder.encode_image(generator.synthesize(codes)) for generator in (context.source, hooked))
     unit = F.normalize
     (text,) = method.text_directions([], 1)
@@ -120,23 +121,23 @@ def test_the_gradient_of_the_vector(tiny_generator: Path, encoder: Encoder) -> N
     (directional + 0.5 * in_domain(source[None], target[None])).backward()
     losses = adaptation.step(1)
     assert losses["directional"] == pytest.approx(directional.item(), abs=1e-5)
-    torch.testing.assert_close(adaptation._own.vector.grad, vector.grad, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(adaptation._reparametrization.vector.grad, vector.grad, atol=1e-5, rtol=1e-3)
 
 
 def test_only_the_vector_trains(tiny_generator: Path, encoder: Encoder) -> None:
     adaptation = trained(tiny_generator, [encoder], 2)
     source = dict(adaptation._context.source.named_parameters())
-    names = set(adaptation._own())
+    names = set(adaptation._reparametrization())
     for generator in (adaptation.target, adaptation.target_ema):
         for name, parameter in generator.named_parameters():
             assert torch.equal(parameter, source[name]) == (name not in names), name
     assert (
         sum(group.numel() for group in adaptation._optimizer.param_groups[0]["params"])
-        == adaptation._own.vector.numel()
+        == adaptation._reparametrization.vector.numel()
     )
     torch.testing.assert_close(
         vector_between(adaptation._context.source, adaptation.target),
-        adaptation._own.vector.detach(),
+        adaptation._reparametrization.vector.detach(),
         atol=1e-5,
         rtol=1e-5,
     )
@@ -146,7 +147,11 @@ def test_the_adaptive_choice_reaches_parts_of_the_vector(tiny_generator: Path, e
     adapt = dataclasses.replace(CONFIG.adapt, layers=("synthesis.b8.conv0",))
     adaptation = trained(tiny_generator, [encoder], 1, adapt=adapt)
     moved = dict(
-        zip(modulated_layers(adaptation.target), adaptation._own.vector.split(adaptation._own._sizes), strict=True)
+        zip(
+            modulated_layers(adaptation.target),
+            adaptation._reparametrization.vector.split(adaptation._reparametrization._sizes),
+            strict=True,
+        )
     )
     assert {name for name, part in moved.items() if not torch.equal(part, torch.ones_like(part))} == {
         "synthesis.b8.conv0"
@@ -198,13 +203,13 @@ def test_resumes_bit_for_bit(tiny_generator: Path, encoder: Encoder) -> None:
 
 def test_what_makes_no_sense_is_told(tiny_generator: Path, encoder: Encoder) -> None:
     with pytest.raises(ZeroshiftError, match="in_domain_weight is -1"):
-        dataclasses.replace(CONFIG, options=DomainVectorOptions(-1.0)).validate()
+        resolve(dataclasses.replace(CONFIG, options=DomainVectorOptions(-1.0)))
     with pytest.raises(ZeroshiftError, match="compares the images of a batch"):
         trained(tiny_generator, [encoder], 0, adapt=AdaptStage(batch_size=1))
     trained(tiny_generator, [encoder], 0, adapt=AdaptStage(batch_size=1), options=DomainVectorOptions(0.0))
 
 
 def test_presets() -> None:
-    published = preset("published", "zombie", method="domain-vector").validate()
+    published = resolve(preset("published", "zombie", method="domain-vector"))
     assert (published.adapt.lr, published.adapt.batch_size, published.adapt.betas) == (0.1, 4, (0.9, 0.999))
-    assert AdaptConfig.from_json(published.to_json()) == published
+    assert from_json(to_json(published)) == published

@@ -10,19 +10,19 @@ from torch import Tensor
 
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
-from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
+from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
-from zeroshift.methods import METHODS, method_class
 from zeroshift.methods.base import Method, check_finite
+from zeroshift.methods.configure import resolve
 from zeroshift.methods.context import TrainingContext
-from zeroshift.methods.ipl import IPL
-from zeroshift.methods.nada import NADA
+from zeroshift.methods.ipl import IPL, IPLOptions, PromptStage
+from zeroshift.methods.nada import NADA, NADAOptions
+from zeroshift.methods.registry import METHODS
 
-CONFIG = AdaptConfig(
-    target="zombie", prompts=PromptStage(steps=3, batch_size=4, num_context=2), adapt=AdaptStage(noise_mode="const")
-)
+PROMPTS = PromptStage(steps=3, batch_size=4, num_context=2)
+CONFIG = AdaptConfig(target="zombie", options=IPLOptions(PROMPTS), adapt=AdaptStage(noise_mode="const"))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def context(tiny_generator: Path, encoder: Encoder) -> TrainingContext:
 
 
 def make(generator: Path, encoders: list[Encoder], **changes: Any) -> TrainingContext:
-    config = dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes).validate()
+    config = resolve(dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes))
     return TrainingContext(config, load_generator(str(generator)).requires_grad_(False), encoders, Distributed("cpu"))
 
 
@@ -44,10 +44,9 @@ def normalize(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
-def test_methods_are_the_files_of_the_package() -> None:
-    assert {"ipl", "nada"} <= set(METHODS)
-    assert "base" not in METHODS
-    assert all(issubclass(method_class(name), Method) for name in METHODS)
+def test_built_in_methods_are_registered() -> None:
+    assert set(METHODS) >= {"ipl", "nada", "air", "svl", "domain-vector"}
+    assert all(issubclass(METHODS[name], Method) for name in METHODS)
 
 
 def test_nada_from_labels(context: TrainingContext, encoder: Encoder) -> None:
@@ -67,13 +66,13 @@ def test_nada_from_images(tiny_generator: Path, encoder: Encoder, tmp_path: Path
     for index, colour in enumerate(((255, 0, 0), (200, 30, 0))):
         paths.append(str(tmp_path / f"{index}.png"))
         Image.new("RGB", (20 + index, 30), colour).save(paths[-1])
-    context = make(tiny_generator, [encoder], method="nada", target_images=tuple(paths))
+    context = make(tiny_generator, [encoder], method="nada", options=NADAOptions(tuple(paths)))
     method = NADA(context)
     images = [
         torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 16, 16) / 127.5 - 1 for colour in ((255, 0, 0), (200, 30, 0))
     ]
     target = torch.cat([normalize(encoder.encode_image(image)) for image in images]).mean(dim=0)
-    latents = context.latents("source images", 0, range(64))
+    latents = context.fresh_latents.draw("source images", 0, range(64)).latents
     source = normalize(encoder.encode_image(context.source(latents))).mean(dim=0)
     torch.testing.assert_close(
         method.text_directions([latents], 0)[0], normalize(target - source)[None], atol=1e-5, rtol=1e-4
@@ -85,7 +84,7 @@ def test_target_images_that_are_none(tiny_generator: Path, encoder: Encoder, tmp
     (tmp_path / "text.png").write_text("hello")
     for name, sentence in (("text.png", "text.png cannot be read"), ("missing.png", "There is no image .*missing.png")):
         with pytest.raises(ZeroshiftError, match=sentence):
-            NADA(make(tiny_generator, [encoder], method="nada", target_images=(str(tmp_path / name),)))
+            NADA(make(tiny_generator, [encoder], method="nada", options=NADAOptions((str(tmp_path / name),))))
 
 
 def naive_prompt_loss(
@@ -112,10 +111,10 @@ def naive_prompt_loss(
 
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (2.0, 0.5)])
 def test_stage_1_equals_its_naive_twin(tiny_generator: Path, encoder: Encoder, weights: tuple[float, float]) -> None:
-    prompts = dataclasses.replace(CONFIG.prompts, domain_weight=weights[0], source_weight=weights[1], lr=1e-9)
-    context = make(tiny_generator, [encoder], prompts=prompts)
+    prompts = dataclasses.replace(PROMPTS, domain_weight=weights[0], source_weight=weights[1], lr=1e-9)
+    context = make(tiny_generator, [encoder], options=IPLOptions(prompts))
     method = IPL(context)
-    latents = context.latents("prompts", 0, range(4))
+    latents = context.fresh_latents.draw("prompts", 0, range(4)).latents
     loss = naive_prompt_loss(context, method, latents, *weights)
     twin = torch.autograd.grad(loss, list(method.mappers.parameters()))
     (stage,) = method.stages()
@@ -126,7 +125,7 @@ def test_stage_1_equals_its_naive_twin(tiny_generator: Path, encoder: Encoder, w
 
 
 def test_stage_1_learns(tiny_generator: Path, encoder: Encoder) -> None:
-    context = make(tiny_generator, [encoder], prompts=dataclasses.replace(CONFIG.prompts, batch_size=8, lr=0.02))
+    context = make(tiny_generator, [encoder], options=IPLOptions(dataclasses.replace(PROMPTS, batch_size=8, lr=0.02)))
     (stage,) = IPL(context).stages()
     losses = [stage.step(step)["loss"] for step in range(25)]
     assert sum(losses[-5:]) < sum(losses[:5])
@@ -134,9 +133,9 @@ def test_stage_1_learns(tiny_generator: Path, encoder: Encoder) -> None:
 
 @pytest.mark.parametrize("base_text", ["published", "label", "none"])
 def test_ipl_directions(tiny_generator: Path, encoder: Encoder, base_text: Any) -> None:
-    context = make(tiny_generator, [encoder], prompts=dataclasses.replace(CONFIG.prompts, base_text=base_text))
+    context = make(tiny_generator, [encoder], options=IPLOptions(dataclasses.replace(PROMPTS, base_text=base_text)))
     method = IPL(context)
-    mapper_input = context.source.mapper_input(context.latents("adapt", 0, range(3)))
+    mapper_input = context.source.mapper_input(context.fresh_latents.draw("adapt", 0, range(3)).latents)
     (directions,) = method.text_directions([mapper_input], 0)
     texts = {
         "published": ("a photo of a", "a photo of a"),
@@ -158,7 +157,7 @@ def test_several_encoders_have_mappers_of_their_own(tiny_generator: Path, encode
     method = IPL(context)
     assert len(method.mappers) == 2
     assert not torch.equal(method.mappers[0].layers[0].weight, method.mappers[1].layers[0].weight)
-    mapper_input = context.source.mapper_input(context.latents("adapt", 0, range(2)))
+    mapper_input = context.source.mapper_input(context.fresh_latents.draw("adapt", 0, range(2)).latents)
     directions = method.text_directions([mapper_input, mapper_input], 0)
     assert [tuple(d.shape) for d in directions] == [(2, 24), (2, 24)]
     singles = []
@@ -173,7 +172,12 @@ def test_several_encoders_have_mappers_of_their_own(tiny_generator: Path, encode
 def test_labels_that_do_not_fit_are_told_at_once(tiny_generator: Path, encoder: Encoder) -> None:
     with pytest.raises(ZeroshiftError, match="longer than the encoder's 24 tokens"):
         IPL(
-            make(tiny_generator, [encoder], target="zombie " * 18, prompts=PromptStage(num_context=8, base_text="none"))
+            make(
+                tiny_generator,
+                [encoder],
+                target="zombie " * 18,
+                options=IPLOptions(PromptStage(num_context=8, base_text="none")),
+            )
         )
 
 
@@ -185,14 +189,14 @@ def test_losses_that_are_not_finite() -> None:
 
 def test_context_of_a_generator_without_codes_is_the_image_feature(tiny_generator: Path, encoder: Encoder) -> None:
     context = make(tiny_generator, [encoder])
-    latents = context.latents("adapt", 0, range(2))
-    features = torch.randn(2, encoder.embed_dim)
-    (code,) = context.mapper_inputs(latents, None, lambda: [features])
-    assert torch.equal(code, context.source.mapper_input(latents))
-    context.source.context = lambda *_: None  # type: ignore[method-assign]
+    latents = context.fresh_latents.draw("adapt", 0, range(2)).latents
+    (inputs,) = context.fresh_latents.batch(latents, "source", 0, range(2)).mapper_inputs
+    assert torch.equal(inputs, context.source.mapper_input(latents))
+    context.source.mapper_input = lambda *_: None  # type: ignore[method-assign]
     context.source.mapper_input_dim = None
-    (seen,) = context.mapper_inputs(latents, None, lambda: [features])
-    assert torch.equal(seen, normalize(features))
+    batch = context.fresh_latents.batch(latents, "source", 0, range(2))
+    (inputs,) = batch.mapper_inputs
+    torch.testing.assert_close(inputs, normalize(encoder.encode_image(batch.images)))
     assert context.mapper_input_dims == [encoder.embed_dim]
-    (directions,) = IPL(context).text_directions([seen], 0)
+    (directions,) = IPL(context).text_directions([inputs], 0)
     assert directions.shape == (2, encoder.embed_dim)

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
-from zeroshift.config.settings import AdaptConfig, AdaptStage, preset
+from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.methods.configure import from_json, preset, resolve, to_json
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.svl import (
     SVL,
@@ -42,7 +43,7 @@ def encoder(tiny_encoder: Path) -> Encoder:
 
 
 def make(generator: Path, encoders: list[Encoder], **changes: Any) -> TrainingContext:
-    config = dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes).validate()
+    config = resolve(dataclasses.replace(CONFIG, encoders=("miniature",) * len(encoders), **changes))
     return TrainingContext(config, load_generator(str(generator)).requires_grad_(False), encoders, Distributed("cpu"))
 
 
@@ -135,7 +136,7 @@ def test_importance_predicts_how_far_images_change(tiny_generator: Path, encoder
     """sum(F d^2) for independent changes d: the mean squared change of the images, within sampling error."""
     context = make(tiny_generator, [encoder], options=dataclasses.replace(OPTIONS, fisher_samples=200))
     importance = SVL(context).fisher()
-    z = context.latents("changes", 0, range(64))
+    z = context.fresh_latents.draw("changes", 0, range(64)).latents
     before, ratios = context.source(z), []
     state = {name: value.clone() for name, value in context.source.state_dict().items()}
     for seed in range(8):
@@ -155,7 +156,7 @@ def test_losses_of_a_step(tiny_generator: Path, encoder: Encoder) -> None:
     method = SVL(context)
     adaptation = Adaptation(context, method)
     adaptation.step(0)
-    codes = context.source.codes(context.latents("adapt", 1, range(3)))
+    codes = context.source.codes(context.fresh_latents.draw("adapt", 1, range(3)).latents)
     source, target = (
         normalize(encoder.encode_image(generator.synthesize(codes))).detach()
         for generator in (context.source, adaptation.target)
@@ -206,7 +207,7 @@ def test_what_makes_no_sense_is_told(tiny_generator: Path, encoder: Encoder) -> 
         ({"relation_scale": 0.0}, "must be positive"),
     ):
         with pytest.raises(ZeroshiftError, match=sentence):
-            dataclasses.replace(CONFIG, options=SVLOptions(**changes)).validate()
+            resolve(dataclasses.replace(CONFIG, options=SVLOptions(**changes)))
     for adapt in (AdaptStage(batch_size=2), AdaptStage(batch_size=4, grad_accumulation_steps=2)):
         with pytest.raises(ZeroshiftError, match="compares the images of a batch with each other"):
             SVL(make(tiny_generator, [encoder], adapt=adapt))
@@ -214,7 +215,7 @@ def test_what_makes_no_sense_is_told(tiny_generator: Path, encoder: Encoder) -> 
 
 def test_presets() -> None:
     for name, layers in (("published", "all"), ("miniature", "adaptive")):
-        config = preset(name, "zombie", method="svl").validate()
+        config = resolve(preset(name, "zombie", method="svl"))
         assert config.adapt.layers == (layers,)
         assert config.adapt.directional_weight == 0
-        assert AdaptConfig.from_json(config.to_json()) == config
+        assert from_json(to_json(config)) == config

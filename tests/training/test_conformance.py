@@ -1,3 +1,5 @@
+import dataclasses
+
 """The published IPL program's recorded runs (tests/conformance), repeated by the code that trains."""
 
 import math
@@ -15,14 +17,16 @@ import torch
 from tests.conformance.fill import fill, load
 from tests.helpers.intel_kernels import FLAG, address, library
 from zeroshift.clip.encoder import Encoder
-from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
+from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.generators.checkpoints.stylegan2_layouts import stylegan2_from_rosinality, stylegan2_to_rosinality
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
-from zeroshift.methods import method_class
 from zeroshift.methods.base import Method
+from zeroshift.methods.configure import changed
 from zeroshift.methods.context import TrainingContext
-from zeroshift.methods.ipl import IPL
+from zeroshift.methods.ipl import IPL, IPLOptions, PromptStage
+from zeroshift.methods.nada import NADA
+from zeroshift.methods.source_images import FreshBatch
 from zeroshift.training.adaptation import Adaptation
 
 CASES = Path(__file__).parents[1] / "conformance"
@@ -130,19 +134,20 @@ class Case:
         prompts, adapt = meta["prompt_stage"], meta["adapt_stage"]
         assert adapt["lr"] == "0.002 * 4/5"
         assert adapt["betas"] == "(0 ** 0.8, 0.99 ** 0.8)"
+        stage = PromptStage(
+            steps=prompts["steps"],
+            batch_size=prompts["batch"],
+            lr=prompts["lr"],
+            num_context=meta["num_context"],
+            context_init=meta["context_init"],
+            domain_weight=prompts["domain_weight"],
+            source_weight=prompts["source_weight"],
+        )
         config = AdaptConfig(
             source=meta["source_label"],
             target=meta["target_label"],
-            method=meta["method"],
-            prompts=PromptStage(
-                steps=prompts["steps"],
-                batch_size=prompts["batch"],
-                lr=prompts["lr"],
-                num_context=meta["num_context"],
-                context_init=meta["context_init"],
-                domain_weight=prompts["domain_weight"],
-                source_weight=prompts["source_weight"],
-            ),
+            method="ipl",
+            options=IPLOptions(stage),
             adapt=AdaptStage(
                 steps=adapt["steps"],
                 batch_size=adapt["batch"],
@@ -157,8 +162,9 @@ class Case:
         self.source, start = generators(meta)
         self.source.requires_grad_(False)
         self.context = TrainingContext(config, self.source, [published_clip(meta["clip"])], Distributed("cpu"))
-        self.method: Method = method_class(config.method)(self.context)
-        self.ipl = self.method if isinstance(self.method, IPL) else IPL(self.context)
+        self.ipl = IPL(self.context)
+        nada = dataclasses.replace(self.context, config=changed(config, {"method": "nada"}))
+        self.method: Method = self.ipl if meta["method"] == "ipl" else NADA(nada)
         weights = tensors(fill(meta["mapper"]["shapes"], meta["mapper"]["fill_seed"]))
         mapper = self.ipl.mappers[0]
         mapper.load_state_dict(
@@ -171,7 +177,7 @@ class Case:
         self.adaptation = Adaptation(self.context, self.method)
         self.adaptation.target.load_state_dict(start.state_dict())
         self.prompt_updates = [
-            self.ipl.stages()[0].update(self.latents("prompt_stage/z", step), step, range(prompts["batch"]))
+            self.ipl.stages()[0].update(self.batch("prompt_stage/z", "prompts", step), step)
             for step in range(prompts["steps"])
         ]
         draws = Draws(self.arrays, adapt["batch"], adapt["layer_batch"])
@@ -182,10 +188,16 @@ class Case:
             latents, layer_latents = draws.latents()
             assert torch.equal(latents, self.latents("adapt_stage/z", step))
             assert torch.equal(layer_latents, self.latents("adapt_stage/layer_z", step))
-            self.adapt_updates.append(self.adaptation.update(latents, layer_latents, step, range(adapt["batch"])))
+            batch = self.batch("adapt_stage/z", "source", step)
+            layer_batch = self.batch("adapt_stage/layer_z", "layers", step)
+            self.adapt_updates.append(self.adaptation.update(batch, layer_batch, step))
 
     def latents(self, name: str, step: int) -> torch.Tensor:
         return torch.from_numpy(self.arrays[f"{name}/{step}"])
+
+    def batch(self, name: str, noise: str, step: int) -> FreshBatch:
+        latents = self.latents(name, step)
+        return self.context.fresh_latents.batch(latents, noise, step, range(len(latents)))
 
     def apart(self, kind: str, step: int) -> float:
         """Largest difference of our images from the recorded ones, of their largest value."""
@@ -263,9 +275,9 @@ def test_adapt_prompt_features(case: Case) -> None:
     if "adapt_stage/source_prompt_features/0" not in case.arrays:
         pytest.skip("recorded for IPL only")
     for step in range(case.context.config.adapt.steps):
-        context = case.source.mapper_input(case.latents("adapt_stage/z", step))
+        mapper_input = case.source.mapper_input(case.latents("adapt_stage/z", step))
         with torch.no_grad():
-            learned = case.ipl.learned(case.ipl.mappers[0], case.ipl.pairs[0], context)
+            learned = case.ipl.pairs[0].learned(case.ipl.mappers[0](mapper_input))
         for kind, features in zip(("source", "target"), learned, strict=True):
             recorded = case.arrays[f"adapt_stage/{kind}_prompt_features/{step}"]
             close(features, recorded, 1e-4, np.abs(recorded).max())

@@ -15,14 +15,16 @@ from safetensors.torch import load_file
 from tests.helpers.diffusion_models import ddpm, ldm
 from zeroshift.clip.loading import load_encoder
 from zeroshift.clip.losses import directional
-from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage, Sampling
+from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.diffusion.model import Diffusion
-from zeroshift.methods import method_class
+from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.methods.context import TrainingContext
+from zeroshift.methods.ipl import IPLOptions, PromptStage
+from zeroshift.methods.registry import METHODS
 from zeroshift.sampling.inversion import invert, read_folder
 from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.run_folder import RunFolder
@@ -33,12 +35,12 @@ CONFIG = AdaptConfig(
     device="cpu",
     truncation_psi=1.0,
     num_latents=6,
-    prompts=PromptStage(steps=3, batch_size=4, num_context=2, lr=0.01),
+    options=IPLOptions(PromptStage(steps=3, batch_size=4, num_context=2, lr=0.01)),
     adapt=AdaptStage(
         steps=4, batch_size=2, lr=1e-3, lr_final=4e-3, betas=(0.9, 0.999), ema_decay=0.5, layers=("all",),
         noise_mode="const", directional_form="log", directional_weight=3.0, l1_weight=0.3,
     ),
-    diffusion=Sampling(noise_steps=2, steps=3, invert_steps=3, clip_sample=False),
+    sampling=DDIMOptions(noise_steps=2, steps=3, invert_steps=3, clip_sample=False),
     preview_every=2,
     preview_samples=2,
     checkpoint_every=2,
@@ -73,20 +75,22 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def change(config: AdaptConfig, *, adapt: dict[str, Any] | None = None, **fields: Any) -> AdaptConfig:
-    sampling = {key: fields.pop(key) for key in ("train_each_step", "gradient_checkpointing", "steps", "t0") if key in fields}
+    sampling = {
+        key: fields.pop(key) for key in ("train_each_step", "gradient_checkpointing", "steps", "t0") if key in fields
+    }
     return dataclasses.replace(
         config,
         adapt=dataclasses.replace(config.adapt, **adapt or {}),
-        diffusion=dataclasses.replace(config.diffusion, **sampling),
+        sampling=dataclasses.replace(config.sampling, **sampling),
         **fields,
     )
 
 
 def make(config: AdaptConfig) -> tuple[TrainingContext, Adaptation]:
     source = load_generator(config.generator).requires_grad_(False)
-    source.set_sampling(config.diffusion)
+    source.configure(config.sampling)
     context = TrainingContext(config, source, [load_encoder(name) for name in config.encoders], Distributed("cpu"))
-    return context, Adaptation(context, method_class(config.method)(context))
+    return context, Adaptation(context, METHODS[config.method](context))
 
 
 def same(a: Generator, b: Generator) -> bool:
@@ -126,9 +130,9 @@ def test_what_a_run_delivers(config: AdaptConfig, tmp_path: Path, monkeypatch: p
     result = adapt(config, RunFolder.open(tmp_path / "run", config))
     delivered = load_generator(tmp_path / "run" / "generator.safetensors")
     assert isinstance(delivered, Diffusion)
-    assert delivered.sampling == config.diffusion, "use is as the training was"
+    assert delivered.sampling == config.sampling, "use is as the training was"
     assert same(delivered, result.generator)
-    delivered.set_sampling(Sampling(noise_steps=4, steps=6, clip_sample=False))
+    delivered.configure(DDIMOptions(noise_steps=4, steps=6, clip_sample=False))
     latents = delivered.sample_latents(3, range(2))
     pipeline = DDIMPipeline.from_pretrained(tmp_path / "run" / "pipeline")
     pipeline.set_progress_bar_config(disable=True)
@@ -165,7 +169,11 @@ def naive_losses(
 def test_gradients_equal_the_naive_ones(config: AdaptConfig, each_step: bool, accumulate: int, float64: None) -> None:
     """One step, and in the memory-saving form one for each step of DDIM, against the same with plain autograd."""
     config = change(
-        config, method="nada", train_each_step=each_step, num_latents=0, adapt={"grad_accumulation_steps": accumulate, "lr_final": None}
+        config,
+        method="nada",
+        train_each_step=each_step,
+        num_latents=0,
+        adapt={"grad_accumulation_steps": accumulate, "lr_final": None},
     )
     context, adaptation = make(config)
     with torch.no_grad():  # away from G_s, where directions are 0/0
@@ -173,11 +181,11 @@ def test_gradients_equal_the_naive_ones(config: AdaptConfig, each_step: bool, ac
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     twin = copy.deepcopy(adaptation.target).requires_grad_(True)
     optimizer = torch.optim.Adam(twin.unet.parameters(), lr=config.adapt.lr, betas=config.adapt.betas)
-    latents = context.latents("adapt", 0, range(2))
-    update = adaptation.update(latents, None, 0, range(2))
+    batch = context.fresh_latents.draw("adapt", 0, range(2), noise="source")
+    update = adaptation.update(batch, None, 0)
 
     with torch.no_grad():
-        x = context.source.codes(latents)
+        x = context.source.codes(batch.latents)
         source = context.source.synthesize(x)
     losses = []
     levels = twin.schedule.descent(0.5, 3)
@@ -248,7 +256,7 @@ def test_low_rank_updates(config: AdaptConfig, tmp_path: Path) -> None:
 
 
 def test_real_images(config: AdaptConfig, photos: Path, tmp_path: Path) -> None:
-    config = change(config, images=str(photos), num_latents=0)
+    config = change(config, source_images_dir=str(photos), num_latents=0)
     told: list[tuple[int, int]] = []
 
     class Recorder:
@@ -269,7 +277,7 @@ def test_real_images(config: AdaptConfig, photos: Path, tmp_path: Path) -> None:
 
 def test_an_interrupted_inversion_goes_on(config: AdaptConfig, photos: Path, tmp_path: Path) -> None:
     generator = load_generator(config.generator)
-    generator.set_sampling(config.diffusion)
+    generator.configure(config.sampling)
     images, cache = read_folder(photos, 16), tmp_path / "kept"
     assert images.shape == (5, 3, 16, 16)
     told: list[tuple[int, int]] = []
@@ -287,18 +295,18 @@ def test_an_interrupted_inversion_goes_on(config: AdaptConfig, photos: Path, tmp
 
 
 def test_a_bank_gives_each_image_once_a_pass(config: AdaptConfig) -> None:
-    from zeroshift.methods.image_bank import ImageBank
+    from zeroshift.methods.source_images import ImageBank
 
     bank = ImageBank(torch.zeros(7, 1), None, torch.zeros(7, 3, 1, 1), [])
-    draws = [bank.draw(0, "adapt", step, range(2), 2).tolist() for step in range(6)]
+    draws = [bank.rows("adapt", step, range(2), 2).tolist() for step in range(6)]
     for first in (0, 3):
         drawn = [row for batch in draws[first : first + 3] for row in batch]
         assert len(set(drawn)) == 6
     assert draws[:3] != draws[3:], "each pass has an order of its own"
-    assert bank.draw(0, "adapt", 4, [1], 2).tolist() == draws[4][1:], "whoever holds a part of the batch"
-    assert [bank.draw(0, "adapt", step, [0], 1).item() for step in range(7)] != list(range(7))
+    assert bank.rows("adapt", 4, [1], 2).tolist() == draws[4][1:], "whoever holds a part of the batch"
+    assert [bank.rows("adapt", step, [0], 1).item() for step in range(7)] != list(range(7))
     with pytest.raises(ZeroshiftError, match="batch of 8"):
-        bank.draw(0, "prompts", 0, range(8), 8)
+        bank.rows("prompts", 0, range(8), 8)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +320,7 @@ def test_a_bank_gives_each_image_once_a_pass(config: AdaptConfig) -> None:
         ({"adapt": {"lr_final": 0.0}}, "lr_final"),
         ({"adapt": {"identity_weight": 1.0, "identity_network": "nobody"}}, "no feature network 'nobody'"),
         ({"t0": 1.5}, "at most 1"),
-        ({"steps": 0}, "diffusion.steps"),
+        ({"steps": 0}, "sampling.steps"),
     ],
 )
 def test_bad_settings_are_told(config: AdaptConfig, changes: dict[str, Any], message: str) -> None:

@@ -69,10 +69,11 @@ def test_names(generator: StyleGAN2) -> None:
         named_layers(generator, ("synthesis.b8.conv9",))
 
 
-def test_no_adaptive_choice_without_candidates(generator: StyleGAN2, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_candidates_the_adaptive_choice_is_all_layers(
+    generator: StyleGAN2, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(type(generator), "layer_candidates", lambda self: None)
-    with pytest.raises(ZeroshiftError, match="no adaptive choice"):
-        named_layers(generator, ("adaptive",))
+    assert named_layers(generator, ("adaptive",)) == list(generator.layers())
 
 
 def test_only_the_named_layers_train(generator: StyleGAN2) -> None:

@@ -8,11 +8,12 @@ from clock import REST, WHOLE, Clock
 from naive import NaiveAdaptation, NaivePrompts, synthesize
 
 from zeroshift.clip.loading import load_encoder
-from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
+from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.methods import source_images
 from zeroshift.methods.context import TrainingContext
-from zeroshift.methods.ipl import IPL
+from zeroshift.methods.ipl import IPL, IPLOptions, PromptStage
 from zeroshift.training.adaptation import Adaptation
 
 PROMPTS, ADAPT = 5, 3  # batches
@@ -23,7 +24,7 @@ def settings(tiny_encoder, tiny_generator):
     """Two equal ones: a twin unfreezes the encoder of its own."""
     config = AdaptConfig(
         target="zombie",
-        prompts=PromptStage(batch_size=PROMPTS, source_weight=0.5),
+        options=IPLOptions(PromptStage(batch_size=PROMPTS, source_weight=0.5)),
         adapt=AdaptStage(batch_size=ADAPT, layer_batch_size=4, layer_steps=2),
     )
 
@@ -65,13 +66,13 @@ def test_images(settings, noise):
 @pytest.mark.parametrize("at_once", [2, PROMPTS])
 def test_prompt_stage(settings, at_once, monkeypatch):
     context, other = settings
-    monkeypatch.setattr(context, "_PIXELS", at_once * context.source.resolution**2)
+    monkeypatch.setattr(source_images, "_PIXELS", at_once * context.source.resolution**2)
     method = IPL(context)
     learning = method.stages()[0]
     twin = NaivePrompts(other, copy.deepcopy(method.mappers[0]))
     for step in range(2):
-        latents = context.latents("prompts", step, range(PROMPTS))
-        ours, naive = (one.update(latents, step, range(PROMPTS)) for one in (learning, twin))
+        batch = context.fresh_latents.draw("prompts", step, range(PROMPTS))
+        ours, naive = learning.update(batch, step), twin.update(batch.latents, step, range(PROMPTS))
         assert ours.losses == pytest.approx(naive.losses, rel=1e-4)
         assert relative(ours.source_features, naive.source_features) < 1e-4
         assert relative(ours.target_features, naive.target_features) < 1e-4
@@ -92,8 +93,10 @@ def test_adapt_stage(settings):
     adaptation.target.load_state_dict(start.state_dict())
     twin = NaiveAdaptation(other, method.mappers[0], start)
     for step in range(2):
-        latents, layer_latents = context.latents("adapt", step, range(ADAPT)), context.latents("layers", step, range(4))
-        ours, naive = (one.update(latents, layer_latents, step, range(ADAPT)) for one in (adaptation, twin))
+        batch = context.fresh_latents.draw("adapt", step, range(ADAPT), noise="source")
+        layer_batch = context.fresh_latents.draw("layers", step, range(4))
+        ours = adaptation.update(batch, layer_batch, step)
+        naive = twin.update(batch.latents, layer_batch.latents, step, range(ADAPT))
         assert ours.layers == naive.layers
         assert ours.losses == pytest.approx(naive.losses, rel=1e-4)
         for name in ("source_images", "target_images"):

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 
 from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.errors import ZeroshiftError
+from zeroshift.methods.configure import from_json, resolve
 from zeroshift.training.run_folder import RunFolder
 
-CONFIG = AdaptConfig(target="zombie")
+CONFIG = resolve(AdaptConfig(target="zombie"))
 
 
 def deliver(run: RunFolder) -> None:
@@ -31,7 +32,7 @@ def files(folder: Path) -> list[str]:
 def test_open_makes_then_resumes(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path / "run", CONFIG)
     assert RunFolder.read(run.path).config == CONFIG
-    assert AdaptConfig.from_json((run.path / "config.json").read_text()) == CONFIG
+    assert from_json((run.path / "config.json").read_text()) == CONFIG
     before = (run.path / "config.json").stat().st_mtime_ns
     RunFolder.open(run.path, CONFIG)
     assert (run.path / "config.json").stat().st_mtime_ns == before
@@ -58,7 +59,7 @@ def test_more_steps_extend_a_run_and_fewer_are_refused(tmp_path: Path) -> None:
     extended = RunFolder.open(tmp_path, longer)
     assert not extended.finished
     assert RunFolder.read(tmp_path).finished, "what is needed may still turn out to be missing"
-    extended.begin()
+    extended.write_config()
     assert RunFolder.read(tmp_path).config == longer
     assert not RunFolder.read(tmp_path).finished
     extended.require_generator()
@@ -101,7 +102,7 @@ def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
-    with run.alone():
+    with run.lock():
         (tmp_path / ".zeroshift-0123abcd-x.png").write_text("of the process at work")
         with pytest.raises(ZeroshiftError, match="Another process is training"):
             RunFolder.open(tmp_path, CONFIG)
@@ -112,7 +113,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_killed_process_locks_nothing(tmp_path: Path) -> None:
     code = "import os, sys; from zeroshift import RunFolder, AdaptConfig; from pathlib import Path\n"
-    code += "run = RunFolder.open(Path(sys.argv[1]), AdaptConfig(target='zombie'))\nwith run.alone(): os._exit(9)"
+    code += "run = RunFolder.open(Path(sys.argv[1]), AdaptConfig(target='zombie'))\nwith run.lock(): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
     assert (tmp_path / ".zeroshift-lock").exists()
     RunFolder.open(tmp_path, AdaptConfig(target="zombie"))
@@ -141,7 +142,7 @@ def scalars(folder: Path, stage: str) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def test_log_and_rewind(tmp_path: Path) -> None:
+def test_log_and_truncate_log(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
     for step in range(3):
         run.log("prompts", step, loss=step / 2)
@@ -152,14 +153,14 @@ def test_log_and_rewind(tmp_path: Path) -> None:
     assert scalars(tmp_path, "adapt") == {"loss": [(0, 0), (1, -1), (2, -2), (3, -3)]}
 
     run = RunFolder.open(tmp_path, CONFIG)
-    run.rewind("adapt", 2)
+    run.truncate_log("adapt", 2, ("prompts", "adapt"))
     assert run.records()[-1] == {"stage": "adapt", "step": 1, "loss": -1, "layers": ["a", "b"]}
     run.log("adapt", 2, loss=7)
     run.close()
     assert scalars(tmp_path, "adapt") == {"loss": [(0, 0), (1, -1), (2, 7)]}
     assert scalars(tmp_path, "prompts") == {"loss": [(0, 0), (1, 0.5), (2, 1)]}
 
-    run.rewind("prompts", 1)
+    run.truncate_log("prompts", 1, ("prompts", "adapt"))
     run.close()
     assert run.records() == [{"stage": "prompts", "step": 0, "loss": 0.0}]
     with pytest.raises(ValueError, match="unknown stage"):
@@ -172,7 +173,7 @@ def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path: Path) -> None:
     with open(run.metrics_path, "a") as file:
         file.write('{"stage": "ada')
     assert len(run.records()) == 1
-    run.rewind("adapt", 1)
+    run.truncate_log("adapt", 1, ("prompts", "adapt"))
     assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [0]
     run.close()
 

@@ -15,14 +15,16 @@ from torch import Tensor
 from zeroshift.clip.augmentations import augment
 from zeroshift.clip.loading import load_encoder
 from zeroshift.clip.losses import directional
-from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage
+from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
-from zeroshift.methods import method_class
+from zeroshift.methods.configure import from_json, to_json
 from zeroshift.methods.context import TrainingContext
+from zeroshift.methods.ipl import IPLOptions, PromptStage
+from zeroshift.methods.registry import METHODS
 from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.trainer import adapt
@@ -30,7 +32,7 @@ from zeroshift.training.trainer import adapt
 CONFIG = AdaptConfig(
     target="zombie",
     device="cpu",
-    prompts=PromptStage(steps=3, batch_size=4, num_context=2, lr=0.01),
+    options=IPLOptions(PromptStage(steps=3, batch_size=4, num_context=2, lr=0.01)),
     adapt=AdaptStage(steps=4, batch_size=4, layer_batch_size=2, lr=0.01),
     preview_every=2,
     preview_samples=2,
@@ -52,7 +54,7 @@ def make(config: AdaptConfig) -> tuple[TrainingContext, Adaptation]:
     context = TrainingContext(
         config, load_generator(config.generator).requires_grad_(False), encoders, Distributed("cpu")
     )
-    return context, Adaptation(context, method_class(config.method)(context))
+    return context, Adaptation(context, METHODS[config.method](context))
 
 
 def same(a: Generator, b: Generator) -> bool:
@@ -168,14 +170,14 @@ def test_a_step_equals_its_naive_twin(config: AdaptConfig) -> None:
     target, encoder = adaptation.target, context.encoders[0]
     names = [name for name, _ in target.named_parameters() if name.startswith(config.adapt.layers)]
     method = adaptation._method
-    latents = context.latents("adapt", 0, range(4))
+    batch = context.fresh_latents.draw("adapt", 0, range(4), noise="source")
     target.requires_grad_(True)
     loss = torch.zeros(())
-    for z in latents:
-        codes, context = context.source.codes(z[None]), context.source.mapper_input(z[None])
+    for z in batch.latents:
+        codes, mapper_input = context.source.codes(z[None]), context.source.mapper_input(z[None])
         images = [generator.synthesize(codes) for generator in (context.source, target)]
         source, moved = (encoder.encode_image(image) for image in images)
-        loss = loss + directional(source, moved, method.text_directions([context], 0)[0]) / 4
+        loss = loss + directional(source, moved, method.text_directions([mapper_input], 0)[0]) / 4
     gradients = dict(
         zip(
             dict(target.named_parameters()),
@@ -188,7 +190,7 @@ def test_a_step_equals_its_naive_twin(config: AdaptConfig) -> None:
         gradient = gradients[name]
         assert gradient is not None
         expected[name] -= config.adapt.lr * gradient / (gradient.abs() + 1e-8)  # Adam's first step, first beta zero
-    update = adaptation.update(latents, None, 0, range(4))
+    update = adaptation.update(batch, None, 0)
     assert update.losses["loss"] == pytest.approx(loss.item(), abs=1e-5)
     source_weights = dict(context.source.named_parameters())
     for name, value in target.named_parameters():
@@ -201,9 +203,12 @@ def test_a_step_equals_its_naive_twin(config: AdaptConfig) -> None:
 def test_accumulation_changes_nothing(config: AdaptConfig) -> None:
     results = []
     for accumulate in (1, 2, 4):
-        context, adaptation = make(change(config, grad_accumulation_steps=accumulate, noise_mode="random", augmentations=2))
-        latents = context.latents("adapt", 0, range(4))
-        update = adaptation.update(latents, context.latents("layers", 0, range(2)), 0, range(4))
+        context, adaptation = make(
+            change(config, grad_accumulation_steps=accumulate, noise_mode="random", augmentations=2)
+        )
+        draw = context.fresh_latents.draw
+        batch = draw("adapt", 0, range(4), noise="source")
+        update = adaptation.update(batch, draw("layers", 0, range(2)), 0)
         gradients = [p.grad for p in adaptation.target.parameters() if p.grad is not None]
         results.append((update, gradients))
     for update, gradients in results[1:]:
@@ -274,7 +279,7 @@ def share(rank: int, world: int, port: int, text: str, folder: str) -> None:
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
     torch.set_num_threads(1)
-    config = AdaptConfig.from_json(text)
+    config = from_json(text)
     run = RunFolder.open(Path(folder) / "run", config) if rank == 0 else RunFolder(Path(folder) / "run", config)
     result = adapt(config, run)
     torch.save(result.generator.state_dict(), Path(folder) / f"{rank}.pt")
@@ -289,7 +294,7 @@ def test_two_processes_come_to_the_result_of_one(config: AdaptConfig, tmp_path: 
         port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=share, args=(rank, 2, port, config.to_json(), str(tmp_path))) for rank in range(2)
+        context.Process(target=share, args=(rank, 2, port, to_json(config), str(tmp_path))) for rank in range(2)
     ]
     for process in processes:
         process.start()

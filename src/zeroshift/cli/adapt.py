@@ -1,110 +1,70 @@
-"""`zeroshift adapt`: the main job."""
+"""`zeroshift adapt`: adapts a generator to a new domain."""
 
 import argparse
-import contextlib
+import dataclasses
 import os
 import re
 import shlex
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from zeroshift.cli.arguments import call
-from zeroshift.config.settings import PRESETS, AdaptConfig, flat, preset
+from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
-from zeroshift.methods import METHODS
+from zeroshift.methods.configure import changed, current_name, default_config, flat, resolve, settings
+from zeroshift.methods.registry import METHODS, PRESETS
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["command_line", "default_config", "default_folder", "main", "run_adaptation"]
+__all__ = ["command_line", "default_folder", "main", "run_adaptation"]
 
-# Short names for what is set most often.
+# Short options for common settings.
 SHORT = {
     "--encoder": "--encoders",
     "--steps": "--adapt.steps",
     "--lr": "--adapt.lr",
-    "--batch": "--adapt.batch_size",
+    "--batch-size": "--adapt.batch-size",
     "--layers": "--adapt.layers",
 }
-# By preset, of the published programs; they guide every generator but the embedded ones.
-ENCODERS = {"published": "ViT-B-32-quickgelu/openai", "diffusion": "ViT-B-16-quickgelu/openai"}
-
-
-def default_config(generator: str, preset_name: str | None = None, method: str | None = None) -> AdaptConfig:
-    """The settings for a generator, with an empty target; families and embedded ones have presets and encoders.
-
-    Raises:
-        ZeroshiftError: if there is no such preset or method.
-    """
-    chosen = {} if method is None else {"method": method}
-    miniature = _miniature(generator)
-    if miniature == "miniature":
-        return preset(preset_name or "miniature", target="", generator=generator, **chosen)
-    from zeroshift.generators.checkpoints.files import architecture_of
-
-    diffuses = (architecture_of(generator) or "").startswith("diffusion")
-    name = preset_name or ("miniature-diffusion" if miniature else "diffusion" if diffuses else "published")
-    encoder = "miniature" if miniature else ENCODERS.get(name, ENCODERS["published"])
-    return preset(name, target="", generator=generator, encoders=(encoder,), **chosen)
-
-
-def _miniature(generator: str) -> str | None:
-    """The embedded generator that this one is or, as a file that we wrote, was adapted from."""
-    if generator == "miniature":  # nothing heavy has to be imported to know that
-        return generator
-    from zeroshift.generators.checkpoints.catalogue import EMBEDDED, resolve
-    from zeroshift.generators.checkpoints.files import generator_metadata
-
-    if generator in EMBEDDED:
-        return generator
-    if not generator.endswith(".safetensors"):
-        return None
-    with contextlib.suppress(ZeroshiftError):
-        built = generator_metadata(generator)
-        for name, (architecture, file) in EMBEDDED.items():
-            if architecture == built["architecture"] and file.endswith(".safetensors"):
-                config = generator_metadata(resolve(name))["config"]
-                return name if config == built["config"] else None
-    return None
+HIDDEN = ("family",)  # follows from the generator
 
 
 def default_folder(config: AdaptConfig) -> Path:
-    """runs/GENERATOR-TARGET-METHOD, in letters that every file system takes."""
+    """runs/GENERATOR-TARGET-METHOD, in characters that every file system accepts."""
     parts = (Path(config.generator).stem, config.target, config.method)
     return Path("runs") / "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.").lower()[:40] for part in parts)
 
 
 def command_line(config: AdaptConfig, out: Path) -> str:
-    """The command that repeats a run: what differs from the defaults of its generator and method, and the folder."""
-    settings = flat(config)
+    """The command that repeats a run: settings that differ from the defaults of its generator and method."""
     defaults = flat(default_config(config.generator, method=config.method))
-    defaults |= {"generator": "miniature", "method": AdaptConfig.method}
-    long = {name: short for short, name in SHORT.items()}
+    defaults |= {"generator": AdaptConfig.generator, "method": AdaptConfig.method}
+    short_names = {name: short for short, name in SHORT.items()}
     words = ["zeroshift", "adapt"]
-    for name, value in settings.items():
-        if value == defaults[name]:
+    for name, value in flat(config).items():
+        if name in HIDDEN or value == defaults.get(name):
             continue
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(option if value else f"--no-{option[2:]}")
         else:
             values = value if isinstance(value, list) else [value]
-            words += [long.get(option, option), *(str(one) for one in values)]
+            words += [short_names.get(option, option), *(str(one) for one in values)]
     return shlex.join([*words, "--out", str(out)])
 
 
 def run_adaptation(config: AdaptConfig, out: Path) -> None:
-    """Runs, resumes or extends the run in `out` to its end, and says where to look.
+    """Runs, resumes or extends the run in `out` to its end, and prints where the results are.
 
     Raises:
-        ZeroshiftError: whatever is wrong with settings, files or folder.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, with the run ready to be resumed.
+        ZeroshiftError: if settings, files or the folder are invalid.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM; the run can be resumed.
     """
-    config.validate()
-    # Of the processes that `accelerate launch` starts, one writes.
+    config = resolve(config)
+    # Only the leading process of `accelerate launch` writes.
     leads = os.environ.get("RANK", "0") == "0"
     run = RunFolder.open(out, config) if leads else RunFolder(out, config)
     if run.finished:
@@ -113,7 +73,7 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
         from zeroshift.cli.progress import Display
         from zeroshift.training.trainer import adapt
 
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to press Ctrl-C
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # clusters send it to stop a job
         try:
             with Display() as display:
                 adapt(config, run, progress=display)
@@ -128,31 +88,25 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
         from zeroshift.report.page import write_report
 
         write_report(run, command_line(config, out))
-    print(f"Pictures: {run.pairs_path}")
-    print(f"Report:   {run.report_path}")
-    print(f"Next:     zeroshift generate {shlex.quote(str(out))} --num 64")
-    print(f"          zeroshift interpolate {shlex.quote(str(out))} --seeds 1,2,3 --strength 0,1")
+    print(f"Images: {run.pairs_path}")
+    print(f"Report: {run.report_path}")
+    print(f"Next:   zeroshift generate {shlex.quote(str(out))} --num 64")
+    print(f"        zeroshift interpolate {shlex.quote(str(out))} --seeds 1,2,3 --strength 0,1")
 
 
 def main(arguments: Sequence[str]) -> None:
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # never complains: that is left to tyro
-    for option in ("--generator", "--preset", "--method", "--source-images-dir"):
-        peek.add_argument(option, nargs="?")
-    seen, _ = peek.parse_known_args(list(arguments))
-    base = default_config(
-        seen.generator or "miniature",
-        seen.preset if seen.preset in PRESETS else None,
-        seen.method if seen.method in METHODS else None,
-    )
-    # a run of real images has no latents; whoever asks for both is told
-    defaults = replace(base, target=tyro.MISSING, num_latents=0 if seen.source_images_dir else base.num_latents)
+    arguments = [_full_name(argument) for argument in arguments]
+    base = _defaults(arguments)
+    arguments_class = _arguments_class(base)
 
     def adapt(
-        config: Annotated[AdaptConfig, tyro.conf.arg(name="")] = defaults,
+        config: Annotated[Any, tyro.conf.arg(name="")],
         out: Path | None = None,
-        preset: Literal["miniature", "miniature-diffusion", "published", "diffusion"] | None = None,
+        preset: str | None = None,
     ) -> None:
-        """Move a generator to the domain that --target names, guided by CLIP.
+        """Adapt a generator to the domain that --target names, guided by CLIP.
+
+        Writes a run folder: the adapted generator, previews, a report and the metrics of every step.
 
         Examples:
           zeroshift adapt --target zombie
@@ -160,20 +114,83 @@ def main(arguments: Sequence[str]) -> None:
           zeroshift adapt --generator stylegan2-ffhq.pkl --encoder ViT-B-32-quickgelu/openai \\
               --source photo --target disney --out runs/disney
 
-        The same command on the same folder resumes; with more --steps it goes on.
-        A method has defaults and options of its own: zeroshift adapt --method NAME --help.
-        Short names: --encoder for --encoders; --steps, --lr, --batch, --layers for --adapt.steps and so on.
+        The same command with the same folder resumes a run; more --steps extend it.
+        The options below are those of the chosen method and generator; each method and each kind of generator has its
+        own: zeroshift adapt --method NAME --generator NAME --help.
+        Short options: --encoder for --encoders; --steps, --lr, --batch-size and --layers for --adapt.steps etc.
 
         Args:
-            out: The run folder; runs/GENERATOR-TARGET-METHOD if not given.
-            preset: Where the defaults below come from; "miniature" and "miniature-diffusion" for the embedded
-                generators, "diffusion" for diffusion models, else "published".
+            out: The run folder; default runs/GENERATOR-TARGET-METHOD.
+            preset: Source of the defaults below; default: the preset of the generator.
         """
-        run_adaptation(config, default_folder(config) if out is None else out)
+        values = _flatten(config)
+        complete = changed(base, {name: value for name, value in values.items() if name != "method"})
+        run_adaptation(complete, default_folder(complete) if out is None else out)
 
-    call(adapt, "adapt", [_lengthen(argument) for argument in arguments])
+    # The types of these two depend on what is registered and on the method and generator.
+    adapt.__annotations__["config"] = Annotated[arguments_class, tyro.conf.arg(name="")]
+    adapt.__annotations__["preset"] = Literal[tuple(PRESETS)] | None
+    call(adapt, "adapt", arguments)
 
 
-def _lengthen(argument: str) -> str:
+def _defaults(arguments: Sequence[str]) -> AdaptConfig:
+    """The default settings for the generator, preset and method that the arguments name, before they are parsed.
+
+    Unknown names get the defaults here; parsing them reports the error.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--generator", "--preset", "--method", "--source-images-dir"):
+        parser.add_argument(option, nargs="?")
+    chosen, _ = parser.parse_known_args(list(arguments))
+    preset = chosen.preset if chosen.preset in PRESETS else None
+    method = chosen.method if chosen.method in METHODS else None
+    config = default_config(chosen.generator or AdaptConfig.generator, preset, method)
+    if chosen.source_images_dir:  # a run from real images has no latents, unless the user asks for both
+        config = dataclasses.replace(config, num_latents=0)
+    return config
+
+
+def _arguments_class(config: AdaptConfig) -> type:
+    """A dataclass with one field per applicable setting, grouped by the first part of the names."""
+    fields: dict[str, list[tuple[str, Any, Any]]] = {"": []}
+    for setting in settings(config):
+        if setting.name in HIDDEN:
+            continue
+        group, _, name = setting.name.rpartition(".")
+        kind = Literal[tuple(METHODS)] if setting.name == "method" else setting.kind
+        default = tyro.MISSING if setting.name == "target" else setting.value
+        annotated = Annotated[kind, tyro.conf.arg(help=setting.doc)]
+        fields.setdefault(group, []).append((name, annotated, dataclasses.field(default=default)))
+    groups = [
+        (group, dataclasses.make_dataclass(group.capitalize(), inner, frozen=True))
+        for group, inner in fields.items()
+        if group
+    ]
+    nested = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in groups]
+    return dataclasses.make_dataclass("Settings", [*fields[""], *nested], frozen=True)
+
+
+def _flatten(config: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for spec in dataclasses.fields(config):
+        value = getattr(config, spec.name)
+        if dataclasses.is_dataclass(value):
+            values |= {f"{spec.name}.{name}": one for name, one in _flatten(value).items()}
+        else:
+            values[spec.name] = value
+    return values
+
+
+def _full_name(argument: str) -> str:
+    """An option under its full name.
+
+    Raises:
+        ZeroshiftError: for a name of version 0.1, with the present name.
+    """
     option, equals, value = argument.partition("=")
+    if not option.startswith("--"):
+        return argument
+    name = option[2:].removeprefix("no-").replace("-", "_")
+    if current_name(name) != name:
+        raise ZeroshiftError(f"{option} is called --{current_name(name).replace('_', '-')} now.")
     return SHORT.get(option, option) + equals + value

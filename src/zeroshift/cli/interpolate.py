@@ -1,4 +1,4 @@
-"""`zeroshift interpolate`: films of a run."""
+"""`zeroshift interpolate`: films of runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from zeroshift.sampling.film import Person
+    from zeroshift.sampling.film import SampleKey
 
 __all__ = ["interpolate", "main"]
 
@@ -28,25 +28,31 @@ def interpolate(
     steps: int | None = None,
     batch_size: int = 8,
 ) -> None:
-    """Make an endless film of one or more runs: the source at the left, each run's target beside it.
+    """Make an endless film of one or more runs: the source on the left, the target of each run next to it.
+
+    The film walks from sample to sample (--seeds), or from source to target and back (--strength), or both. Writes
+    one .mp4 or .gif file.
 
     Examples:
-      zeroshift interpolate runs/disney --seeds 1,2,3 --out walk.mp4       a walk from person to person
-      zeroshift interpolate runs/disney --seeds 5 --strength 0,1           one person, from source to target and back
-      zeroshift interpolate runs/disney runs/zombie --seeds 1,2            two targets side by side
-      zeroshift interpolate runs/disney runs/zombie --mix 0.5,0.5          two targets blended into one
+      zeroshift interpolate runs/disney --seeds 1,2,3 --out walk.mp4       # from sample to sample
+      zeroshift interpolate runs/disney --seeds 5 --strength 0,1           # from source to target and back
+      zeroshift interpolate runs/disney runs/zombie --seeds 1,2            # two targets side by side
+      zeroshift interpolate runs/disney runs/zombie --mix 0.5,0.5          # two targets blended into one
 
     Args:
-        runs: Run folders; several must have started from one source.
-        seeds: The people to walk through: SEED or SEED:SAMPLE (sample 7 of `generate --seed 0` is 0:7), with commas.
-        strength: How far to go from the source (0) to the target (1); several numbers are passed through in turn.
-        mix: One share per run: blend their targets into one instead of showing them side by side.
-        out: The film, .mp4 or .gif; walk.mp4 in the first run's folder if not given.
-        seconds: Time from one person to the next.
-        fps: Frames a second.
-        truncation_psi: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
-        steps: Of a diffusion model, from t0 to the image; as in the run if not given.
-        batch_size: Frames at a time; changes no picture.
+        runs: Run folders, all adapted from the same source generator.
+        seeds: Samples to walk through, separated by commas: SEED, or SEED:NUMBER (0:7 is sample 7 of
+            `zeroshift generate --seed 0`).
+        strength: Amount of adaptation, from 0 (source) to 1 (target). Several numbers, separated by commas, are passed
+            through one after another.
+        mix: One share per run: blends the targets into one instead of showing them side by side.
+        out: File to write, .mp4 or .gif. Default: walk.mp4 in the folder of the first run.
+        seconds: Time from one sample to the next.
+        fps: Frames per second.
+        truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean. Default: the
+            setting of the first run.
+        steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the first run.
+        batch_size: Frames at a time. It changes no image.
     """
     from zeroshift.io.images import save_film
     from zeroshift.sampling.film import walk
@@ -59,15 +65,15 @@ def interpolate(
     if not runs:
         raise ZeroshiftError("Name at least one run folder, such as: zeroshift interpolate runs/disney --seeds 1,2,3")
     folders = [RunFolder.read(run) for run in runs]
-    config, people = folders[0].config, parse_people(seeds)
+    config, samples = folders[0].config, parse_samples(seeds)
     require_one_source(folders)
-    loaded = [load_source_and_target(folder, config.diffusion, steps) for folder in folders]
+    loaded = [load_source_and_target(folder, config.sampling, steps=steps) for folder in folders]
     out = default_output(folders[0], "walk.mp4", out)
     frames = max(1, round(seconds * fps))
     film = walk(
         loaded[0][0],
         [target for _, target in loaded],
-        people,
+        samples,
         strengths=parse_numbers(strength, "--strength"),
         mix=None if mix is None else parse_numbers(mix, "--mix"),
         frames=frames,
@@ -75,23 +81,25 @@ def interpolate(
         class_index=config.class_index,
         batch_size=batch_size,
     )
-    save_film(out, tracked(film, frames * len(people), "Filming"), fps)
-    print(f"{frames * len(people)} frames: {out}")
+    save_film(out, tracked(film, frames * len(samples), "Rendering"), fps)
+    print(f"{frames * len(samples)} frames: {out}")
 
 
-def parse_people(text: str) -> "list[Person]":
-    """(seed, sample) pairs from a text such as "1,2:7,3".
+def parse_samples(text: str) -> "list[SampleKey]":
+    """(seed, sample number) pairs from a text such as "1,2:7,3"; the number is 0 if left out.
 
     Raises:
-        ZeroshiftError: if it is no such text.
+        ZeroshiftError: if the text has another form.
     """
     try:
-        people = [tuple(int(part) for part in person.split(":")) for person in text.split(",")]
+        keys = [tuple(int(part) for part in key.split(":")) for key in text.split(",")]
     except ValueError:
-        people = []
-    if not people or any(len(person) > 2 or min(person) < 0 for person in people):
-        raise ZeroshiftError(f"--seeds must be SEED or SEED:SAMPLE with commas between, such as 1,2:7,3, not {text!r}.")
-    return [(person[0], person[1] if len(person) == 2 else 0) for person in people]
+        keys = []
+    if not keys or any(len(key) > 2 or min(key) < 0 for key in keys):
+        raise ZeroshiftError(
+            f"--seeds must be SEED or SEED:NUMBER, separated by commas, such as 1,2:7,3, not {text!r}."
+        )
+    return [(key[0], key[1] if len(key) == 2 else 0) for key in keys]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,9 +1,8 @@
-"""`zeroshift translate`: real images in the domain of a run."""
+"""`zeroshift translate`: real images into the domain of a run."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,23 +23,23 @@ def translate(
     invert_steps: int = 40,
     out: Path | None = None,
 ) -> None:
-    """Bring a real image into the domain of one or more runs of a diffusion model: RUN... IMAGE.
+    """Translate a real image into the domain of one or more runs of a diffusion model: RUN... IMAGE.
 
-    The source model inverts the image, the adapted one decodes it. Writes IMAGE.png: the image, what became
-    of it. Folders in a folder stay as they are.
+    The source model inverts the image to noise, and the adapted model decodes the noise. Writes input and result side
+    by side: OUT/NAME.png. A folder of images is translated with its subfolders.
 
     Examples:
       zeroshift translate runs/zombie me.jpg
-      zeroshift translate runs/zombie photos --strength 0.7 --out translated        a folder of images, less far
-      zeroshift translate runs/zombie runs/sketch me.jpg --mix 0.5,0.5             two domains at once
+      zeroshift translate runs/zombie photos --strength 0.7 --out translated       # a folder, with less change
+      zeroshift translate runs/zombie runs/sketch me.jpg --mix 0.5,0.5             # two domains at once
 
     Args:
-        paths: Run folders, all from one source, then an image or a folder of images.
-        strength: How far to go from the source (0) to the target (1): how their noise predictions are mixed.
-        mix: One share per run; equal ones if not given.
-        steps: Steps of DDIM from the code to the image.
-        invert_steps: Steps of DDIM from the image to the code.
-        out: Folder to write to; translated in the first run's folder if not given.
+        paths: Run folders, all adapted from the same source generator, then an image or a folder of images.
+        strength: Amount of adaptation, from 0 (source) to 1 (target): how the noise predictions are mixed.
+        mix: One share per run. Default: equal shares.
+        steps: DDIM steps from noise to the image.
+        invert_steps: DDIM steps from the image to noise.
+        out: Folder to write to. Default: "translated" in the folder of the first run.
     """
     import torch
 
@@ -59,23 +58,23 @@ def translate(
     if not math.isfinite(strength):
         raise ZeroshiftError(f"--strength is {strength}; it must be a number.")
     files = _targets(paths[-1])
-    for file in files:  # what cannot be read is told before models load
+    for file in files:  # report unreadable files before models are loaded
         read_image(file)
-    how = replace(folders[0].config.diffusion, steps=steps, invert_steps=invert_steps)
-    loaded = [load_source_and_target(folder, how) for folder in folders]
+    first = folders[0].config.sampling
+    loaded = [load_source_and_target(run, first, steps=steps, invert_steps=invert_steps) for run in folders]
     translator = Translator(loaded[0][0], [target for _, target in loaded], [strength * share for share in shares])
     out = default_output(folders[0], "translated", out)
     for file in tracked(files, len(files), "Translating"):
         image = square(read_image(file), translator.source.resolution)[None]
         pair = torch.cat([image, translator(image)])
         save_png(out / files[file], make_grid(pair, columns=2))
-    print(out / next(iter(files.values())) if len(files) == 1 else f"{len(files)} pictures: {out}")
+    print(out / next(iter(files.values())) if len(files) == 1 else f"{len(files)} images: {out}")
 
 
 def _targets(path: Path) -> dict[Path, Path]:
-    """The images at a path, each with the name of what becomes of it, as deep in folders as the image is.
+    """The images at a path, each with the path of its result relative to the output folder.
 
-    The name ends in .png in place of what it ended in; in addition to it where two images would get the same name.
+    The suffix is replaced by .png. If two images would get the same name, .png is appended instead.
     """
     from zeroshift.io.images import find_images
 

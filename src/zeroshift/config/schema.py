@@ -1,59 +1,87 @@
-"""Frozen dataclasses from JSON and back: every value is checked against its field's type, and told in words."""
+"""Dataclasses of settings: typed checks, flat dotted names, and the documentation of each field."""
 
+import ast
 import dataclasses
+import inspect
 import math
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from zeroshift.errors import ZeroshiftError
 
-__all__ = ["build", "check_types", "require"]
+__all__ = ["build", "check_types", "field_docs", "require"]
 
 
-def require(holds: bool, otherwise: str) -> None:
-    """Raises ZeroshiftError with a sentence unless something holds."""
-    if not holds:
-        raise ZeroshiftError(otherwise)
+def require(condition: bool, message: str) -> None:
+    """Raises ZeroshiftError with a message unless a condition holds."""
+    if not condition:
+        raise ZeroshiftError(message)
 
 
-def build(cls: type, values: Any, choose: Callable[[type, Mapping[str, Any]], type], where: str = "") -> Any:
-    """A dataclass from the mapping that JSON gave, and the dataclasses in its fields.
+def build(cls: type, values: Any, where: str = "") -> Any:
+    """A dataclass from a JSON object; lists become tuples. Fields that are dataclasses must be built by the caller.
 
     Args:
-        choose: the class of a field, from the class that the field names and the mapping that the field stands in.
-        where: "" or the dotted name of this mapping, with a dot at its end.
+        where: dotted name of this object with a final dot, for messages; empty at the top level.
 
     Raises:
-        ZeroshiftError: if something is no mapping, unknown or missing.
+        ZeroshiftError: if `values` is not a JSON object, or has unknown or missing fields.
     """
-    require(isinstance(values, Mapping), f"{where or 'The configuration'} must be a JSON object.")
-    types = get_type_hints(cls)
-    unknown = [f"{where}{name}" for name in values if name not in types]
-    require(not unknown, f"Unknown in the configuration: {', '.join(unknown)}. Remove it, or correct its name.")
-    built = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(types[name]):
-            value = build(choose(types[name], values) if value else types[name], value, choose, f"{where}{name}.")
-        built[name] = tuple(value) if isinstance(value, list) else value
+    require(isinstance(values, Mapping), f"{where.rstrip('.') or 'The configuration'} must be a JSON object.")
+    fields = {spec.name: spec for spec in dataclasses.fields(cls)}
+    unknown = [f"{where}{name}" for name in values if name not in fields]
+    require(not unknown, f"Unknown settings: {', '.join(unknown)}. Remove them, or correct their names.")
     missing = [
-        f"{where}{spec.name}"
-        for spec in dataclasses.fields(cls)
-        if spec.name not in built and spec.default is spec.default_factory is dataclasses.MISSING
+        f"{where}{name}"
+        for name, spec in fields.items()
+        if name not in values and spec.default is spec.default_factory is dataclasses.MISSING
     ]
-    require(not missing, f"Missing in the configuration: {', '.join(missing)}.")
-    return cls(**built)
+    require(not missing, f"Missing settings: {', '.join(missing)}.")
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@cache
+def field_docs(cls: type) -> Mapping[str, str]:
+    """The docstring below each field of a dataclass, own fields before inherited ones."""
+    docs: dict[str, str] = {}
+    for base in cls.__mro__:
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError):  # defined in a notebook or an interactive session
+            continue
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for spec, after in zip(body, body[1:], strict=False):
+            if (
+                isinstance(spec, ast.AnnAssign)
+                and isinstance(spec.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
+                docs.setdefault(spec.target.id, inspect.cleandoc(str(after.value.value)))
+    return docs
 
 
 def check_types(config: Any, where: str = "") -> None:
-    """Raises ZeroshiftError naming the first field of a dataclass, or of one in it, whose value is of another type."""
+    """Checks the type of every field of a dataclass and of the dataclasses in it.
+
+    Raises:
+        ZeroshiftError: naming the first field with a value of another type.
+    """
     for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is not None and "ClassVar" in str(kind):
+            continue
         value = getattr(config, name)
         if dataclasses.is_dataclass(kind):
-            words = getattr(kind, "__name__", str(kind))
-            require(isinstance(kind, type) and isinstance(value, kind), f"{where}{name} must be a {words}.")
-            check_types(value, f"{where}{name}.")
+            label = getattr(kind, "__name__", str(kind))
+            article = "an" if label[0] in "AEIOU" else "a"
+            require(isinstance(kind, type) and isinstance(value, kind), f"{where}{name} must be {article} {label}.")
+            check_types(value, "" if name == "options" and not where else f"{where}{name}.")
         else:
-            require(_fits(value, kind), f"{where}{name} is {value!r}; it must be {_words(kind)}.")
+            require(_fits(value, kind), f"{where}{name} is {value!r}; it must be {_describe(kind)}.")
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -72,12 +100,13 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _words(kind: Any) -> str:
+def _describe(kind: Any) -> str:
     inner = get_args(kind)
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(repr, inner))
     if get_origin(kind) is tuple:
-        return f"a list of {_words(inner[0])}"
+        return f"a list of {_describe(inner[0])}"
     if inner:
-        return " or ".join(map(_words, inner))
-    return {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}.get(kind, "nothing")
+        return " or ".join(map(_describe, inner))
+    names = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}
+    return names.get(kind, "nothing")

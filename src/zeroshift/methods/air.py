@@ -17,42 +17,46 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.methods.base import Pairs
 from zeroshift.methods.context import TrainingContext
-from zeroshift.methods.nada import NADA
+from zeroshift.methods.nada import FixedDirection
 
-__all__ = ["AIR", "METHOD", "AIROptions", "blended_label", "learn_prompt"]
+__all__ = ["AIR", "AIROptions", "blended_label", "learn_prompt"]
 
 _AT_ONCE = 50  # images
 
 
 @dataclass(frozen=True)
 class AIROptions(MethodOptions):
-    """What is AIR's own. The defaults are the paper's; the program's prompt has half the rate."""
+    """Settings of AIR. The defaults are the paper's; the published program has half the learning rate for prompts."""
 
-    start: float = 0.5
-    """Share of the steps after which the first anchor is set."""
-    every: float = 0.1
+    anchor_start: float = 0.5
+    """Share of the steps before the first anchor."""
+    anchor_every: float = 0.1
     """Share of the steps between anchors."""
     anchor_weight: float = 1.0
     """Weight of the directional loss from the anchor."""
-    context: str = "a photo of a"
-    """Words that the learned ctx of an anchor's prompt begins as."""
+    anchor_samples: int = 1000
+    """Images from which the offset between two anchors is estimated."""
+    prompt_context: str = "a photo of a"
+    """Words that initialize the learned context vectors of an anchor's prompt."""
     prompt_steps: int = 200
-    """Steps by which the prompt of an anchor is learned."""
+    """Optimizer steps for the prompt of an anchor."""
     prompt_lr: float = 0.002
-    """Adam's learning rate for it."""
-    samples: int = 1000
-    """Images that show how far an anchor is from the one before."""
+    """Adam's learning rate for the prompt of an anchor."""
 
     def validate(self) -> None:
-        """Raises ZeroshiftError naming the first option that makes no sense."""
-        if not (0 < self.start < 1 and 0 < self.every < 1):
-            raise ZeroshiftError("options.start and options.every are shares of the steps, between 0 and 1.")
-        if self.prompt_steps < 1 or self.samples < 1:
-            raise ZeroshiftError("options.prompt_steps and options.samples must be at least 1.")
+        """Checks the values.
+
+        Raises:
+            ZeroshiftError: naming the first setting with an invalid value.
+        """
+        if not (0 < self.anchor_start < 1 and 0 < self.anchor_every < 1):
+            raise ZeroshiftError("anchor_start and anchor_every are shares of the steps, between 0 and 1.")
+        if self.prompt_steps < 1 or self.anchor_samples < 1:
+            raise ZeroshiftError("prompt_steps and anchor_samples must be at least 1.")
         if self.prompt_lr <= 0 or self.anchor_weight < 0:
-            raise ZeroshiftError("options.prompt_lr must be positive, and options.anchor_weight at least 0.")
-        if not self.context.strip():
-            raise ZeroshiftError("options.context is empty. Give the words to begin from, such as 'a photo of a'.")
+            raise ZeroshiftError("prompt_lr must be positive, and anchor_weight at least 0.")
+        if not self.prompt_context.strip():
+            raise ZeroshiftError("prompt_context is empty. Give the first words, such as 'a photo of a'.")
 
 
 def blended_label(encoder: Encoder, source: str, target: str, alpha: float) -> Tensor:
@@ -91,23 +95,20 @@ def learn_prompt(
     return feature(learned).detach()
 
 
-class AIR(NADA):
+class AIR(FixedDirection):
     """NADA; from half of the steps on also the direction to the target from an anchor, a G_t of some steps before."""
 
-    Options = AIROptions
+    Options: ClassVar[type[MethodOptions]] = AIROptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {"adapt.layers": ("all",)},
-        # By all layers the small generator falls on one picture within 240 steps; so many lose people by any layers.
-        "miniature": {"adapt.steps": 160, "adapt.lr": 0.008, "options": AIROptions(prompt_steps=100, samples=200)},
     }
 
     def __init__(self, context: TrainingContext):
         super().__init__(context)
         config = context.config
-        self._options = config.options if isinstance(config.options, AIROptions) else AIROptions()
         steps = config.adapt.steps
-        self._start = max(1, round(self._options.start * steps))
-        self._every = max(1, round(self._options.every * steps))
+        self._start = max(1, round(self.options.anchor_start * steps))
+        self._every = max(1, round(self.options.anchor_every * steps))
         self._anchor: Generator | None = None
         self._seen: list[Tensor] = []  # features [samples, E] of the last anchor's images, one an encoder
         self._prompts: list[Tensor] = []  # [E], the feature of its prompt
@@ -116,14 +117,14 @@ class AIR(NADA):
                 [encoder.label_feature(label) for label in (config.source, config.target)]
                 for encoder in context.encoders
             ]
-        context.distributed.share(range(self._options.samples))  # told here if they do not split
+        context.distributed.share(range(self.options.anchor_samples))  # told here if they do not split
         for encoder in context.encoders:  # as is a label that is too long
             self._read_prompt(encoder)
 
     def _read_prompt(self, encoder: Encoder, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
         """Context [1, m, width] and blended label [1, L, width] that a prompt begins with."""
         config = self.context.config
-        ctx = encoder.embed_words(self._options.context)[None]
+        ctx = encoder.embed_words(self.options.prompt_context)[None]
         label = blended_label(encoder, config.source, config.target, alpha)
         encoder.encode_prompts(torch.cat([ctx, label], dim=1), "")
         return ctx, label
@@ -134,7 +135,7 @@ class AIR(NADA):
             self._set_anchor(step, target)
 
     def _set_anchor(self, step: int, target: Generator) -> None:
-        config, options = self.context.config, self._options
+        config, options = self.context.config, self.options
         if self._anchor is None:
             self._seen, self._prompts = self._features(self.context.source), [source for source, _ in self._labels]
         self._anchor = copy.deepcopy(target).requires_grad_(False)
@@ -149,7 +150,7 @@ class AIR(NADA):
     def _features(self, generator: Generator) -> list[Tensor]:
         """Features [samples, E] of a generator's images of the same latents, one an encoder."""
         context, source = self.context, self.context.source
-        mine = context.distributed.share(range(self._options.samples))
+        mine = context.distributed.share(range(self.options.anchor_samples))
         seen = []
         for first in range(0, len(mine), _AT_ONCE):
             part = mine[first : first + _AT_ONCE]
@@ -177,7 +178,7 @@ class AIR(NADA):
                 self.anchor_directions(), strict=True,
             )
         ]  # fmt: skip
-        return {"anchor": self._options.anchor_weight * torch.stack(terms).sum()}
+        return {"anchor": self.options.anchor_weight * torch.stack(terms).sum()}
 
     def state_dict(self) -> dict[str, Any]:
         """The last anchor, its features, its prompts; empty before there is one."""
@@ -186,13 +187,10 @@ class AIR(NADA):
         return {"anchor": self._anchor.state_dict(), "seen": self._seen, "prompts": self._prompts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         if state:
             self._anchor = copy.deepcopy(self.context.source)
             self._anchor.load_state_dict(state["anchor"])
             device = self.context.distributed.device
             self._seen = [seen.to(device) for seen in state["seen"]]
             self._prompts = [prompt.to(device) for prompt in state["prompts"]]
-
-
-METHOD = AIR

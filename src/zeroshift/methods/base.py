@@ -1,10 +1,11 @@
-"""What a method is to the trainer."""
+"""Base classes of adaptation methods and of the stages that they train."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -18,87 +19,127 @@ __all__ = ["Method", "Pairs", "Stage", "check_finite", "require_whole_batches"]
 
 @dataclass(frozen=True)
 class Pairs:
-    """This process's part of a batch of image pairs."""
+    """This process's part of a batch of image pairs.
+
+    Features are [n, E], one tensor per encoder, or with augmentations [augmentations * n, E], where the first
+    augmentation of all samples comes first.
+    """
 
     step: int
-    samples: Sequence[int]  # their numbers in the whole batch
-    mapper_inputs: list[Tensor]  # one an encoder, [n, mapper_input_dim]
+    samples: Sequence[int]  # numbers of the n samples in the whole batch
+    mapper_inputs: list[Tensor]  # [n, mapper_input_dim], one per encoder
     source_images: Tensor  # [n, 3, H, W], G_s(w)
     target_images: Tensor  # [n, 3, H, W], G_t(w), with graph
-    source_features: list[Tensor]  # one an encoder: [n, E], or [views * n, E], all first views first
-    target_features: list[Tensor]  # the same, with graph
-    features_of: Callable[[Generator], list[Tensor]]  # the same of another generator's images of these samples
+    source_features: list[Tensor]
+    target_features: list[Tensor]  # with graph
+    features_of: Callable[[Generator], list[Tensor]]  # features of another generator's images of these samples
 
 
-class Stage(Protocol):
-    """A part of a run that trains something: so many steps, and a state to resume from."""
+class Stage(ABC):
+    """A part of a run that trains something in a number of steps, and can be resumed.
+
+    Attributes:
+        name: name in metrics.jsonl, in checkpoints and in the STAGES registry.
+        title: heading in reports.
+        steps: number of steps.
+    """
 
     name: str
+    title: str = ""
     steps: int
 
+    @abstractmethod
     def step(self, step: int) -> dict[str, Any]:
-        """Trains step `step` (from 0) and returns what to log: "loss", over the whole batch, its parts, and more."""
+        """Trains one step.
 
+        Args:
+            step: number of the step, from 0.
+
+        Returns:
+            What to log: "loss" over the whole batch, its parts by name, and other values that JSON can hold.
+        """
+
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Everything that the steps so far have changed: tensors, numbers, strings, lists and dicts."""
 
+    @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
 
 
 class Method:
-    """Says which text direction an image pair gets, and what else counts. Subclasses override what differs.
+    """Decides the text direction of each image pair and further losses. Subclasses override what differs.
 
     Attributes:
-        Options: the class of the method's own settings, which are in `config.options`.
-        presets: for each of `config.PRESETS` the settings that are others for this method, by dotted name.
+        Options: class of the method's own settings.
+        presets: settings of this method by preset name and dotted name; others keep the preset's values.
+        unused_settings: dotted names of common settings that this method does not read. They are hidden.
+        context: the run's training context.
+        options: the method's own settings, an instance of `Options`.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    unused_settings: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, context: TrainingContext):
         self.context = context
+        options = context.config.options
+        self.options: Any = options if type(options) is self.Options else self.Options()
         self._targets = self.target_features()
 
     def stages(self) -> list[Stage]:
-        """What trains before the generator does."""
+        """Stages to train before the generator, in order."""
         return []
 
     def begin_step(self, step: int, target: Generator) -> None:
-        """Called before every step of adaptation, with G_t as it stands."""
+        """Called before every adapt step with the target generator as it is."""
 
     def text_directions(self, mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
-        """Unit directions [n, E] or [1, E], one per encoder, for mapper inputs [n, mapper_input_dim] at a step."""
+        """Text directions of samples at a step.
+
+        Args:
+            mapper_inputs: [n, mapper_input_dim], one per encoder.
+
+        Returns:
+            Unit vectors [n, E], or [1, E] for one common direction; one tensor per encoder.
+        """
         raise NotImplementedError
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """Further losses by name, each the mean over `pairs`; they are added to the directional one."""
+        """Further losses by name, each the mean over `pairs`. They are added to the directional loss."""
         return {}
 
     def joint_losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """Losses that compare the samples of the whole batch (see `everyone`), the same in every process."""
+        """Losses that compare samples of the whole batch (see `gather_batch`), equal in every process."""
         return {}
 
     def gather_batch(self, features: Tensor) -> Tensor:
-        """[views * n, E] of this process's samples -> [views, batch, E] of all; the own rows keep their graph."""
+        """Features of all processes: [views * n, E] -> [views, batch, E]; rows of this process keep their graph."""
         views = max(1, self.context.config.adapt.augmentations)
-        return self.context.distributed.gather(features.unflatten(0, (views, -1)).transpose(0, 1)).transpose(0, 1)
+        split = features.unflatten(0, (views, -1)).transpose(0, 1)
+        return self.context.distributed.gather(split).transpose(0, 1)
 
     def reparametrize(self, target: Generator) -> nn.Module | None:
-        """What trains in place of the weights of G_t: a module that gives some of them, by their names in `target`.
+        """A module that trains instead of the weights of the target generator, or None.
 
-        Its parameters are trained through these weights, so G_t and its average stay ordinary generators.
+        Its `forward` returns weights by their names in `target`. Its parameters train through these weights, so the
+        target and its moving average stay ordinary generators.
         """
         return None
 
     def save(self, folder: Path, target: Generator) -> None:
-        """Writes what the method leaves in the folder of a run beside `target`, the adapted generator."""
+        """Writes further files of the method into a run folder.
+
+        Args:
+            target: the adapted generator.
+        """
 
     def target_features(self) -> list[Tensor]:
-        """[E], one an encoder: where the target domain lies, for the choice of layers.
+        """Feature [E] of the target domain for the choice of layers, one per encoder.
 
-        The label as it stands, without template, as in the published programs.
+        The label without a template, as in the published programs.
         """
         return [encoder.encode_text([self.context.config.target])[0] for encoder in self.context.encoders]
 
@@ -108,28 +149,36 @@ class Method:
         return self._targets
 
     def state_dict(self) -> dict[str, Any]:
-        """What a method that learns during the adaptation needs to resume."""
+        """State of a method that learns during the adapt stage, for a resume."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
 
 
-def require_whole_batches(config: AdaptConfig, least: int) -> None:
-    """Raises ZeroshiftError unless batches have `least` samples and are worked off in one part."""
-    if config.adapt.batch_size < least or config.adapt.grad_accumulation_steps > 1:
+def require_whole_batches(config: AdaptConfig, minimum: int) -> None:
+    """Checks that batches have `minimum` samples and are not split.
+
+    Raises:
+        ZeroshiftError: if they are smaller, or gradients are accumulated.
+    """
+    if config.adapt.batch_size < minimum or config.adapt.grad_accumulation_steps > 1:
         raise ZeroshiftError(
-            f"The method {config.method!r} compares the images of a batch with each other: adapt.batch_size must be at "
-            f"least {least}, and adapt.grad_accumulation_steps 1."
+            f"The method {config.method!r} compares the images of a batch with each other: adapt.batch_size must be "
+            f"at least {minimum}, and adapt.grad_accumulation_steps 1."
         )
 
 
 def check_finite(losses: Mapping[str, float], stage: str, step: int) -> None:
-    """Raises ZeroshiftError if a loss is not a finite number, before it can spoil the weights."""
+    """Checks losses before they change weights.
+
+    Raises:
+        ZeroshiftError: naming the first loss that is not a finite number.
+    """
     for name, value in losses.items():
         if not math.isfinite(value):
-            what = "loss" if name == "loss" else f"{name} loss"
+            label = "loss" if name == "loss" else f"{name} loss"
             raise ZeroshiftError(
-                f"The {what} became {value} at step {step + 1} of stage '{stage}'. The step changed nothing; "
+                f"The {label} became {value} at step {step + 1} of stage '{stage}'. The step changed nothing; "
                 "start again in another folder (--out) with a lower learning rate, or with precision float32."
             )

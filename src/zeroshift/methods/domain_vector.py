@@ -24,9 +24,9 @@ from zeroshift.generators.base import Generator
 from zeroshift.io.atomic import atomic_write
 from zeroshift.methods.base import Pairs, require_whole_batches
 from zeroshift.methods.context import TrainingContext
-from zeroshift.methods.nada import NADA
+from zeroshift.methods.nada import FixedDirection
 
-__all__ = ["METHOD", "DomainVector", "Modulation", "apply_vector", "in_domain", "modulated_layers", "vector_between"]
+__all__ = ["DomainVector", "Modulation", "apply_vector", "in_domain", "modulated_layers", "vector_between"]
 
 _FILE = "domain-vector.safetensors"
 _COLOURS = 3
@@ -34,15 +34,19 @@ _COLOURS = 3
 
 @dataclass(frozen=True)
 class DomainVectorOptions(MethodOptions):
-    """What is HyperDomainNet's own."""
+    """Settings of the domain vector method."""
 
     in_domain_weight: float = 1.0
-    """Weight of the term that keeps the pairwise cosines of a batch."""
+    """Weight of the in-domain term, which keeps the pairwise cosines of a batch."""
 
     def validate(self) -> None:
-        """Raises ZeroshiftError for a negative weight."""
+        """Checks the values.
+
+        Raises:
+            ZeroshiftError: if the weight is negative.
+        """
         if self.in_domain_weight < 0:
-            raise ZeroshiftError(f"options.in_domain_weight is {self.in_domain_weight}; it must be at least 0.")
+            raise ZeroshiftError(f"in_domain_weight is {self.in_domain_weight}; it must be at least 0.")
 
 
 def in_domain(source: Tensor, target: Tensor) -> Tensor:
@@ -134,25 +138,23 @@ def apply_vector(source: Generator, path: str | Path) -> Generator:
     return target
 
 
-class DomainVector(NADA):
+class DomainVector(FixedDirection):
     """NADA's direction, HyperDomainNet's parameters: 6,048 of them for StyleGAN2 at 1024 pixels."""
 
-    Options = DomainVectorOptions
+    Options: ClassVar[type[MethodOptions]] = DomainVectorOptions
     # The numbers of its configuration for one text; no moving average is taken there.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {
             "adapt.batch_size": 4, "adapt.lr": 0.1, "adapt.betas": (0.9, 0.999), "adapt.ema_decay": 0.0,
             "adapt.layers": ("all",),
         },
-        "miniature": {"adapt.lr": 0.1, "adapt.layers": ("all",)},
     }  # fmt: skip
 
     def __init__(self, context: TrainingContext):
         super().__init__(context)
-        options = context.config.options
-        self._weight = (options if isinstance(options, DomainVectorOptions) else DomainVectorOptions()).in_domain_weight
+        self._weight = self.options.in_domain_weight
         if self._weight:
-            require_whole_batches(context.config, least=2)
+            require_whole_batches(context.config, minimum=2)
         modulated_layers(context.source)
 
     def reparametrize(self, target: Generator) -> nn.Module:
@@ -181,6 +183,3 @@ class DomainVector(NADA):
         with atomic_write(folder / _FILE) as temporary:
             vector = vector_between(source, target).cpu()
             save_file({"vector": vector}, temporary, metadata={"zeroshift": json.dumps(described)})
-
-
-METHOD = DomainVector

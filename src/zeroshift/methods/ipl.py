@@ -1,94 +1,154 @@
-"""IPL: a direction of its own for each image, from prompts learned for it (Guo et al., CVPR 2023)."""
+"""IPL: a direction of its own for each image, from learned prompts (Guo et al., CVPR 2023)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from zeroshift.clip.losses import contrastive, domain_regularization, normalize
 from zeroshift.clip.prompts import LatentMapper, PromptPair, base_texts
+from zeroshift.config.schema import require
+from zeroshift.config.settings import MethodOptions
 from zeroshift.core.rng import stream
 from zeroshift.methods.base import Method, Stage, check_finite
 from zeroshift.methods.context import TrainingContext
+from zeroshift.methods.source_images import SourceBatch
 
-__all__ = ["IPL", "METHOD", "PromptLearning", "PromptUpdate"]
+__all__ = ["IPL", "IPLOptions", "PromptLearning", "PromptStage", "PromptUpdate"]
+
+BaseText = Literal["published", "label", "none"]
+
+
+@dataclass(frozen=True)
+class PromptStage:
+    """The prompt stage, which trains the latent mapper. The defaults are the numbers of the published program."""
+
+    steps: int = 300
+    """Optimizer steps."""
+    batch_size: int = 32
+    """Images per step, over all processes; the contrastive loss compares them with each other."""
+    lr: float = 0.05
+    """Adam's learning rate."""
+    num_context: int = 4
+    """Learned context vectors per image."""
+    context_init: str = "a photo of a"
+    """Words of the base text, whose feature is added to that of a learned prompt."""
+    domain_weight: float = 1.0
+    """λ: weight of the domain regularization of prompts with the target label."""
+    source_weight: float = 0.0
+    """Weight of the same term for the source label, relative to λ."""
+    base_text: BaseText = "published"
+    """Base text: with the label in the prompt stage only (published), in both stages (label), or none (none)."""
+
+    def validate(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ZeroshiftError: naming the first setting with an invalid value.
+        """
+        for name, minimum in (
+            ("steps", 1), ("batch_size", 2), ("num_context", 1), ("domain_weight", 0), ("source_weight", 0)
+        ):  # fmt: skip
+            value = getattr(self, name)
+            require(value >= minimum, f"prompts.{name} is {value}; it must be at least {minimum}.")
+        require(self.lr > 0, f"prompts.lr is {self.lr}; it must be positive.")
+        require(
+            self.base_text == "none" or bool(self.context_init.strip()),
+            "prompts.context_init is empty. Give its words ('a photo of a'), or set prompts.base_text to 'none'.",
+        )
+
+
+@dataclass(frozen=True)
+class IPLOptions(MethodOptions):
+    """Settings of IPL."""
+
+    prompts: PromptStage = field(default_factory=PromptStage)
+
+    def validate(self) -> None:
+        """See `PromptStage.validate`."""
+        self.prompts.validate()
 
 
 @dataclass(frozen=True)
 class PromptUpdate:
-    """What a step of stage 1 saw, one entry an encoder, for this process's samples."""
+    """What a prompt step computed, one entry per encoder, for this process's samples."""
 
     losses: dict[str, float]
-    source_features: list[Tensor]  # learned prompts, without base text, not normalised, [n, E]
+    source_features: list[Tensor]  # learned prompts without base text, not normalized, [n, E]
     target_features: list[Tensor]
 
 
-class PromptLearning:
-    """Stage 1: trains the latent mapper F, one for each encoder, on images of the source generator."""
+class PromptLearning(Stage):
+    """The prompt stage: trains the latent mapper F, one per encoder, on images of the source generator."""
 
     name = "prompts"
+    title = "Learning a prompt for each image"
 
-    def __init__(self, context: TrainingContext, mappers: Sequence[LatentMapper], pairs: Sequence[PromptPair]):
-        self._context, self.pairs = context, pairs
-        settings = context.config.prompts
-        self.steps, self._batch = settings.steps, settings.batch_size
-        self._domain_weight, self._source_weight = settings.domain_weight, settings.source_weight
+    def __init__(
+        self,
+        context: TrainingContext,
+        settings: PromptStage,
+        mappers: Sequence[LatentMapper],
+        pairs: Sequence[PromptPair],
+    ):
+        self._context, self._settings, self.pairs = context, settings, pairs
+        self.steps = settings.steps
         self.mappers = nn.ModuleList(mappers)
         self._optimizer = torch.optim.Adam(self.mappers.parameters(), lr=settings.lr)
         labels = (context.config.source, context.config.target)
         self._labels = [[encoder.label_feature(label) for label in labels] for encoder in context.encoders]
 
     def step(self, step: int) -> dict[str, Any]:
-        """Draws the latents of a step and trains on them."""
-        samples = self._context.distributed.share(range(self._batch))
-        return self.update(self._context.latents("prompts", step, samples), step, samples).losses
+        """Draws the batch of a step and trains on it."""
+        samples = self._context.distributed.share(range(self._settings.batch_size))
+        return self.update(self._context.source_images.draw(self.name, step, samples), step).losses
 
-    def update(self, latents: Tensor, step: int, samples: Sequence[int]) -> PromptUpdate:
-        """One optimiser step on this process's latents [n, *latent_shape], numbered `samples` in the whole batch.
+    def update(self, batch: SourceBatch, step: int) -> PromptUpdate:
+        """One optimizer step on this process's samples.
 
         IPL, equations 3 to 5: loss = contrastive + domain_weight (target domain + source_weight source domain).
+
+        Raises:
+            ZeroshiftError: if a loss is not a finite number; nothing is changed then.
         """
-        context = self._context
+        context, settings = self._context, self._settings
+        distributed = context.distributed
+        share = len(batch.samples) / settings.batch_size
         with torch.no_grad(), context.autocast():
-            labels = context.labels(len(latents))
-            image_features = context.source_features(latents, context.codes(latents, labels), self.name, step, samples)
-            mapper_inputs = context.mapper_inputs(latents, labels, lambda: image_features)
+            image_features, mapper_inputs = batch.features, batch.mapper_inputs
         terms, learned = [], []
-        for mapper, pair, mapper_input, images_seen, labels_seen, weight in zip(
+        for mapper, pair, inputs, images, labels, weight in zip(
             self.mappers, self.pairs, mapper_inputs, image_features, self._labels, context.config.weights, strict=True
         ):
             with context.autocast():
-                learned.append(pair.learned(mapper(mapper_input)))
+                learned.append(pair.learned(mapper(inputs)))
             source, target = pair.with_base(*learned[-1])
-            everyone = contrastive(
-                context.distributed.gather(images_seen), context.distributed.gather(source), pair.encoder.logit_scale
-            )
-            # The contrastive term is of the whole batch already; of the other two each process holds a summand.
-            share = len(latents) / self._batch
-            target_term = domain_regularization(target, labels_seen[1]) * share
-            source_term = domain_regularization(source, labels_seen[0]) * share
-            own = self._domain_weight * (target_term + self._source_weight * source_term)
-            terms.append(weight * torch.stack([everyone, target_term, source_term, own]))
+            # The contrastive term is of the whole batch; of the other two each process computes its share.
+            whole = contrastive(distributed.gather(images), distributed.gather(source), pair.encoder.logit_scale)
+            target_term = domain_regularization(target, labels[1]) * share
+            source_term = domain_regularization(source, labels[0]) * share
+            domain = settings.domain_weight * (target_term + settings.source_weight * source_term)
+            terms.append(weight * torch.stack([whole, target_term, source_term, domain]))
         total = torch.stack(terms).sum(dim=0)  # [4]
         self._optimizer.zero_grad(set_to_none=True)
         (total[0] + total[3]).backward()
-        context.distributed.sum_gradients(self.mappers.parameters())
-        summed = context.distributed.sum(total[1:])
-        values = [float(total[0].detach()), *summed.tolist()]
-        losses = {"loss": values[0] + values[3], "contrastive": values[0], "domain": values[1], "source": values[2]}
+        distributed.sum_gradients(self.mappers.parameters())
+        contrastive_loss, rest = float(total[0].detach()), distributed.sum(total[1:]).tolist()
+        losses = {"loss": contrastive_loss + rest[2], "contrastive": contrastive_loss}
+        losses |= {"domain": rest[0], "source": rest[1]}
         check_finite(losses, self.name, step)
         self._optimizer.step()
         sources, targets = zip(*([one.detach() for one in pair] for pair in learned), strict=True)
         return PromptUpdate(losses, list(sources), list(targets))
 
     def state_dict(self) -> dict[str, Any]:
-        """Mappers and optimiser."""
+        """Mappers and optimizer."""
         return {"mappers": self.mappers.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         self.mappers.load_state_dict(state["mappers"])
         self._optimizer.load_state_dict(dict(state["optimizer"]))
 
@@ -96,15 +156,11 @@ class PromptLearning:
 class IPL(Method):
     """Image-specific prompt learning."""
 
-    # It is in a domain in fewer steps than with a fixed direction, and those after that cost people; the prompt alone,
-    # as in the paper's equations, brings it nearer to the truth than one with a plain text (docs/benchmark.md).
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "miniature": {"adapt.steps": 160, "prompts.base_text": "none"}
-    }
+    Options: ClassVar[type[MethodOptions]] = IPLOptions
 
     def __init__(self, context: TrainingContext):
         super().__init__(context)
-        config, prompts = context.config, context.config.prompts
+        config, prompts = context.config, self.options.prompts
         source, target = (
             base_texts(prompts.base_text, prompts.context_init, label) for label in (config.source, config.target)
         )
@@ -117,32 +173,28 @@ class IPL(Method):
             [PromptPair(encoder, config.source, config.target, *texts) for encoder in context.encoders]
             for texts in zip(source, target, strict=True)
         )
-        self._learning = PromptLearning(context, mappers, learning)
-        nothing = [torch.zeros(1, dim, device=context.distributed.device) for dim in context.mapper_input_dims]
-        self.text_directions(nothing, 0)  # a label that is too long is told here, before anything is written
+        self._learning = PromptLearning(context, prompts, mappers, learning)
+        # Raises for a label that is too long, before anything is written.
+        self.text_directions(
+            [torch.zeros(1, d, device=context.distributed.device) for d in context.mapper_input_dims], 0
+        )
 
     @property
     def mappers(self) -> nn.ModuleList:
-        """The latent mappers F, one an encoder."""
+        """The latent mappers F, one per encoder."""
         return self._learning.mappers
 
     def stages(self) -> list[Stage]:
-        """Stage 1."""
+        """The prompt stage."""
         return [self._learning]
 
     @torch.no_grad()
     def text_directions(self, mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
-        """[n, E], one an encoder: normalize(normalize(E_T(M_t(w))) - normalize(E_T(M_s(w)))), IPL, equation 6."""
+        """normalize(normalize(E_T(M_t(w))) - normalize(E_T(M_s(w)))), [n, E] per encoder: IPL, equation 6."""
         directions = []
-        for mapper, pair, mapper_input in zip(self.mappers, self.pairs, mapper_inputs, strict=True):
-            source, target = pair.with_base(*self.learned(mapper, pair, mapper_input))
+        for mapper, pair, inputs in zip(self.mappers, self.pairs, mapper_inputs, strict=True):
+            with self.context.autocast():
+                learned = pair.learned(mapper(inputs))
+            source, target = pair.with_base(*learned)
             directions.append(normalize(normalize(target) - normalize(source)))
         return directions
-
-    def learned(self, mapper: nn.Module, pair: PromptPair, mapper_input: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the learned prompts without base text, 2 x [n, E]."""
-        with self.context.autocast():
-            return pair.learned(mapper(mapper_input))
-
-
-METHOD = IPL

@@ -17,43 +17,47 @@ from zeroshift.methods.base import Method, Pairs, require_whole_batches
 from zeroshift.methods.context import TrainingContext
 
 __all__ = [
-    "METHOD", "SVL", "SVLOptions", "first_moment", "learn_variations", "relation", "second_moment", "variation_loss",
+    "SVL", "SVLOptions", "first_moment", "learn_variations", "relation", "second_moment", "variation_loss",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SVLOptions(MethodOptions):
-    """What is SVL's own. Where we know no number of the paper's, weights are 1."""
+    """Settings of SVL. Weights that the paper does not give are 1."""
 
     variations: int = 6
     """Variations of the target text."""
     variation_steps: int = 2000
-    """Steps by which they are learned."""
+    """Optimizer steps for the variations."""
     variation_lr: float = 0.01
-    """Adam's learning rate for them."""
+    """Adam's learning rate for the variations."""
     orthogonality_weight: float = 1.0
-    """Weight of the term that drives them apart."""
+    """Weight of the term that makes the variations orthogonal to each other."""
     moment_weight: float = 1.0
-    """Weight of the second moments; that of the means is 1."""
+    """Weight of the second moments; the weight of the means is 1."""
     relation_weight: float = 1.0
     """Weight of the term that keeps the similarities within a batch."""
     relation_scale: float = 20.0
-    """Factor of the similarities before their softmax."""
+    """Scale of the similarities before the softmax."""
     ewc_weight: float = 1.0
     """Weight of elastic weight consolidation."""
     fisher_samples: int = 64
-    """Images from which the importance of the weights is estimated."""
+    """Images from which the importance of each weight is estimated."""
 
     def validate(self) -> None:
-        """Raises ZeroshiftError naming the first option that makes no sense."""
+        """Checks the values.
+
+        Raises:
+            ZeroshiftError: naming the first setting with an invalid value.
+        """
         for name, least in (("variations", 2), ("variation_steps", 1), ("fisher_samples", 1)):
             if getattr(self, name) < least:
-                raise ZeroshiftError(f"options.{name} is {getattr(self, name)}; it must be at least {least}.")
+                raise ZeroshiftError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         for name in ("orthogonality_weight", "moment_weight", "relation_weight", "ewc_weight"):
             if getattr(self, name) < 0:
-                raise ZeroshiftError(f"options.{name} is {getattr(self, name)}; it must be at least 0.")
+                raise ZeroshiftError(f"{name} is {getattr(self, name)}; it must be at least 0.")
         if self.variation_lr <= 0 or self.relation_scale <= 0:
-            raise ZeroshiftError("options.variation_lr and options.relation_scale must be positive.")
+            raise ZeroshiftError("variation_lr and relation_scale must be positive.")
 
 
 def _varied(text: Tensor, free: Tensor) -> Tensor:
@@ -127,29 +131,23 @@ def relation(source: Tensor, target: Tensor, scale: float) -> Tensor:
 class SVL(Method):
     """Directions with a spread in place of one, and a generator that is kept from forgetting."""
 
-    Options = SVLOptions
+    Options: ClassVar[type[MethodOptions]] = SVLOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The moments take the place of the directional loss, consolidation that of the layer choice.
         "published": {"adapt.batch_size": 4, "adapt.layers": ("all",), "adapt.directional_weight": 0.0},
-        # By all layers the small generator loses the people, consolidation or not.
-        "miniature": {
-            "adapt.directional_weight": 0.0, "options": SVLOptions(variation_steps=500, relation_weight=0.1),
-        },
-    }  # fmt: skip
+    }
 
     def __init__(self, context: TrainingContext):
         super().__init__(context)
-        options = context.config.options
-        self._options = options if isinstance(options, SVLOptions) else SVLOptions()
-        require_whole_batches(context.config, least=3)
-        context.distributed.share(range(self._options.fisher_samples))  # told here if they do not split
+        require_whole_batches(context.config, minimum=3)
+        context.distributed.share(range(self.options.fisher_samples))  # told here if they do not split
         self._directions = [self._spread(index) for index in range(len(context.encoders))]
         self._importance: dict[str, Tensor] = {}
         self._target: Generator | None = None
 
     def _spread(self, index: int) -> Tensor:
         """[K, E]: unit directions from the source label to the variations of the target label."""
-        encoder, config, options = self.context.encoders[index], self.context.config, self._options
+        encoder, config, options = self.context.encoders[index], self.context.config, self.options
         with torch.no_grad():
             source, target = encoder.label_feature(config.source), normalize(encoder.label_feature(config.target))
         start = normal(target.shape, config.seed, "variations", index, samples=range(options.variations)).to(target)
@@ -165,7 +163,7 @@ class SVL(Method):
     def begin_step(self, step: int, target: Generator) -> None:
         """Keeps G_t at hand for the consolidation, and weighs the source's weights before the first step."""
         self._target = target
-        if not self._importance and self._options.ewc_weight:
+        if not self._importance and self.options.ewc_weight:
             self._importance = self.fisher()
 
     def fisher(self) -> dict[str, Tensor]:
@@ -176,7 +174,7 @@ class SVL(Method):
         of an image's values. Computed anew in a resumed run: it follows from the seed.
         """
         context, source = self.context, self.context.source
-        samples = context.distributed.share(range(self._options.fisher_samples))
+        samples = context.distributed.share(range(self.options.fisher_samples))
         names = [
             f"{layer}.{name}" for layer, module in source.layers().items() for name, _ in module.named_parameters()
         ]
@@ -191,16 +189,16 @@ class SVL(Method):
                 if gradient is not None:
                     sum_of_squares += gradient.square()
         source.requires_grad_(False)
-        count = self._options.fisher_samples
+        count = self.options.fisher_samples
         return {name: context.distributed.sum(part) / count for name, part in zip(names, total, strict=True)}
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """Elastic weight consolidation, weighted: sum(F (weight - source's weight)^2)."""
-        if not self._options.ewc_weight or self._target is None:
+        if not self.options.ewc_weight or self._target is None:
             return {}
         now, source = dict(self._target.named_parameters()), dict(self.context.source.named_parameters())
         terms = [(part * (now[name] - source[name]).square()).sum() for name, part in self._importance.items()]
-        return {"ewc": self._options.ewc_weight * torch.stack(terms).sum()}
+        return {"ewc": self.options.ewc_weight * torch.stack(terms).sum()}
 
     def joint_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """First and second moments of the directions of the whole batch, and relations within it, weighted."""
@@ -215,8 +213,8 @@ class SVL(Method):
                 * torch.stack(
                     [
                         first_moment(moved, texts),
-                        self._options.moment_weight * second_moment(moved, texts),
-                        self._options.relation_weight * relation(source, target, self._options.relation_scale),
+                        self.options.moment_weight * second_moment(moved, texts),
+                        self.options.relation_weight * relation(source, target, self.options.relation_scale),
                     ]
                 )
             )
@@ -227,8 +225,5 @@ class SVL(Method):
         return {"directions": self._directions}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         self._directions = [directions.to(self.context.distributed.device) for directions in state["directions"]]
-
-
-METHOD = SVL

@@ -1,4 +1,4 @@
-"""Stage 2: the source generator's copy is trained so that its images leave the source's in the text's direction."""
+"""The adapt stage: trains a copy of the source generator so that image pairs follow the text direction."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +13,11 @@ from zeroshift.clip.losses import directional, global_similarity, identity
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.core.rng import stream
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import Codes, Generator, Latents
-from zeroshift.methods.base import Method, Pairs, check_finite
+from zeroshift.generators.base import Codes, Generator
+from zeroshift.methods.base import Method, Pairs, Stage, check_finite
 from zeroshift.methods.context import TrainingContext
+from zeroshift.methods.source_images import SourceBatch
+from zeroshift.networks.registry import load_network
 from zeroshift.training.layer_selection import choose_layers, chosen_count, named_layers, train_only
 
 __all__ = ["AdaptUpdate", "Adaptation"]
@@ -23,37 +25,38 @@ __all__ = ["AdaptUpdate", "Adaptation"]
 
 @dataclass(frozen=True)
 class AdaptUpdate:
-    """What a step of stage 2 saw; images and directions are of this process's samples, before the update."""
+    """What an adapt step computed, for this process's samples, before the update."""
 
-    losses: dict[str, float]
+    losses: dict[str, float]  # of the whole batch
     layers: list[str]  # trained at this step, best first
     source_images: Tensor  # [n, 3, H, W]
-    target_images: Tensor  # [n, 3, H, W], the last ones where a code has several
-    text_directions: list[Tensor]  # one an encoder, [n, E] or [1, E]
+    target_images: Tensor  # [n, 3, H, W], the last ones if a code has several training images
+    text_directions: list[Tensor]  # one per encoder, [n, E] or [1, E]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Some samples of a step, as the source sees them; see `Pairs` for the fields."""
+    """A part of a batch: everything that comes from the source generator. See `Pairs` for the fields."""
 
     samples: Sequence[int]
     codes: Codes
     mapper_inputs: list[Tensor]
     source_images: Tensor
     source_features: list[Tensor]
-    texts: list[Tensor]  # their text directions
-    pictures: Iterator[Tensor]  # of the target, with graph, each [n, 3, H, W]
+    text_directions: list[Tensor]
+    target_images: Iterator[Tensor]  # training images of the target, with graph, each [n, 3, H, W]
 
 
-class Adaptation:
-    """Trains `target` under a method; `target_ema`, its moving average, is what is delivered."""
+class Adaptation(Stage):
+    """Trains `target` with a method; its moving average `target_ema` is the adapted generator."""
 
     name = "adapt"
+    title = "Adapting the generator"
 
     def __init__(self, context: TrainingContext, method: Method):
         self._context, self._method = context, method
-        settings = context.config.adapt
-        self.steps, self._batch = settings.steps, settings.batch_size
+        settings = self._settings = context.config.adapt
+        self.steps = settings.steps
         self.target: Generator = copy.deepcopy(context.source)
         if settings.lora_rank:
             self.target.add_lora(settings.lora_rank, stream(context.config.seed, "lora").initial_seed())
@@ -63,11 +66,11 @@ class Adaptation:
         if self._layers is None:
             self._count = chosen_count(len(self._candidates), settings.num_layers)
         self._trainable = [parameter for layer in self.target.layers().values() for parameter in layer.parameters()]
-        self._own = method.reparametrize(self.target)
-        moved = self._trainable if self._own is None else list(self._own.parameters())
+        self._reparametrization = method.reparametrize(self.target)
+        moved = self._trainable if self._reparametrization is None else list(self._reparametrization.parameters())
         self._optimizer = torch.optim.Adam(moved, lr=settings.lr, betas=settings.betas)
         if settings.identity_weight:
-            self._recognise = _recogniser(settings.identity_network, context.distributed.device)
+            self._identity_features = _identity_network(settings.identity_network, context.distributed.device)
 
     @property
     def fixed_layers(self) -> bool:
@@ -75,108 +78,135 @@ class Adaptation:
         return self._layers is not None
 
     def step(self, step: int) -> dict[str, Any]:
-        """Draws the latents of a step and trains on them."""
-        context, settings = self._context, self._context.config.adapt
-        samples = context.distributed.share(range(self._batch))
-        latents = context.latents("adapt", step, samples)
-        layer_samples = context.distributed.share(range(settings.layer_batch_size))
-        layer_latents = None if self._layers is not None else context.latents("layers", step, layer_samples)
-        update = self.update(latents, layer_latents, step, samples)
+        """Draws the batch of a step and trains on it."""
+        share, draw = self._context.distributed.share, self._context.source_images.draw
+        batch = draw("adapt", step, share(range(self._settings.batch_size)), noise="source")
+        layer_batch = None
+        if self._layers is None:
+            layer_batch = draw("layers", step, share(range(self._settings.layer_batch_size)))
+        update = self.update(batch, layer_batch, step)
         return {**update.losses, "layers": update.layers}
 
-    def update(self, latents: Tensor, layer_latents: Tensor | None, step: int, samples: Sequence[int]) -> AdaptUpdate:
-        """One optimiser step for each picture that the target makes of a code: for all but some diffusion models, one.
+    def update(self, batch: SourceBatch, layer_batch: SourceBatch | None, step: int) -> AdaptUpdate:
+        """One optimizer step per training image of a code: one for all families, except diffusion models on request.
 
         Args:
-            latents: of `TrainingContext.latents`, this process's, numbered `samples` in the whole batch.
-            layer_latents: this process's for the choice of layers; None where they are fixed.
+            batch: this process's samples.
+            layer_batch: this process's samples for the choice of layers; None if the layers are fixed.
+
+        Raises:
+            ZeroshiftError: if a loss is not a finite number; the weights are not changed then.
         """
-        context, settings = self._context, self._context.config.adapt
+        settings = self._settings
         self._method.begin_step(step, self.target)
-        layers = self._layers if layer_latents is None else self.choose_layers(layer_latents, step)
+        layers = self._layers if layer_batch is None else self.choose_layers(layer_batch, step)
         assert layers is not None
-        train_only(self.target, layers)
-        if self._own is not None:
-            given = self._own()
-            for name, parameter in self.target.named_parameters():
-                parameter.requires_grad_(parameter.requires_grad and name in given)
+        self._train_only(layers)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._rate(step)
-        numbers = torch.as_tensor(samples).chunk(settings.grad_accumulation_steps)
-        parts = [
-            self._part(some, theirs.tolist(), step)
-            for some, theirs in zip(latents.chunk(settings.grad_accumulation_steps), numbers, strict=True)
-        ]
-        history = []
+            group["lr"] = self._learning_rate(step)
+        parts = [self._source_part(part, step) for part in batch.split(settings.grad_accumulation_steps)]
+
+        history: list[dict[str, float]] = []
         for _ in range(self.target.num_training_images):
             self.target.zero_grad(set_to_none=True)
             self._optimizer.zero_grad(set_to_none=True)
-            totals, targets = [], []
+            images, part_losses, joint = [], [], {}
             for part in parts:
                 pairs = self._pairs(part, step)
-                share = len(part.samples) / self._batch
-                losses = {name: value * share for name, value in self._losses(pairs, part.texts).items()}
-                joint = self._method.joint_losses(pairs)
+                share = len(part.samples) / settings.batch_size
+                losses = {name: share * value for name, value in self._losses(pairs, part.text_directions).items()}
+                joint = self._method.joint_losses(pairs)  # of the whole batch, which then has one part
                 torch.stack([*losses.values(), *joint.values()]).sum().backward()
-                totals.append(torch.stack([value.detach() for value in losses.values()]))
-                targets.append(pairs.target_images.detach())
-            context.distributed.sum_gradients(self._trainable)
-            values = context.distributed.sum(torch.stack(totals).sum(dim=0)).tolist()
+                part_losses.append(torch.stack([value.detach() for value in losses.values()]))
+                images.append(pairs.target_images.detach())
+            self._context.distributed.sum_gradients(self._trainable)
+            values = self._context.distributed.sum(torch.stack(part_losses).sum(dim=0)).tolist()
             terms = dict(zip(losses, values, strict=True)) | {name: float(v.detach()) for name, v in joint.items()}
             history.append({"loss": sum(terms.values()), **terms})
             check_finite(history[-1], self.name, step)
-            self._move()
-            self._average(settings.ema_decay)
-        reported = {name: sum(one[name] for one in history) / len(history) for name in history[0]}
-        texts = [
-            rows[0] if len(rows[0]) == 1 else torch.cat(rows)
-            for rows in map(list, zip(*(part.texts for part in parts), strict=True))
-        ]
-        return AdaptUpdate(
-            reported, layers, torch.cat([part.source_images for part in parts]), torch.cat(targets), texts
-        )
+            self._optimizer_step()
+            self._update_average(settings.ema_decay)
 
-    def _move(self) -> None:
-        """An optimiser step: on the weights, or through them on what the method makes them from."""
-        if self._own is None:
-            self._optimizer.step()
-            return
-        named = dict(self.target.named_parameters())
-        reached = [(weight, named[name].grad) for name, weight in self._own().items() if named[name].requires_grad]
-        weights, gradients = zip(*reached, strict=True)
-        torch.autograd.backward(weights, gradients)
-        self._optimizer.step()
-        with torch.no_grad():
-            for name, weight in self._own().items():
-                named[name].copy_(weight)
+        mean = {name: sum(one[name] for one in history) / len(history) for name in history[0]}
+        directions = [_joined(rows) for rows in zip(*(part.text_directions for part in parts), strict=True)]
+        source_images = torch.cat([part.source_images for part in parts])
+        return AdaptUpdate(mean, layers, source_images, torch.cat(images), directions)
 
-    def _rate(self, step: int) -> float:
-        """The learning rate: it comes to `lr_last` geometrically, as DiffusionCLIP's grows from pass to pass."""
-        settings = self._context.config.adapt
-        if settings.lr_final is None:
-            return settings.lr
-        return settings.lr * (settings.lr_final / settings.lr) ** (step / max(1, self.steps - 1))
+    @torch.no_grad()
+    def _source_part(self, batch: SourceBatch, step: int) -> _Part:
+        """Everything that the source generator decides about some samples, and the target's images, not yet made."""
+        context, mode = self._context, self._settings.noise_mode
+        with context.autocast():
+            codes, images = batch.codes, batch.images
+            features = self._encode(images, batch.samples, step)
+            mapper_inputs = batch.mapper_inputs
+        directions = self._method.text_directions(mapper_inputs, step)
+        # Random noise differs between source and target, as in the published programs.
+        seed = context.noise_seed("target", step)
+        target_images = self.target.training_images(codes, noise_mode=mode, noise_seed=seed, samples=batch.samples)
+        return _Part(batch.samples, codes, mapper_inputs, images, features, directions, target_images)
 
-    def choose_layers(self, latents: Tensor, step: int) -> list[str]:
-        """The layers that matter most for the target domain, best first (see `layers.choose_layers`)."""
-        context, settings = self._context, self._context.config.adapt
+    def _pairs(self, part: _Part, step: int) -> Pairs:
+        """The part's samples with the target's next training image of each."""
+        context, mode = self._context, self._settings.noise_mode
+        with context.autocast():
+            images = at_least_float32(next(part.target_images))
+            features = self._encode(images, part.samples, step)
+
+        @torch.no_grad()
+        def features_of(generator: Generator) -> list[Tensor]:
+            seed = context.noise_seed("other", step)
+            with context.autocast():
+                others = generator.synthesize(part.codes, noise_mode=mode, noise_seed=seed, samples=part.samples)
+                return self._encode(at_least_float32(others), part.samples, step)
+
+        return Pairs(
+            step, part.samples, part.mapper_inputs, part.source_images, images, part.source_features, features,
+            features_of,
+        )  # fmt: skip
+
+    def _losses(self, pairs: Pairs, text_directions: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Weighted losses of some pairs, each the mean over them."""
+        settings, views = self._settings, max(1, self._settings.augmentations)
+        terms = []
+        for weight, source, target, text in zip(
+            self._context.config.weights, pairs.source_features, pairs.target_features, text_directions, strict=True
+        ):
+            repeated = text if len(text) == 1 else text.repeat(views, 1)
+            terms.append(weight * directional(source, target, repeated, settings.directional_form))
+        losses = {"directional": settings.directional_weight * torch.stack(terms).sum()}
+        if settings.l1_weight:
+            losses["l1"] = settings.l1_weight * (pairs.target_images - pairs.source_images).abs().mean()
+        if settings.identity_weight:
+            with torch.no_grad():
+                source = self._identity_features(pairs.source_images)
+            target = self._identity_features(pairs.target_images)
+            losses["identity"] = settings.identity_weight * identity(source, target)
+        return {**losses, **self._method.extra_losses(pairs)}
+
+    def _encode(self, images: Tensor, samples: Sequence[int], step: int) -> list[Tensor]:
+        """Features of the augmented images, one tensor per encoder, see `Pairs`."""
+        seed, views = self._context.config.seed, self._settings.augmentations
+        augmented = augment(images, views, seed, "views", step, samples=samples)
+        return [encoder.encode_image(augmented) for encoder in self._context.encoders]
+
+    def choose_layers(self, batch: SourceBatch, step: int) -> list[str]:
+        """The layers that matter most for the target domain, best first (see `layer_selection.choose_layers`)."""
+        context, settings = self._context, self._settings
         self.target.requires_grad_(False)
         with torch.no_grad():
-            codes = context.codes(latents, context.labels(len(latents)))
-        noise_seed = context.noise_seed("layers", step)
-        samples = context.distributed.share(range(settings.layer_batch_size))
+            codes = batch.codes
+        seed = context.noise_seed("layers", step)
 
         def loss(codes: Codes) -> Tensor:
             with context.autocast():
-                images = at_least_float32(
-                    self.target.synthesize(
-                        codes, noise_mode=settings.noise_mode, noise_seed=noise_seed, samples=samples
-                    )
+                images = self.target.synthesize(
+                    codes, noise_mode=settings.noise_mode, noise_seed=seed, samples=batch.samples
                 )
-                features = [encoder.encode_image(images) for encoder in context.encoders]
+                features = [encoder.encode_image(at_least_float32(images)) for encoder in context.encoders]
             terms = [
-                weight * global_similarity(seen, wanted, encoder.logit_scale)
-                for weight, seen, wanted, encoder in zip(
+                weight * global_similarity(feature, target, encoder.logit_scale)
+                for weight, feature, target, encoder in zip(
                     context.config.weights, features, self._method.targets, context.encoders, strict=True
                 )
             ]
@@ -186,112 +216,77 @@ class Adaptation:
             loss, codes, self._candidates, self._count, settings.layer_lr, settings.layer_steps, context.distributed
         )
 
-    @torch.no_grad()
-    def _part(self, latents: Latents, samples: Sequence[int], step: int) -> "_Part":
-        """All that the source has to say of some samples, and the target's pictures of them, to come."""
-        context, settings = self._context, self._context.config.adapt
-        with context.autocast():
-            labels = context.labels(len(latents))
-            codes = context.codes(latents, labels)
-            images = context.source_images(latents, codes, "source", step, samples)
-            features = self._encode(images, samples, step)
-            mapper_inputs = context.mapper_inputs(
-                latents, labels, lambda: [encoder.encode_image(images) for encoder in context.encoders]
-            )
-        texts = self._method.text_directions(mapper_inputs, step)
-        # Random noise differs between source and target, as in the published programs.
-        noise_seed = context.noise_seed("target", step)
-        pictures = self.target.training_images(
-            codes, noise_mode=settings.noise_mode, noise_seed=noise_seed, samples=samples
-        )
-        return _Part(samples, codes, mapper_inputs, images, features, texts, pictures)
+    def _train_only(self, layers: Sequence[str]) -> None:
+        train_only(self.target, layers)
+        if self._reparametrization is not None:
+            trained = self._reparametrization()
+            for name, parameter in self.target.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad and name in trained)
 
-    def _pairs(self, part: "_Part", step: int) -> Pairs:
-        """The part's samples with the target's next picture of each."""
-        with self._context.autocast():
-            images = at_least_float32(next(part.pictures))
-            features = self._encode(images, part.samples, step)
+    def _learning_rate(self, step: int) -> float:
+        """Geometric decay (or growth) to `lr_final`, as DiffusionCLIP's rate grows from pass to pass."""
+        first, final = self._settings.lr, self._settings.lr_final
+        return first if final is None else first * (final / first) ** (step / max(1, self.steps - 1))
 
-        @torch.no_grad()
-        def features_of(generator: Generator) -> list[Tensor]:
-            noise, noise_seed = self._context.config.adapt.noise_mode, self._context.noise_seed("other", step)
-            with self._context.autocast():
-                seen = generator.synthesize(part.codes, noise_mode=noise, noise_seed=noise_seed, samples=part.samples)
-                return self._encode(at_least_float32(seen), part.samples, step)
-
-        return Pairs(
-            step,
-            part.samples,
-            part.mapper_inputs,
-            part.source_images,
-            images,
-            part.source_features,
-            features,
-            features_of,
-        )
-
-    def _losses(self, pairs: Pairs, texts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The losses of some pairs, means over them."""
-        settings = self._context.config.adapt
-        views = max(1, settings.augmentations)
-        terms = [
-            weight
-            * directional(source, target, text if len(text) == 1 else text.repeat(views, 1), settings.directional_form)
-            for weight, source, target, text in zip(
-                self._context.config.weights, pairs.source_features, pairs.target_features, texts, strict=True
-            )
+    def _optimizer_step(self) -> None:
+        """Moves the weights, or through them the parameters of the method's reparametrization."""
+        if self._reparametrization is None:
+            self._optimizer.step()
+            return
+        named = dict(self.target.named_parameters())
+        trained = [
+            (weight, named[name].grad)
+            for name, weight in self._reparametrization().items()
+            if named[name].requires_grad
         ]
-        losses = {"directional": settings.directional_weight * torch.stack(terms).sum()}
-        if settings.l1_weight:
-            losses["l1"] = settings.l1_weight * (pairs.target_images - pairs.source_images).abs().mean()
-        if settings.identity_weight:
-            with torch.no_grad():
-                source = self._recognise(pairs.source_images)
-            losses["identity"] = settings.identity_weight * identity(source, self._recognise(pairs.target_images))
-        return {**losses, **self._method.extra_losses(pairs)}
-
-    def _encode(self, images: Tensor, samples: Sequence[int], step: int) -> list[Tensor]:
-        seed, views = self._context.config.seed, self._context.config.adapt.augmentations
-        seen = augment(images, views, seed, "views", step, samples=samples)
-        return [encoder.encode_image(seen) for encoder in self._context.encoders]
+        weights, gradients = zip(*trained, strict=True)
+        torch.autograd.backward(weights, gradients)
+        self._optimizer.step()
+        with torch.no_grad():
+            for name, weight in self._reparametrization().items():
+                named[name].copy_(weight)
 
     @torch.no_grad()
-    def _average(self, decay: float) -> None:
+    def _update_average(self, decay: float) -> None:
         average, now = _averaged(self.target_ema), _averaged(self.target)
         torch._foreach_mul_(average, decay)
         torch._foreach_add_(average, torch._foreach_mul(now, 1 - decay))  # rounds as the published program does
 
     def state_dict(self) -> dict[str, Any]:
-        """Target, its average, optimiser, and what the method learnt on the way."""
+        """Target, its moving average, optimizer, and the state of the method."""
+        own = {} if self._reparametrization is None else self._reparametrization.state_dict()
         return {
             "target": self.target.state_dict(),
             "target_ema": self.target_ema.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "method": self._method.state_dict(),
-            "own": {} if self._own is None else self._own.state_dict(),
+            "own": own,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Restores what `state_dict` returned."""
         self.target.load_state_dict(state["target"])
         self.target_ema.load_state_dict(state["target_ema"])
         self._optimizer.load_state_dict(dict(state["optimizer"]))
         self._method.load_state_dict(state["method"])
-        if self._own is not None:
-            self._own.load_state_dict(state["own"])
+        if self._reparametrization is not None:
+            self._reparametrization.load_state_dict(state["own"])
+
+
+def _joined(rows: Sequence[Tensor]) -> Tensor:
+    """Text directions of all parts: [n, E], or [1, E] for one common direction."""
+    return rows[0] if len(rows[0]) == 1 else torch.cat(list(rows))
 
 
 def _averaged(generator: Generator) -> list[Tensor]:
-    """All weights, as in the published program; of a generator with low-rank updates these alone, the others stay."""
+    """All weights, as in the published program; only the low-rank updates of a generator that has them."""
     named: list[tuple[str, Tensor]] = list(generator.named_parameters())
     return [weight for name, weight in named if "lora_" in name] or [weight for _, weight in named]
 
 
-def _recogniser(name: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _identity_network(name: str, device: torch.device) -> Callable[[Tensor], Tensor]:
     """A network whose features [N, E] of images [N, 3, H, W] tell identities apart."""
-    from zeroshift.networks.registry import load_network
-
     network = load_network(name, device)
     if "features" not in network.provides:
-        raise ZeroshiftError(f"The network {name!r} gives no features, so it cannot recognise. Take 'face'.")
+        raise ZeroshiftError(f"The network {name!r} has no features, so it cannot compare identities. Use 'face'.")
     return network

@@ -1,4 +1,4 @@
-"""Which layers of the target generator train at a step: chosen anew, all of them, or by name."""
+"""Which layers of the target generator train at a step: an adaptive choice, all of them, or by name."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -14,29 +14,28 @@ __all__ = ["choose_layers", "chosen_count", "named_layers", "train_only"]
 
 
 def named_layers(generator: Generator, layers: Sequence[str]) -> list[str] | None:
-    """The layers that a context names: a list, or None for ("adaptive",).
+    """The layers that the setting `adapt.layers` names.
+
+    Returns:
+        None for ("adaptive",) if the generator has layer candidates; without candidates it means all layers.
 
     Raises:
-        ZeroshiftError: if the generator has no such layer, or no adaptive choice.
+        ZeroshiftError: if the generator has no such layer.
     """
-    known = list(generator.layers())
-    if tuple(layers) == ("adaptive",):
-        if generator.layer_candidates() is None:
-            raise ZeroshiftError(
-                "This generator has no adaptive choice of layers. Set adapt.layers to 'all' or to names."
-            )
+    names = list(generator.layers())
+    if tuple(layers) == ("adaptive",) and generator.layer_candidates() is not None:
         return None
-    if tuple(layers) == ("all",):
-        return known
+    if tuple(layers) in (("adaptive",), ("all",)):
+        return names
     for name in layers:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=2) or known[:3]
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=2) or names[:3]
             raise ZeroshiftError(f"The generator has no layer {name!r}. Did you mean {' or '.join(near)}?")
     return list(layers)
 
 
 def chosen_count(candidates: int, wanted: int | None) -> int:
-    """How many layers to train: `wanted`, or two thirds of the candidates, rounded down.
+    """Number of layers to train: `wanted`, or two thirds of the candidates, rounded down.
 
     IPL, section 4.1: int(2 (2 log2(size) - 2) / 3), where 2 log2(size) - 2 is the number of candidates.
 

@@ -1,56 +1,54 @@
-"""A run folder: what a run is, what it measured, where it stands and what came out of it (docs/run-folder.md).
+"""A run folder: settings, metrics, checkpoint and results of one adaptation (docs/run-folder.md).
 
-Every file in it is written whole or not at all, so that a killed run can be resumed by the same command.
+Every file is written whole or not at all, so that the command of a killed run resumes it.
 """
 
 import contextlib
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
-from zeroshift.config.settings import flat
+from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.atomic import _TEMPORARY, append_record, atomic_write, disk_errors, read_records
+from zeroshift.io.atomic import TEMPORARY_PREFIX, append_record, atomic_write, disk_errors, read_records
+from zeroshift.methods.configure import flat, from_json, to_json
 
 if TYPE_CHECKING:
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from zeroshift.config.settings import AdaptConfig
+__all__ = ["RunFolder"]
 
-__all__ = ["STAGES", "RunFolder"]
-
-STAGES = ("prompts", "adapt")  # in the order in which they run
-_LOCK = f"{_TEMPORARY}lock"
+_LOCK = f"{TEMPORARY_PREFIX}lock"
 
 
 class RunFolder:
-    """One run on disk. `RunFolder.open` makes or resumes one for training, `RunFolder.read` opens one to look at it.
+    """One run on disk. `RunFolder.open` creates or resumes a run for training, `RunFolder.read` only reads it.
 
-    path/config.json            the resolved settings
-    path/metrics.jsonl          one line per stage and step
-    path/events/STAGE/          the same for TensorBoard
-    path/previews/              pictures on the way
-    path/checkpoints/last.pt    where training stands
-    path/generator.safetensors  the adapted generator, written last; of fewer steps while a finished run is extended
-    path/pairs.png, report.html what came out, to look at
-    path/metrics-MEASURE.jsonl  what `zeroshift evaluate` measured, one line a time
+    path/config.json             settings that apply to the method and the generator
+    path/metrics.jsonl           one line per stage and step
+    path/events/STAGE/           the same for TensorBoard
+    path/previews/               preview grids
+    path/checkpoints/last.pt     state of the training, for a resume
+    path/generator.safetensors   the adapted generator, written last; an extended run keeps it until there is a new one
+    path/pairs.png, report.html  source and target samples, report
+    path/metrics-MEASURE.jsonl   results of `zeroshift evaluate`, one line per measurement
     """
 
-    def __init__(self, path: str | Path, config: "AdaptConfig") -> None:
+    def __init__(self, path: str | Path, config: AdaptConfig) -> None:
         self.path = Path(path)
         self.config = config
         self._writers: dict[str, SummaryWriter] = {}
         self._made_folder = False
 
     @classmethod
-    def open(cls, path: str | Path, config: "AdaptConfig") -> "RunFolder":
+    def open(cls, path: str | Path, config: AdaptConfig) -> "RunFolder":
         """A new run in a new or empty folder, or the run that is there, to be resumed.
 
         More `adapt.steps` than before extend a run, from `begin` on; no other context may differ.
@@ -60,12 +58,12 @@ class RunFolder:
             written.
         """
         run = cls(path, config)
-        there = cls.read(path).config if run._config_path.exists() else None
-        if there is not None:
-            _check_same(run.path, there, config)
-            if there != config and run.generator_path.exists() and not run.checkpoint_path.exists():
+        existing = cls.read(path).config if run._config_path.exists() else None
+        if existing is not None:
+            _check_same(run.path, existing, config)
+            if not _same(existing, config) and run.generator_path.exists() and not run.checkpoint_path.exists():
                 raise ZeroshiftError(
-                    f"The run in {path} has no checkpoint any more from which it could be extended. "
+                    f"The run in {path} cannot be extended, because its checkpoint is missing. "
                     "Give another folder (--out)."
                 )
         elif run.path.exists():
@@ -73,26 +71,26 @@ class RunFolder:
         with disk_errors(run.path):
             run._made_folder = not run.path.exists()
             run.path.mkdir(parents=True, exist_ok=True)
-        with run.alone():
-            if there is None:
-                run.begin()
+        with run.lock():
+            if existing is None:
+                run.write_config()
         return run
 
-    def begin(self) -> None:
-        """Says in the folder what the settings are: all that training needs is there.
+    def write_config(self) -> None:
+        """Writes the settings, unless the folder has them already.
 
-        A finished run keeps its generator and its settings until then, and the generator until there is a new one.
+        An extended run keeps its former settings until this call, and its generator until there is a new one.
         """
-        if not self._config_path.exists() or self.read(self.path).config != self.config:
+        if not self._config_path.exists() or not _same(self.read(self.path).config, self.config):
             with atomic_write(self._config_path) as temporary:
-                temporary.write_text(self.config.to_json(), encoding="utf-8")
+                temporary.write_text(to_json(self.config), encoding="utf-8")
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Within, no other process trains in this folder; what a killed one left half-written is removed.
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from training in this folder, and removes what a killed one left half-written.
 
         Raises:
-            ZeroshiftError: if another one does.
+            ZeroshiftError: if another process trains in it.
         """
         with disk_errors(self.path):
             lock = FileLock(self.path / _LOCK, thread_local=False)
@@ -103,30 +101,28 @@ class RunFolder:
                     f"Another process is training in {self.path}. Wait until it ends, or give another folder (--out)."
                 ) from error
             try:
-                for leftover in self.path.rglob(f"{_TEMPORARY}*"):
+                for leftover in self.path.rglob(f"{TEMPORARY_PREFIX}*"):
                     if leftover.name != _LOCK and leftover.is_file():
                         leftover.unlink(missing_ok=True)
                 yield
             finally:
-                (self.path / _LOCK).unlink(missing_ok=True)  # while it is held: nobody waits for it
+                (self.path / _LOCK).unlink(missing_ok=True)  # while it is held: no process waits for it
                 lock.release()
 
     @classmethod
     def read(cls, path: str | Path) -> "RunFolder":
-        """The run in `path`, finished or not; nothing is written.
+        """The run in `path`, finished or not; writes nothing.
 
         Raises:
-            ZeroshiftError: if there is no run, or its config.json cannot be understood.
+            ZeroshiftError: if there is no run, or its config.json cannot be read.
         """
-        from zeroshift.config.settings import AdaptConfig
-
         file = Path(path) / "config.json"
         if not file.is_file():
             raise ZeroshiftError(
                 f"{path} is not a run folder: it has no config.json. `zeroshift adapt --out FOLDER` makes one."
             )
         try:
-            return cls(path, AdaptConfig.from_json(file.read_text(encoding="utf-8")))
+            return cls(path, from_json(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError, KeyError, ZeroshiftError) as error:
             raise ZeroshiftError(f"{file} cannot be read as the settings of a run ({error}).") from error
 
@@ -156,30 +152,30 @@ class RunFolder:
 
     @property
     def delivered_steps(self) -> int | None:
-        """How many steps of adaptation the delivered generator has seen, 0 if it does not say; None: there is none."""
+        """Adapt steps of the adapted generator, 0 if its file does not say; None if there is no generator yet."""
         if not self.generator_path.exists():
             return None
         try:
             with safe_open(self.generator_path, framework="numpy") as file:
-                told = json.loads((file.metadata() or {}).get("zeroshift", "{}"))
+                metadata = json.loads((file.metadata() or {}).get("zeroshift", "{}"))
         except (SafetensorError, OSError, ValueError) as error:
             raise ZeroshiftError(f"The generator {self.generator_path} is damaged ({error}).") from error
-        return int(told.get("steps", 0))
+        return int(metadata.get("steps", 0))
 
     @property
     def finished(self) -> bool:
-        """Whether the adapted generator has been delivered under just these settings."""
-        return self.delivered_steps == self.config.adapt.steps and self.read(self.path).config == self.config
+        """Whether the adapted generator exists and was made with these settings."""
+        return self.delivered_steps == self.config.adapt.steps and _same(self.read(self.path).config, self.config)
 
     def require_generator(self) -> None:
-        """Raises ZeroshiftError unless an adapted generator has been delivered."""
+        """Raises ZeroshiftError unless the run has an adapted generator."""
         if not self.generator_path.exists():
             raise ZeroshiftError(
                 f"The run in {self.path} is not finished: repeat its `zeroshift adapt` command to resume it."
             )
 
     def discard_if_unused(self) -> None:
-        """Takes back a run that has come to nothing (its checkpoint was not found, say): no shell of it stays."""
+        """Removes the folder of a run that failed before its first step, for example because a file was missing."""
         if [entry.name for entry in self.path.iterdir()] == ["config.json"]:
             self._config_path.unlink()
             if self._made_folder:
@@ -187,17 +183,25 @@ class RunFolder:
 
     def log(self, stage: str, step: int, **values: Any) -> None:
         """Appends {"stage", "step", **values} to metrics.jsonl; numbers among the values go to TensorBoard as well."""
-        append_record(self.metrics_path, {"stage": _known(stage), "step": step, **values})
+        append_record(self.metrics_path, {"stage": stage, "step": step, **values})
         self._add_scalars(stage, step, values)
 
     def records(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl, see `read_records`."""
         return read_records(self.metrics_path)
 
-    def rewind(self, stage: str, step: int) -> None:
-        """Forgets what was logged at or past (stage, step), for a resume from a checkpoint taken there."""
-        here = (STAGES.index(_known(stage)), step)
-        kept = [record for record in self.records() if (STAGES.index(record["stage"]), record["step"]) < here]
+    def truncate_log(self, stage: str, step: int, stages: Sequence[str]) -> None:
+        """Removes what was logged at or after (stage, step), for a resume from a checkpoint taken there.
+
+        Args:
+            stages: names of the run's stages, in order.
+        """
+        limit = (stages.index(stage), step)
+        kept = [
+            record
+            for record in self.records()
+            if record["stage"] in stages and (stages.index(record["stage"]), record["step"]) < limit
+        ]
         with atomic_write(self.metrics_path) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         self.close()
@@ -208,7 +212,7 @@ class RunFolder:
             self._add_scalars(record["stage"], record["step"], values)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replaces the last checkpoint by `state`: tensors, numbers, strings, lists and dicts only."""
+        """Replaces the last checkpoint by `state`, which holds tensors, numbers, strings, lists and dicts only."""
         import torch
 
         with atomic_write(self.checkpoint_path) as temporary, open(temporary, "wb") as file:
@@ -238,7 +242,7 @@ class RunFolder:
         return save_png(self.path / "previews" / f"{name}.png", make_grid(images, columns))
 
     def close(self) -> None:
-        """Flushes and closes the TensorBoard files; a later `log` opens new ones."""
+        """Closes the TensorBoard files; a later `log` opens new ones."""
         with disk_errors(self.path / "events"):
             for writer in self._writers.values():
                 writer.close()
@@ -255,16 +259,10 @@ class RunFolder:
                     self._writers[stage].add_scalar(name, value, step)
 
 
-def _known(stage: str) -> str:
-    if stage not in STAGES:
-        raise ValueError(f"unknown stage {stage!r}, expected one of {STAGES}")
-    return stage
-
-
 def _check_empty(path: Path) -> None:
     if not path.is_dir():
         raise ZeroshiftError(f"{path} is a file. Give the run a new or empty folder (--out).")
-    foreign = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(_TEMPORARY))
+    foreign = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(TEMPORARY_PREFIX))
     if foreign:
         listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
         raise ZeroshiftError(
@@ -272,13 +270,23 @@ def _check_empty(path: Path) -> None:
         )
 
 
-def _check_same(path: Path, there: "AdaptConfig", now: "AdaptConfig") -> None:
-    old, new = flat(there), flat(now)
-    differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-    if differing == ["adapt.steps"] and new["adapt.steps"] > old["adapt.steps"]:
+def _same(one: AdaptConfig, other: AdaptConfig) -> bool:
+    return not _differences(one, other)
+
+
+def _differences(one: AdaptConfig, other: AdaptConfig) -> dict[str, tuple[Any, Any]]:
+    """Applicable settings with different values; the family follows from the generator."""
+    old, new = flat(one), flat(other)
+    keys = sorted((old | new).keys() - {"family"})
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def _check_same(path: Path, existing: AdaptConfig, config: AdaptConfig) -> None:
+    differences = _differences(existing, config)
+    if set(differences) == {"adapt.steps"} and config.adapt.steps > existing.adapt.steps:
         return
-    if differing:
-        listed = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} now)" for key in differing)
+    if differences:
+        listed = ", ".join(f"{key} ({old} there, {new} now)" for key, (old, new) in differences.items())
         raise ZeroshiftError(
             f"The run in {path} was started with other settings: {listed}. Repeat its settings to resume it, "
             f"or give another folder (--out)."

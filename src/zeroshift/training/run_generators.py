@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from zeroshift.config.settings import Sampling
+from zeroshift.config.settings import GeneratorOptions
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
@@ -14,26 +14,38 @@ __all__ = ["load_source_and_target", "require_one_source"]
 
 
 def load_source_and_target(
-    run: RunFolder, sampling: Sampling | None = None, steps: int | None = None
+    run: RunFolder,
+    sampling: GeneratorOptions | None = None,
+    *,
+    steps: int | None = None,
+    invert_steps: int | None = None,
 ) -> tuple[Generator, Generator]:
-    """The generator that a finished run started from and the one that it delivered, on the best device there is.
+    """The source and the adapted generator of a finished run, on the best device, with the run's sampling settings.
 
     Args:
-        sampling: how a diffusion model makes images; as in the run if None.
-        steps: its steps from t0 to the image, if they are to be others.
+        sampling: other sampling settings than the run's, such as those of another run.
+        steps: other number of sampling steps from t0 to the image, for diffusion models.
+        invert_steps: other number of steps of an inversion, for diffusion models.
+
     Raises:
-        ZeroshiftError: if the run is not finished, a file of it cannot be read, or its generator takes no steps.
+        ZeroshiftError: if the run is not finished, a file of it cannot be read, or its generator has no such steps.
     """
     run.require_generator()
     device = Distributed(run.config.device).device
     source, target = (load_generator(name, device=device) for name in (run.config.generator, run.generator_path))
-    sampling = sampling or run.config.diffusion
-    if steps is not None:
-        if "sampling" not in source.config:
-            raise ZeroshiftError(f"A {source.architecture} generator makes an image in one step. Leave --steps out.")
-        sampling = replace(sampling, steps=steps)
+    sampling = run.config.sampling if sampling is None else sampling
+    if type(sampling) is not source.Options:
+        sampling = source.Options()
+    changes = {"steps": steps, "invert_steps": invert_steps}
+    for name, value in changes.items():
+        if value is None:
+            continue
+        if not hasattr(sampling, name):
+            option = name.replace("_", "-")
+            raise ZeroshiftError(f"A {source.architecture} generator has no sampling steps. Leave --{option} out.")
+        sampling = replace(sampling, **{name: value})
     for generator in (source, target):
-        generator.set_sampling(sampling)
+        generator.configure(sampling)
     return source, target
 
 

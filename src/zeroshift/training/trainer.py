@@ -1,6 +1,7 @@
 """Runs an adaptation from its configuration: the stages of its method, then the generator; resumes, logs, previews."""
 
 import contextlib
+import dataclasses
 import signal
 import threading
 import time
@@ -14,17 +15,18 @@ from torch import Tensor
 
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
-from zeroshift.config.settings import AdaptConfig
+from zeroshift.config.settings import AdaptConfig, GeneratorOptions
 from zeroshift.core.distributed import Distributed
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
 from zeroshift.io.downloads import cache_folder
-from zeroshift.methods import method_class
 from zeroshift.methods.base import Method, Stage
+from zeroshift.methods.configure import resolve
 from zeroshift.methods.context import TrainingContext
-from zeroshift.methods.image_bank import ImageBank
+from zeroshift.methods.registry import METHODS
+from zeroshift.methods.source_images import ImageBank
 from zeroshift.sampling.generate import class_labels, generate
 from zeroshift.sampling.inversion import invert, read_folder
 from zeroshift.training.adaptation import Adaptation
@@ -36,7 +38,7 @@ Record = dict[str, Any]  # {"stage", "step", "loss", ...}, as in metrics.jsonl
 
 
 class Progress(Protocol):
-    """Something that is told how a run goes."""
+    """Receives the progress of a run."""
 
     def update(self, stage: str, step: int, steps: int, losses: Mapping[str, float]) -> None:
         """`step` of `steps` steps of a stage are done; `losses` are those of the last one."""
@@ -44,16 +46,16 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class AdaptResult:
-    """What came out of a run."""
+    """The result of a run."""
 
     generator: Generator
     """The adapted generator: the moving average."""
     source: Generator
-    """The one it was made from."""
+    """The source generator."""
     method: Method
-    """The method with what it learnt, such as IPL's `mappers`."""
+    """The method with what it has learned, such as IPL's `mappers`."""
     history: list[Record]
-    """A record a step: "stage", "step", "loss", further losses, "seconds"; from the beginning if there is a folder."""
+    """A record per step: "stage", "step", "loss", further losses, "seconds"; with a run folder, of all its steps."""
 
 
 def adapt(
@@ -66,110 +68,139 @@ def adapt(
 ) -> AdaptResult:
     """Adapts a generator to a new domain.
 
-    Started by `accelerate launch`, several processes share every batch and come to the result of one. With a run
-    folder, the run resumes where its last checkpoint stands, and a run on one CPU ends bit for bit where it would have
-    without the interruption.
+    Several processes (`accelerate launch`) share every batch and reach the result of one process. With a run folder,
+    the run resumes from its last checkpoint; on one CPU it then ends bit for bit as if it had not been interrupted.
 
     Args:
         config: the settings.
-        run: where to keep checkpoints, metrics, previews and the adapted generator; None: nowhere.
-        progress: is told of every step.
-        generator, encoders: used instead of loading those that `config` names.
+        run: folder for checkpoints, metrics, previews and the adapted generator; None: nothing is written.
+        progress: receives every step.
+        generator, encoders: used instead of those that `config` names.
+
     Raises:
-        ZeroshiftError: whatever is wrong with settings, files or folder, or a loss that is not finite.
-        KeyboardInterrupt: on Ctrl-C, after a checkpoint at the end of the step; on a second one at once.
+        ZeroshiftError: if settings, files or the folder are invalid, or a loss is not a finite number.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint at the end of the step; on a second Ctrl-C at once.
     """
-    config.validate()
     distributed = Distributed(config.device)
-    source = (
-        load_generator(config.generator, distributed.device) if generator is None else generator.to(distributed.device)
-    )
-    class_labels(source, config.class_index, 1)
-    loaded = (
-        [load_encoder(name, distributed.device, config.resize) for name in config.encoders]
-        if encoders is None
-        else encoders
-    )
-    for encoder in loaded:
-        for label in (config.source, config.target):
-            encoder.warn_unknown(label)
-    source.eval().requires_grad_(False)
-    source.set_sampling(config.diffusion)
-    loaded = [encoder.to(distributed.device) for encoder in loaded]
-    context = TrainingContext(config, source, loaded, distributed, _bank(config, source, loaded, distributed, progress))
-    method = method_class(config.method)(context)
+    context = _make_context(resolve(config), distributed, generator, encoders, progress)
+    config = context.config
+    method = METHODS[config.method](context)
     adaptation = Adaptation(context, method)
     stages = [*method.stages(), adaptation]
     if config.compile:
-        for module in (*source.children(), *(encoder.image_tower for encoder in context.encoders)):
-            module.compile()
-        if adaptation.fixed_layers:  # otherwise its graph changes with the layers that train
-            for module in adaptation.target.children():
-                module.compile()
-
-    with run.alone() if run is not None and distributed.leads else contextlib.nullcontext():
-        training = _Training(context, stages, run if distributed.leads else None, progress)
+        _compile(context, adaptation)
+    written = run if distributed.leads else None
+    with written.lock() if written is not None else contextlib.nullcontext():
+        training = _Training(context, stages, written, progress)
         training.resume(run)
-        if run is not None and distributed.leads:
-            run.begin()
-        with _interrupts_at_step_ends() as stop_if_asked:
-            training.train(adaptation, stop_if_asked)
-        delivered = adaptation.target_ema.merged()
-        if run is not None and distributed.leads:
-            described = {"source": config.source, "target": config.target, "method": config.method}
-            described["steps"] = str(config.adapt.steps)
-            adaptation.target_ema.deliver(run.path)
-            method.save(run.path, delivered)
-            save_generator(delivered, run.generator_path, described)
-            run.close()
+        if written is not None:
+            written.write_config()
+        with _interrupts_at_step_ends() as stop_if_requested:
+            training.train(adaptation, stop_if_requested)
+        adapted = adaptation.target_ema.merged()
+        if written is not None:
+            metadata = {"source": config.source, "target": config.target, "method": config.method}
+            metadata["steps"] = str(config.adapt.steps)
+            adaptation.target_ema.deliver(written.path)
+            method.save(written.path, adapted)
+            save_generator(adapted, written.generator_path, metadata)
+            written.close()
     distributed.wait()
-    return AdaptResult(delivered, source, method, training.history if run is None else run.records())
+    return AdaptResult(adapted, context.source, method, training.history if run is None else run.records())
 
 
-def _bank(
+def _make_context(
+    config: AdaptConfig,
+    distributed: Distributed,
+    generator: Generator | None,
+    encoders: Sequence[Encoder] | None,
+    progress: Progress | None,
+) -> TrainingContext:
+    """Loads what the configuration names."""
+    device = distributed.device
+    source = load_generator(config.generator, device) if generator is None else generator.to(device)
+    config = _for_family(config, source)
+    class_labels(source, config.class_index, 1)
+    if encoders is None:
+        encoders = [load_encoder(name, device, config.resize) for name in config.encoders]
+    for encoder in encoders:
+        for label in (config.source, config.target):
+            encoder.warn_unknown(label)
+    source.eval().requires_grad_(False)
+    source.configure(config.sampling)
+    encoders = [encoder.to(device) for encoder in encoders]
+    bank = _image_bank(config, source, encoders, distributed, progress)
+    return TrainingContext(config, source, encoders, distributed, bank)
+
+
+def _for_family(config: AdaptConfig, source: Generator) -> AdaptConfig:
+    """The configuration with the family of the loaded generator and an instance of the family's own options.
+
+    Raises:
+        ZeroshiftError: if the sampling settings are those of another family.
+    """
+    sampling = config.sampling
+    if type(sampling) is not source.Options:
+        if type(sampling) is not GeneratorOptions:
+            raise ZeroshiftError(
+                f"The sampling settings are {type(sampling).__name__}, but a {source.architecture} generator takes "
+                f"{source.Options.__name__}."
+            )
+        sampling = source.Options()
+    return dataclasses.replace(config, family=source.architecture, sampling=sampling)
+
+
+def _compile(context: TrainingContext, adaptation: Adaptation) -> None:
+    for module in (*context.source.children(), *(encoder.image_tower for encoder in context.encoders)):
+        module.compile()
+    if adaptation.fixed_layers:  # otherwise its graph changes with the layers that train
+        for module in adaptation.target.children():
+            module.compile()
+
+
+def _image_bank(
     config: AdaptConfig,
     source: Generator,
     encoders: Sequence[Encoder],
     distributed: Distributed,
     progress: Progress | None,
 ) -> ImageBank | None:
-    """The images that the run draws from, if the configuration fixes them; inverted by the process that leads."""
+    """The fixed source images of the run, if the configuration asks for them; the leading process inverts."""
     if config.num_latents:
         latents = normal(source.latent_shape, config.seed, "bank", samples=range(config.num_latents)).to(source.device)
-        return ImageBank.of_latents(
-            source, latents, class_labels(source, config.class_index, config.num_latents), encoders
-        )
+        labels = class_labels(source, config.class_index, config.num_latents)
+        return ImageBank.of_latents(source, latents, labels, encoders, config.seed, distributed.size)
     if not config.source_images_dir:
         return None
 
-    def done(number: int, of: int) -> None:
+    def report(number: int, total: int) -> None:
         if progress is not None and distributed.leads:
-            progress.update("invert", number, of, {})
+            progress.update("invert", number, total, {})
 
     images = read_folder(config.source_images_dir, source.resolution)
     if not distributed.leads:
         distributed.wait()
-    codes = invert(source, images, cache_folder() / "inversions", done)
+    codes = invert(source, images, cache_folder() / "inversions", report)
     if distributed.leads:
         distributed.wait()
-    return ImageBank.of_images(source, images.to(source.device), codes, encoders)
+    return ImageBank.of_images(source, images.to(source.device), codes, encoders, config.seed, distributed.size)
 
 
 @dataclass
 class _Training:
-    """Where a run stands, and the loop that takes it further."""
+    """The state of a run and its training loop."""
 
     context: TrainingContext
     stages: Sequence[Stage]
-    run: RunFolder | None  # None where nothing is to be written
+    run: RunFolder | None  # None: nothing is written
     progress: Progress | None
     history: list[Record] = field(default_factory=list)
-    stage: int = 0  # index of the stage that is under way
+    stage: int = 0  # index of the current stage
     step: int = 0  # its next step
-    unlogged: list[Record] = field(default_factory=list)  # records of finished steps that the folder does not have yet
+    unlogged: list[Record] = field(default_factory=list)  # records of finished steps that are not in the folder yet
 
-    def train(self, adaptation: Adaptation, stop_if_asked: "_Stop") -> None:
-        """Takes all steps that are left."""
+    def train(self, adaptation: Adaptation, stop_if_requested: "_Stop") -> None:
+        """Trains the remaining steps."""
         config = self.context.config
         try:
             while self.stage < len(self.stages):
@@ -181,33 +212,33 @@ class _Training:
                         self._preview(adaptation.target_ema)
                     if last or _due(self.step, config.checkpoint_every):
                         self._checkpoint()
-                    stop_if_asked(self.context.distributed)
+                    stop_if_requested(self.context.distributed)
                 if self.stage == len(self.stages) - 1:
                     return
                 self.stage, self.step = self.stage + 1, 0
         except KeyboardInterrupt:
-            if not stop_if_asked.within_step:
+            if not stop_if_requested.within_step:
                 self._checkpoint()
             raise
 
     def resume(self, run: RunFolder | None) -> None:
-        """Takes up the last checkpoint of the folder, if there is one; every process reads it."""
+        """Continues from the last checkpoint of the folder, if there is one; every process reads it."""
+        names = [stage.name for stage in self.stages]
         state = None if run is None else run.load_checkpoint()
         if state is None:
             if self.run is not None and self.run.records():
-                self.run.rewind(self.stages[0].name, 0)
+                self.run.truncate_log(self.stages[0].name, 0, names)
             return
-        names = [stage.name for stage in self.stages]
         try:
             self.stage, self.step = names.index(state["stage"]), state["step"]
             for stage in self.stages[: self.stage + 1]:
                 stage.load_state_dict(state["states"][stage.name])
         except (KeyError, ValueError, RuntimeError) as error:
             raise ZeroshiftError(
-                "The checkpoint of this run does not fit its settings or generator. Start anew in another folder."
+                "The checkpoint of this run does not fit its settings or generator. Start again in another folder (--out)."
             ) from error
         if self.run is not None:
-            self.run.rewind(state["stage"], self.step - len(state["unlogged"]))
+            self.run.truncate_log(state["stage"], self.step - len(state["unlogged"]), names)
             self.unlogged = state["unlogged"]
             self._log()
 
@@ -257,26 +288,26 @@ def _due(step: int, every: int) -> bool:
 
 
 class _Stop:
-    """Remembers that an interrupt was asked for; called between steps, it raises KeyboardInterrupt in all processes."""
+    """Remembers an interrupt request; called between steps, it raises KeyboardInterrupt in all processes."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.within_step = False  # a second interrupt did not wait for the end of the step
 
     def __call__(self, distributed: Distributed) -> None:
-        if distributed.any(self.asked):
+        if distributed.any(self.requested):
             raise KeyboardInterrupt
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.requested:
             self.within_step = True
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 @contextlib.contextmanager
 def _interrupts_at_step_ends() -> Iterator[_Stop]:
-    """Within it Ctrl-C (and SIGTERM, where it is set to do the same) waits for the end of a step."""
+    """Lets Ctrl-C (and SIGTERM, if it is set to do the same) wait for the end of a step."""
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
         yield stop

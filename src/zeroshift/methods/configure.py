@@ -1,0 +1,307 @@
+"""Makes configurations from presets, changes single settings, and reads and writes config.json."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from zeroshift.config.schema import build, field_docs, require
+from zeroshift.config.settings import AdaptConfig, AdaptStage, GeneratorOptions, MethodOptions
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.catalogue import find_entry
+from zeroshift.generators.checkpoints.files import architecture_of
+from zeroshift.generators.registry import FAMILIES
+from zeroshift.methods.registry import METHODS, PRESETS
+
+if TYPE_CHECKING:
+    from zeroshift.methods.base import Method
+
+__all__ = [
+    "RENAMED", "Setting", "changed", "current_name", "default_config", "flat", "from_json", "preset", "resolve",
+    "settings", "to_json",
+]  # fmt: skip
+
+DEFAULT_PRESET = "published"
+# Names of version 0.1, which its run folders still have.
+RENAMED = {
+    "images": "source_images_dir",
+    "latents": "num_latents",
+    "truncation": "truncation_psi",
+    "prompts.batch": "prompts.batch_size",
+    "adapt.batch": "adapt.batch_size",
+    "adapt.accumulate": "adapt.grad_accumulation_steps",
+    "adapt.lr_last": "adapt.lr_final",
+    "adapt.ema": "adapt.ema_decay",
+    "adapt.layer_batch": "adapt.layer_batch_size",
+    "adapt.noise": "adapt.noise_mode",
+    "adapt.views": "adapt.augmentations",
+    "adapt.recogniser": "adapt.identity_network",
+    "adapt.lora": "adapt.lora_rank",
+    "diffusion.clip": "sampling.clip_sample",
+    "diffusion.each_step": "sampling.train_each_step",
+    "diffusion.checkpointing": "sampling.gradient_checkpointing",
+    "options.start": "anchor_start",
+    "options.every": "anchor_every",
+    "options.context": "prompt_context",
+    "options.samples": "anchor_samples",
+}
+_RENAMED_GROUPS = {"diffusion.": "sampling.", "options.": ""}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a configuration."""
+
+    name: str
+    """Dotted name."""
+    value: Any
+    kind: Any
+    """Type of the value, as annotated."""
+    doc: str
+    """What it means."""
+    owner: str
+    """Attribute path of the dataclass that holds it, such as "options.prompts"; empty for AdaptConfig itself."""
+
+
+def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
+    """A configuration with the numbers of a preset for the method.
+
+    Args:
+        name: a name of PRESETS.
+        target: label of the new domain.
+        fields: other fields of AdaptConfig, such as method="nada" or seed=1.
+
+    Raises:
+        ZeroshiftError: if there is no such preset or method.
+    """
+    method_name = fields.get("method", AdaptConfig.method)
+    method, chosen = METHODS[method_name], PRESETS[name]
+    generator = fields.get("generator", AdaptConfig.generator)
+    family = fields.pop("family", "") or architecture_of(generator) or ""
+    config = AdaptConfig(target, generator=generator, family=family, method=method_name, options=method.Options())
+    config = dataclasses.replace(config, sampling=_family_options(config)())
+    settings = {**chosen.settings, **method.presets.get(name, {}), **chosen.methods.get(method_name, {})}
+    config = changed(config, {key: value for key, value in settings.items() if _has(config, key)})
+    return dataclasses.replace(config, **fields)
+
+
+def default_config(generator: str, preset_name: str | None = None, method: str | None = None) -> AdaptConfig:
+    """The default configuration for a generator, with an empty target.
+
+    The preset and the guidance encoder are those of the generator's catalogue entry, or else of its family.
+
+    Args:
+        preset_name: another preset than the generator's.
+        method: None is the default method.
+
+    Raises:
+        ZeroshiftError: if there is no such preset or method.
+    """
+    entry = find_entry(generator)
+    family = entry.family if entry else architecture_of(generator) or ""
+    name = preset_name or (entry.preset if entry else "") or (FAMILIES[family].preset if family else DEFAULT_PRESET)
+    fields: dict[str, Any] = {} if method is None else {"method": method}
+    config = preset(name, target="", generator=generator, family=family, **fields)
+    return dataclasses.replace(config, encoders=(entry.encoder,)) if entry and entry.encoder else config
+
+
+def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
+    """The configuration with other values at dotted names, such as {"adapt.lr": 0.005, "method": "nada"}.
+
+    Another method comes with the defaults of its own settings.
+
+    Raises:
+        ZeroshiftError: if there is no setting of such a name.
+    """
+    if changes.get("method", config.method) != config.method:
+        options = METHODS[changes["method"]].Options()
+        config = dataclasses.replace(config, method=changes["method"], options=options)
+    for name, value in changes.items():
+        if name == "method":
+            continue
+        if name.startswith("sampling.") and type(config.sampling) is GeneratorOptions:
+            config = dataclasses.replace(config, sampling=_family_options(config)())
+        if not _has(config, name):
+            new_name = current_name(name)
+            hint = f" It is called {new_name!r} now." if new_name != name else " Names are those of config.json."
+            raise ZeroshiftError(f"There is no setting {name!r} for {config.method!r} with this generator.{hint}")
+        if name == "options":
+            config = dataclasses.replace(config, options=value)
+            continue
+        *path, last = _path(config, name)
+        owners: list[Any] = [config]
+        for part in path:
+            owners.append(getattr(owners[-1], part))
+        for owner, part in zip(reversed(owners), reversed([*path, last]), strict=True):
+            value = dataclasses.replace(owner, **{part: value})
+        config = value
+    return config
+
+
+def settings(config: AdaptConfig) -> list[Setting]:
+    """All settings that apply to the method and the generator family of a configuration, in order.
+
+    What does not apply (`Method.unused_settings`, `Generator.unused_settings`) is left out.
+    """
+    unused = set(METHODS[config.method].unused_settings)
+    if config.family:
+        unused |= FAMILIES[config.family].unused_settings
+    return [setting for setting in _walk(config, "", "") if setting.name not in unused]
+
+
+def flat(config: AdaptConfig) -> dict[str, Any]:
+    """The applicable settings by dotted name, as in JSON: tuples are lists."""
+    return {one.name: list(one.value) if isinstance(one.value, tuple) else one.value for one in settings(config)}
+
+
+def resolve(config: AdaptConfig) -> AdaptConfig:
+    """The configuration with the method's own options in place, checked.
+
+    Raises:
+        ZeroshiftError: naming the first setting with an invalid value.
+    """
+    require(isinstance(config.method, str), f"method is {config.method!r}; it must be a text.")
+    kind = METHODS[config.method].Options
+    if type(config.options) is MethodOptions:
+        config = dataclasses.replace(config, options=kind())
+    if type(config.options) is not kind:
+        names = ", ".join(spec.name for spec in dataclasses.fields(kind)) or "none"
+        raise ZeroshiftError(
+            f"The options are {type(config.options).__name__}, but the method {config.method!r} takes {kind.__name__} "
+            f"(settings: {names})."
+        )
+    if config.family and type(config.sampling) is not GeneratorOptions:
+        family = FAMILIES[config.family].Options
+        if type(config.sampling) is not family:
+            raise ZeroshiftError(
+                f"The sampling settings are {type(config.sampling).__name__}, but a {config.family} generator takes "
+                f"{family.__name__}."
+            )
+    config.validate()
+    return config
+
+
+def to_json(config: AdaptConfig) -> str:
+    """The applicable settings as indented JSON, grouped by the first part of their names."""
+    values: dict[str, Any] = {}
+    for name, value in flat(config).items():
+        *groups, last = name.split(".")
+        inner = values
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = value
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> AdaptConfig:
+    """The configuration that `to_json` wrote, in this version or in 0.1.
+
+    Raises:
+        ZeroshiftError: if the text is not JSON, has unknown or missing settings, or invalid values.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ZeroshiftError(f"The configuration is not valid JSON ({error}). Correct or delete the file.") from error
+    require(isinstance(values, Mapping), "The configuration must be a JSON object.")
+    if "diffusion" in values:
+        values = _from_version_0_1(values)
+    values = dict(values)
+    method = _method_of(values)
+    options = {spec.name: values.pop(spec.name) for spec in dataclasses.fields(method.Options) if spec.name in values}
+    values["options"] = _build_nested(method.Options, options)
+    values["adapt"] = build(AdaptStage, values.get("adapt", {}), "adapt.")
+    if values.get("sampling"):
+        family = values.get("family", "")
+        require(bool(family), "The configuration has sampling settings but no family. Add the generator's family.")
+        values["sampling"] = build(FAMILIES[family].Options, values["sampling"], "sampling.")
+    else:
+        values["sampling"] = GeneratorOptions()
+    return resolve(build(AdaptConfig, values))
+
+
+def current_name(name: str) -> str:
+    """The present name of a setting that version 0.1 called `name`; other names are returned unchanged."""
+    if name in RENAMED:
+        return RENAMED[name]
+    for old, new in _RENAMED_GROUPS.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _from_version_0_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a 0.1 configuration under their present names, without those that do not apply.
+
+    0.1 recorded the settings of all methods and families in every run.
+    """
+    method = _method_of(values)
+    family = architecture_of(values.get("generator", AdaptConfig.generator)) or ""
+    base = AdaptConfig(target="", method=values.get("method", AdaptConfig.method), family=family)
+    base = dataclasses.replace(base, options=method.Options(), sampling=_family_options(base)())
+    renamed: dict[str, Any] = {"family": family}
+    for name, value in values.items():
+        inner = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, Mapping) else {name: value}
+        for old, one in inner.items():
+            *groups, last = current_name(old).split(".")
+            if groups and groups[0] not in ("adapt", "sampling") and not hasattr(base.options, groups[0]):
+                continue
+            if groups == ["sampling"] and not hasattr(base.sampling, last):
+                continue
+            if name == "target_images" and not hasattr(base.options, name):
+                continue
+            place = renamed
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[last] = one
+    return renamed
+
+
+def _method_of(values: Mapping[str, Any]) -> "type[Method]":
+    name = values.get("method", AdaptConfig.method)
+    require(isinstance(name, str), f"method is {name!r}; it must be a text.")
+    return METHODS[name]
+
+
+def _family_options(config: AdaptConfig) -> type[GeneratorOptions]:
+    family = config.family or architecture_of(config.generator) or ""
+    return FAMILIES[family].Options if family else GeneratorOptions
+
+
+def _build_nested(cls: type, values: Mapping[str, Any]) -> Any:
+    """`build` for a dataclass whose fields may be dataclasses."""
+    types = get_type_hints(cls)
+    built = {
+        name: build(types[name], value, f"{name}.") if dataclasses.is_dataclass(types[name]) else value
+        for name, value in values.items()
+    }
+    return build(cls, built)
+
+
+def _walk(owner: Any, prefix: str, path: str) -> Iterator[Setting]:
+    types, docs = get_type_hints(type(owner)), field_docs(type(owner))
+    for spec in dataclasses.fields(owner):
+        value = getattr(owner, spec.name)
+        inner = f"{path}.{spec.name}".lstrip(".")
+        if dataclasses.is_dataclass(value):
+            yield from _walk(value, "" if spec.name == "options" and not path else f"{prefix}{spec.name}.", inner)
+        else:
+            yield Setting(f"{prefix}{spec.name}", value, types[spec.name], docs.get(spec.name, ""), path)
+
+
+def _path(config: AdaptConfig, name: str) -> list[str]:
+    """The attribute path of a dotted name: the method's own settings stand in `options`."""
+    first = name.split(".")[0]
+    return (["options"] if hasattr(config.options, first) else []) + name.split(".")
+
+
+def _has(config: AdaptConfig, name: str) -> bool:
+    if name == "options":
+        return True
+    owner: Any = config
+    for part in _path(config, name):
+        if not dataclasses.is_dataclass(owner) or part not in {spec.name for spec in dataclasses.fields(owner)}:
+            return False
+        owner = getattr(owner, part)
+    return not dataclasses.is_dataclass(owner)

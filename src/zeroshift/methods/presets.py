@@ -1,0 +1,29 @@
+"""Presets with the numbers of published programs."""
+
+from zeroshift.methods.registry import Preset
+
+__all__ = ["DIFFUSION", "PUBLISHED"]
+
+PUBLISHED = Preset({"encoders": ("ViT-B-32-quickgelu/openai",)})
+"""IPL's program for StyleGAN2 (Guo et al., 2023); its numbers are the defaults of the settings."""
+
+DIFFUSION = Preset(
+    {
+        "encoders": ("ViT-B-16-quickgelu/openai",),
+        "truncation_psi": 1.0,
+        "num_latents": 50,
+        "adapt.steps": 250,
+        "adapt.batch_size": 1,
+        "adapt.lr": 2e-6,
+        "adapt.lr_final": 8e-6,
+        "adapt.betas": (0.9, 0.999),
+        "adapt.ema_decay": 0.0,
+        "adapt.layers": ("all",),
+        "adapt.noise_mode": "const",
+        "adapt.directional_weight": 3.0,
+        "adapt.directional_form": "log",
+        "adapt.l1_weight": 0.3,
+        "sampling.clip_sample": False,
+    }
+)
+"""DiffusionCLIP (Kim et al., 2022): five passes over fifty images."""

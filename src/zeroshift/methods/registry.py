@@ -1,0 +1,60 @@
+"""Registries of adaptation methods, stages and presets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from zeroshift.core.registry import Registry
+
+if TYPE_CHECKING:
+    from zeroshift.methods.base import Method, Stage
+
+__all__ = ["METHODS", "PRESETS", "STAGES", "Preset"]
+
+METHODS: "Registry[type[Method]]" = Registry(
+    "method",
+    "zeroshift.methods",
+    {
+        "ipl": "zeroshift.methods.ipl:IPL",
+        "nada": "zeroshift.methods.nada:NADA",
+        "air": "zeroshift.methods.air:AIR",
+        "svl": "zeroshift.methods.svl:SVL",
+        "domain-vector": "zeroshift.methods.domain_vector:DomainVector",
+    },
+)
+"""Methods by the name that `AdaptConfig.method` takes. Entry points: "zeroshift.methods"."""
+
+STAGES: "Registry[type[Stage]]" = Registry(
+    "stage",
+    "zeroshift.stages",
+    {
+        "prompts": "zeroshift.methods.ipl:PromptLearning",
+        "adapt": "zeroshift.training.adaptation:Adaptation",
+    },
+)
+"""Stages by name; reports take their titles. A stage that is not registered gets its name as title."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A set of numbers for one kind of generator.
+
+    Settings are given by dotted name. Those that the chosen method or generator family does not have are left out, so
+    that a preset can hold the settings of several methods.
+    """
+
+    settings: Mapping[str, Any]
+    """Settings of every method."""
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Further settings of single methods, by the method's name; they come after the method's own `presets`."""
+
+
+PRESETS: Registry[Preset] = Registry(
+    "preset",
+    "zeroshift.presets",
+    {
+        "published": "zeroshift.methods.presets:PUBLISHED",
+        "diffusion": "zeroshift.methods.presets:DIFFUSION",
+    },
+)
+"""Presets by name. Entry points: "zeroshift.presets"."""
