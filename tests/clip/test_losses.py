@@ -35,7 +35,7 @@ def test_directional_is_the_mean_over_pairs() -> None:
     same_gradients(directional(source, target, text[:1]), shared.mean(), [source, target])
 
 
-def test_directional_where_nothing_has_moved() -> None:
+def test_directional_has_a_finite_gradient_for_equal_images() -> None:
     source = normalize(features(3)).detach()
     target = source.clone().requires_grad_()
     text = normalize(features(3, 1)).detach()
@@ -47,7 +47,7 @@ def test_directional_where_nothing_has_moved() -> None:
     torch.testing.assert_close(gradient, -tangent / 0.1 / 3)
 
 
-def test_offset_is_a_unit_vector_however_near() -> None:
+def test_offset_is_a_unit_vector_for_close_images() -> None:
     source = features(4).detach()
     near = source + 1e-2 * features(4, 1).detach()
     torch.testing.assert_close(offset(source, near).norm(dim=1), torch.ones(4))
@@ -60,12 +60,12 @@ def test_contrastive_is_clips_loss() -> None:
     assert contrastive(images, texts, 0.0).item() == pytest.approx(math.log(6))
 
 
-def test_domain_regularisation() -> None:
+def test_domain_regularization_is_the_mean_cosine_distance() -> None:
     prompts, label = features(4), features(1, 1)[0].detach()
     same_gradients(domain_regularization(prompts, label), sum(1 - cosine(p, label) for p in prompts) / 4, [prompts])
 
 
-def test_global_similarity() -> None:
+def test_global_similarity_is_the_mean_over_images() -> None:
     images, label = features(4), features(1, 1)[0].detach()
     twin = sum(1 - 20 * cosine(image, label) / 100 for image in images) / 4
     same_gradients(global_similarity(images, label, 20.0), twin, [images])

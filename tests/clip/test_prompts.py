@@ -38,13 +38,13 @@ def test_mapper_weights_follow_from_the_seed() -> None:
     assert float(first.detach().std()) == pytest.approx(100, rel=0.1)
 
 
-def test_base_texts() -> None:
+def test_base_texts_follow_the_setting() -> None:
     assert base_texts("published", "a photo of a", "dog") == ("a photo of a dog.", "a photo of a")
     assert base_texts("label", "an image of a", "dog") == ("an image of a dog.",) * 2
     assert base_texts("none", "a photo of a", "dog") == (None, None)
 
 
-def test_pair_is_one_call_and_equals_two(encoder: Encoder) -> None:
+def test_one_batched_call_equals_two_separate_ones(encoder: Encoder) -> None:
     pair = PromptPair(encoder, "photo", "very old zombie", "a photo", None)
     ctx = torch.randn(3, 2, encoder.width)
     calls: list[int] = []

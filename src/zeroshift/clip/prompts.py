@@ -1,4 +1,4 @@
-"""Learned prompts: the latent mapper of IPL, and the plain texts that stand beside its prompts."""
+"""Learned prompts: the latent mapper of IPL, and the base texts that are added to its prompts."""
 
 from itertools import pairwise
 
@@ -16,16 +16,16 @@ _LR_MUL = 0.01
 
 
 class LatentMapper(nn.Module):
-    """IPL's F (section 3.2): what is known of a sample -> the context vectors of its prompts.
+    """IPL's F (section 3.2): maps the mapper input of a sample to the context vectors of its prompts.
 
-    PixelNorm, three equalised linear layers to 512 and one to num_context * width, all with lr_mul 0.01 and leaky ReLU
+    PixelNorm, three equalized linear layers to 512 and one to num_context * width, all with lr_mul 0.01 and leaky ReLU
     0.2 times sqrt(2), as in the published program.
 
     Args:
-        mapper_input_dim: width of a sample's context.
-        num_context: context vectors a sample.
-        width: of the encoder's token embeddings.
-        seed: of the initial weights.
+        mapper_input_dim: width of the mapper input.
+        num_context: number of context vectors per sample.
+        width: width of the encoder's token embeddings.
+        seed: seed of the initial weights.
     """
 
     def __init__(self, mapper_input_dim: int, num_context: int, width: int, seed: int = 0):
@@ -39,15 +39,16 @@ class LatentMapper(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, mapper_input: Tensor) -> Tensor:
-        """[N, mapper_input_dim] -> [N, num_context, width]."""
-        return self.layers(normalize_second_moment(mapper_input)).view(-1, self.num_context, self.width)
+        """Context vectors [N, num_context, width] for mapper inputs [N, mapper_input_dim]."""
+        context: Tensor = self.layers(normalize_second_moment(mapper_input))
+        return context.view(-1, self.num_context, self.width)
 
 
 def base_texts(kind: str, context_init: str, label: str) -> tuple[str | None, str | None]:
-    """The plain texts beside a learned prompt with `label`, in stage 1 and in stage 2; None: there is none.
+    """The base texts that are added to a learned prompt with `label`, in stage 1 and in stage 2; None: no text.
 
-    "published": the label is lost in stage 2, as in the published program; "label": the label in both stages;
-    "none": the learned prompt stands alone, as in the paper's equations.
+    "published": without the label in stage 2, as in the published program; "label": with the label in both stages;
+    "none": no base text, as in the paper's equations.
     """
     with_label = f"{context_init} {label}."
     return {"published": (with_label, context_init), "label": (with_label, with_label), "none": (None, None)}[kind]
@@ -57,9 +58,9 @@ class PromptPair:
     """The features of M_s(w) = [F(w)][source] and M_t(w) = [F(w)][target] (IPL, section 3.2) in one encoder.
 
     Args:
-        encoder: whose text tower reads the prompts.
+        encoder: the encoder whose text tower encodes the prompts.
         source, target: the two labels.
-        base_source, base_target: plain texts whose (not normalised) feature is added to that of a prompt, or None.
+        base_source, base_target: base texts whose unnormalized features are added to those of the prompts, or None.
     """
 
     def __init__(self, encoder: Encoder, source: str, target: str, base_source: str | None, base_target: str | None):
@@ -67,13 +68,13 @@ class PromptPair:
         self._base = torch.cat([self._encode_base(base_source), self._encode_base(base_target)])  # [2, E]
 
     def learned(self, ctx: Tensor) -> tuple[Tensor, Tensor]:
-        """Context vectors [N, m, width] -> prompt features without the plain texts, 2 x [N, E], in one batched call."""
+        """Source and target prompt features, [N, E] each, of context vectors [N, m, width]; without base texts."""
         suffixes = [self.source] * len(ctx) + [self.target] * len(ctx)
         source, target = self.encoder.encode_prompts(torch.cat([ctx, ctx]), suffixes).chunk(2)
         return source, target
 
     def with_base(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """`learned` features with the plain texts added, not normalised."""
+        """`learned` features plus those of the base texts, not normalized."""
         return source + self._base[0], target + self._base[1]
 
     def _encode_base(self, text: str | None) -> Tensor:
