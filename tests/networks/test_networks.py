@@ -1,4 +1,4 @@
-"""Feature networks with random weights, against their origin or a naive twin."""
+"""Feature networks with random weights, compared with their origin or a naive twin."""
 
 import json
 import pickle
@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from zeroshift.clip.loading import load_encoder
 from zeroshift.errors import ZeroshiftError
+from zeroshift.evaluation.metrics.features import Features
 from zeroshift.evaluation.metrics.inception_score import inception_score
 from zeroshift.evaluation.metrics.protocols import (
-    Seen,
     diversity_all_pairs,
     intra_10_references_50_a_cluster,
     is_10_splits,
@@ -33,9 +33,9 @@ def images(n: int = 2, size: int = 32, seed: int = 0) -> torch.Tensor:
     return eight_bit(F.interpolate(coarse, [size, size], mode="bicubic"))
 
 
-def look(network: FeatureNetwork, seen: torch.Tensor) -> torch.Tensor:
+def extract(network: FeatureNetwork, pictures: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
-        return network(seen)
+        return network(pictures)
 
 
 # Inception
@@ -52,49 +52,51 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
         network = FeatureExtractorInceptionV3("random", ["2048"], str(folder / "none.pth"))
         for parameter in network.parameters():
-            parameter.mul_(6**0.5)  # so that images do not fade on their way through
+            parameter.mul_(6**0.5)  # so that activations do not vanish
     torch.save(network.state_dict(), folder / "inception.pth")
     return folder / "inception.pth"
 
 
-def test_inception_is_torch_fidelitys(inception_file: Path) -> None:
+def test_inception_equals_torch_fidelitys(inception_file: Path) -> None:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     origin = FeatureExtractorInceptionV3("origin", ["2048", "logits_unbiased"], str(inception_file))
-    network, seen = load_network(f"inception:{inception_file}"), images()
-    pixels = ((seen + 1) * 127.5).round().to(torch.uint8)
+    network, pictures = load_network(f"inception:{inception_file}"), images()
+    pixels = ((pictures + 1) * 127.5).round().to(torch.uint8)
     features, logits = origin(pixels)
-    found = look(network, seen)
-    assert found.shape == (2, 2048)
-    assert torch.allclose(found, features, atol=1e-5)
-    assert torch.allclose(network.classify(found), logits, atol=1e-4)
+    output = extract(network, pictures)
+    assert output.shape == (2, 2048)
+    assert torch.allclose(output, features, atol=1e-5)
+    assert torch.allclose(network.classify(output), logits, atol=1e-4)
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_shallow_inception_gives_gaussians_of_places(inception_file: Path) -> None:
-    network, seen = load_network(f"inception-maps:{inception_file}"), images()
-    found = look(network, seen)
-    assert found.shape == (2, 193, 192)
+def test_early_inception_returns_gaussians_of_locations(inception_file: Path) -> None:
+    network, pictures = load_network(f"inception-maps:{inception_file}"), images()
+    output = extract(network, pictures)
+    assert output.shape == (2, 193, 192)
     inner = network.network
     with torch.inference_mode():
         from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x as enlarge
 
-        x = (enlarge(((seen + 1) * 127.5).round(), size=(299, 299), align_corners=False) - 128) / 128
+        x = (enlarge(((pictures + 1) * 127.5).round(), size=(299, 299), align_corners=False) - 128) / 128
         x = inner.MaxPool_1(inner.Conv2d_2b_3x3(inner.Conv2d_2a_3x3(inner.Conv2d_1a_3x3(x))))
         maps = inner.Conv2d_4a_3x3(inner.Conv2d_3b_1x1(x))
     assert maps.shape == (2, 192, 71, 71)
     rows = maps[0].flatten(1).T.double()
-    assert torch.allclose(found[0, 0], rows.mean(dim=0), atol=1e-6)
-    assert torch.allclose(found[0, 1:].T @ found[0, 1:], torch.cov(rows.T), atol=1e-6)
+    assert torch.allclose(output[0, 0], rows.mean(dim=0), atol=1e-6)
+    assert torch.allclose(output[0, 1:].T @ output[0, 1:], torch.cov(rows.T), atol=1e-6)
 
 
 def test_sifid_is_the_naive_one(inception_file: Path) -> None:
-    network, seen, references = load_network(f"inception-maps:{inception_file}"), images(2), images(2, seed=1)
+    network, pictures, references = load_network(f"inception-maps:{inception_file}"), images(2), images(2, seed=1)
     maps: list[torch.Tensor] = []
     handle = network.network.Conv2d_4a_3x3.register_forward_hook(lambda module, inputs, output: maps.append(output))
-    observed = Seen(network, ("photo", "zombie"), 0, look(network, seen), reference=look(network, references))
+    features = Features(
+        network, ("photo", "zombie"), 0, extract(network, pictures), reference=extract(network, references)
+    )
     handle.remove()
-    value, _ = sifid_10_references(observed)
+    value = sifid_10_references(features)
     rows = [[each.flatten(1).T.double().numpy() for each in batch] for batch in maps]
     naive = []
     for x in rows[0]:
@@ -108,11 +110,11 @@ def test_sifid_is_the_naive_one(inception_file: Path) -> None:
     assert value > 0
 
 
-def test_inception_score_takes_the_logits(inception_file: Path) -> None:
+def test_inception_score_is_computed_from_the_logits_without_bias(inception_file: Path) -> None:
     network, features = load_network(f"inception:{inception_file}"), torch.randn(10, 2048)
     with torch.inference_mode():
         p = torch.softmax(features @ network.network.fc.weight.T, dim=1).double()
-    value, spread = is_10_splits(Seen(network, ("photo", "zombie"), 0, features))
+    value, spread = is_10_splits(Features(network, ("photo", "zombie"), 0, features))
     assert value == pytest.approx(1), "a split of one image says nothing"
     assert spread == pytest.approx(0, abs=1e-9)
     divergence = (p * (p / p.mean(dim=0)).log()).sum(dim=1).mean()
@@ -143,28 +145,30 @@ def vgg_file(lpips_origin: torch.nn.Module, tmp_path: Path) -> Path:
     return tmp_path / "vgg.pth"
 
 
-def test_lpips_is_the_authors(lpips_origin: torch.nn.Module, vgg_file: Path) -> None:
+def test_lpips_equals_the_authors_implementation(lpips_origin: torch.nn.Module, vgg_file: Path) -> None:
     network = load_network(f"lpips:{vgg_file}")
     a, b = images(2, 48), images(2, 48, seed=1)
     with torch.inference_mode():
         expected = lpips_origin(a, b).flatten()
-        found = (network.embed(network(a)) - network.embed(network(b))).square().sum(dim=1)
-    assert torch.allclose(found, expected, rtol=1e-3)
-    assert found.min() > 0
-    assert look(network, images(1, 512)).shape == (1, 3, 256, 256)
+        output = (network.embed(network(a)) - network.embed(network(b))).square().sum(dim=1)
+    assert torch.allclose(output, expected, rtol=1e-3)
+    assert output.min() > 0
+    assert extract(network, images(1, 512)).shape == (1, 3, 256, 256)
 
 
 def test_lpips_diversity_is_the_naive_one(lpips_origin: torch.nn.Module, vgg_file: Path) -> None:
-    network, seen, references = load_network(f"lpips:{vgg_file}"), images(9, 32), images(2, 32, seed=1)
+    network, pictures, references = load_network(f"lpips:{vgg_file}"), images(9, 32), images(2, 32, seed=1)
     with torch.inference_mode():
-        between = torch.stack([lpips_origin(one[None], seen).flatten() for one in seen])
-        nearest = torch.stack([lpips_origin(one[None], seen).flatten() for one in references]).argmin(dim=0)
-    observed = Seen(network, ("photo", "zombie"), 0, look(network, seen), reference=look(network, references))
-    value, _ = diversity_all_pairs(observed)
+        between = torch.stack([lpips_origin(one[None], pictures).flatten() for one in pictures])
+        nearest = torch.stack([lpips_origin(one[None], pictures).flatten() for one in references]).argmin(dim=0)
+    features = Features(
+        network, ("photo", "zombie"), 0, extract(network, pictures), reference=extract(network, references)
+    )
+    value = diversity_all_pairs(features)
     assert value == pytest.approx(float(between.sum() / (9 * 8)), rel=1e-3)
     clusters = [between[nearest == k][:, nearest == k] for k in range(2)]
     within = [float(each.sum() / (len(each) * (len(each) - 1))) for each in clusters if len(each) > 1]
-    value, _ = intra_10_references_50_a_cluster(observed)
+    value = intra_10_references_50_a_cluster(features)
     assert value == pytest.approx(sum(within) / len(within), rel=1e-3)
 
 
@@ -192,10 +196,10 @@ def hed_state() -> dict[str, torch.Tensor]:
     return state
 
 
-def test_hed_is_its_naive_twin(tmp_path: Path) -> None:
-    state, seen = hed_state(), images(2, 32)
+def test_hed_equals_its_naive_twin(tmp_path: Path) -> None:
+    state, pictures = hed_state(), images(2, 32)
     torch.save(state, tmp_path / "hed.pytorch")
-    x = (seen[:, [2, 1, 0]] + 1) / 2 * 255 - torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(3, 1, 1)
+    x = (pictures[:, [2, 1, 0]] + 1) / 2 * 255 - torch.tensor([104.00698793, 116.66876762, 122.67891434]).view(3, 1, 1)
     sides = []
     for number, places in (
         ("One", (0, 2)),
@@ -213,24 +217,24 @@ def test_hed_is_its_naive_twin(tmp_path: Path) -> None:
     fused = F.conv2d(torch.cat(sides, 1), state["moduleCombine.0.weight"], state["moduleCombine.0.bias"])
     expected = torch.sigmoid(fused)[:, 0]
     assert expected.std() > 0.01
-    assert torch.allclose(look(load_network(f"hed:{tmp_path / 'hed.pytorch'}"), seen), expected, atol=1e-4)
+    assert torch.allclose(extract(load_network(f"hed:{tmp_path / 'hed.pytorch'}"), pictures), expected, atol=1e-4)
     renamed = {name.replace("module", "net"): value for name, value in state.items()}
     save_file(renamed, tmp_path / "hed.safetensors")
-    assert torch.allclose(look(load_network(f"hed:{tmp_path / 'hed.safetensors'}"), seen), expected, atol=1e-4)
+    assert torch.allclose(extract(load_network(f"hed:{tmp_path / 'hed.safetensors'}"), pictures), expected, atol=1e-4)
 
 
-def test_sobel_is_scipys() -> None:
-    seen = images(1, 64)
-    luminance = np.tensordot([0.299, 0.587, 0.114], seen[0].double().numpy(), axes=1)
+def test_sobel_equals_scipys() -> None:
+    pictures = images(1, 64)
+    luminance = np.tensordot([0.299, 0.587, 0.114], pictures[0].double().numpy(), axes=1)
     blurred = ndimage.gaussian_filter(luminance, 0.5, radius=2)
     length = np.hypot(ndimage.sobel(blurred, 0), ndimage.sobel(blurred, 1))
-    found = look(load_network("sobel"), seen)[0].numpy()
+    output = extract(load_network("sobel"), pictures)[0].numpy()
     inside = (slice(4, -4), slice(4, -4))  # the borders are padded in another way
-    assert np.corrcoef(found[inside].ravel(), length[inside].ravel())[0, 1] > 0.99999
-    assert found.max() == pytest.approx(1)
-    assert found.min() >= 0
-    assert look(load_network("sobel"), images(1, 512)).shape == (1, 256, 256)
-    assert not look(load_network("sobel"), torch.zeros(1, 3, 32, 32)).any(), "no edge in a plain picture"
+    assert np.corrcoef(output[inside].ravel(), length[inside].ravel())[0, 1] > 0.99999
+    assert output.max() == pytest.approx(1)
+    assert output.min() >= 0
+    assert extract(load_network("sobel"), images(1, 512)).shape == (1, 256, 256)
+    assert not extract(load_network("sobel"), torch.zeros(1, 3, 32, 32)).any(), "no edge in a plain picture"
 
 
 # Transformers
@@ -255,12 +259,12 @@ def test_dinov2_reads_metas_layout(tmp_path: Path) -> None:
     row, places = positions[0, 1:, 0].view(16, 16)[3, 1:-1], torch.arange(1, 15) + 0.5
     assert torch.allclose(row, places * 37 / 16.1 - 0.5, atol=0.06)
     assert not torch.allclose(row, places * 37 / 16 - 0.5, atol=0.2)
-    found = look(network, images(1, 64))
-    assert found.shape == (1, 384)
-    assert found.isfinite().all()
+    output = extract(network, images(1, 64))
+    assert output.shape == (1, 384)
+    assert output.isfinite().all()
 
 
-def test_dinov2_sees_what_its_authors_show_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dinov2_preprocessing_equals_that_of_its_authors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """224 pixels by Pillow's bicubic, which stays within what pixels can be, over ImageNet's mean and deviation."""
     import timm
 
@@ -268,17 +272,19 @@ def test_dinov2_sees_what_its_authors_show_it(tmp_path: Path, monkeypatch: pytes
         torch.manual_seed(0)
         torch.save(timm.create_model("vit_small_patch14_dinov2", img_size=518).state_dict(), tmp_path / "dinov2.pth")
     network, shown = load_network(f"dinov2:{tmp_path / 'dinov2.pth'}"), []
-    monkeypatch.setattr(network.network, "forward", lambda seen: shown.append(seen) or torch.zeros(len(seen), 384))
-    # stripes at the ends of each colour: Pillow cuts off what overshoots after each of two passes, and here one counts
+    monkeypatch.setattr(
+        network.network, "forward", lambda pictures: shown.append(pictures) or torch.zeros(len(pictures), 384)
+    )
+    # Stripes of extreme values: Pillow clips overshoots after each of its two passes; here only one pass matters.
     hard = ((torch.rand(1, 3, 1, 32, generator=torch.Generator().manual_seed(0)) > 0.5) * 2.0 - 1).expand(1, 3, 32, 32)
-    look(network, hard)
+    extract(network, hard)
     pixels = Image.fromarray(((hard[0].permute(1, 2, 0) + 1) * 127.5).to(torch.uint8).numpy())
     resized = np.asarray(pixels.resize((224, 224), Image.Resampling.BICUBIC)) / 255
     expected = (resized - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     assert np.abs(shown[0][0].permute(1, 2, 0).numpy() - expected).max() < 0.03, "half a level of 255, over 0.22"
 
 
-def test_face_recogniser_from_a_folder(tmp_path: Path) -> None:
+def test_face_recognizer_loads_from_a_folder(tmp_path: Path) -> None:
     import timm
 
     config = {
@@ -292,25 +298,25 @@ def test_face_recogniser_from_a_folder(tmp_path: Path) -> None:
         origin = timm.create_model("vit_tiny_patch16_224", num_classes=20, img_size=32, **config["model_args"]).eval()
     save_file(origin.state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
-    network, seen = load_network(f"face:{tmp_path}"), images(2, 256)
+    network, pictures = load_network(f"face:{tmp_path}"), images(2, 256)
     with torch.inference_mode():
-        crop = seen[:, :, 35:223, 32:220]
+        crop = pictures[:, :, 35:223, 32:220]
         expected = origin(F.interpolate(crop, [32, 32], mode="bicubic", antialias=True))
-    assert torch.allclose(look(network, seen), expected, atol=1e-4)
-    with pytest.raises(ZeroshiftError, match="description of a face recogniser"):
+    assert torch.allclose(extract(network, pictures), expected, atol=1e-4)
+    with pytest.raises(ZeroshiftError, match="description of a face recognizer"):
         load_network(f"face:{tmp_path / 'nowhere'}")
 
 
-def test_encoders_and_the_judge(tiny_encoder: Path) -> None:
-    from zeroshift.miniature.networks.encoders import load_judge
+def test_encoders_are_feature_networks_and_are_loaded_once(tiny_encoder: Path) -> None:
+    from zeroshift.miniature.networks.encoders import load_evaluator
 
-    seen = images(2, 16)
+    pictures = images(2, 16)
     with torch.no_grad():
-        expected = load_encoder(str(tiny_encoder)).encode_image(seen)
-    assert torch.allclose(look(load_network(f"open_clip:{tiny_encoder}"), seen), expected, atol=1e-5)
+        expected = load_encoder(str(tiny_encoder)).encode_image(pictures)
+    assert torch.allclose(extract(load_network(f"open_clip:{tiny_encoder}"), pictures), expected, atol=1e-5)
     judge = load_network("miniature-judge")
     with torch.no_grad():
-        assert torch.allclose(look(judge, images(1, 64)), load_judge().encode_image(images(1, 64)), atol=1e-5)
+        assert torch.allclose(extract(judge, images(1, 64)), load_evaluator().encode_image(images(1, 64)), atol=1e-5)
     assert judge is load_network("miniature-judge"), "loaded once"
 
 
@@ -326,39 +332,41 @@ class _Touch:
 
 
 @pytest.mark.parametrize("name", ["inception", "inception-maps", "dinov2", "lpips", "hed"])
-def test_no_network(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_connection_the_error_says_where_to_place_the_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unreachable(*_: object) -> None:
         raise urllib.error.URLError("no route")
 
     monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path))
     monkeypatch.setattr("zeroshift.io.downloads._open", unreachable)
     with pytest.raises(
-        ZeroshiftError, match=rf"cannot be reached .* looked for at {tmp_path}/features/\S+\.p"
+        ZeroshiftError, match=rf"cannot be reached .* place the file at {tmp_path}/features/\S+\.p"
     ) as raised:
         load_network(name)
     assert "http" in str(raised.value)
 
 
-def test_face_recogniser_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_face_recognizer_without_a_connection_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object) -> None:
         raise OSError("no route")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
-    with pytest.raises(ZeroshiftError, match=r"put its config\.json and model\.safetensors into a folder"):
+    with pytest.raises(ZeroshiftError, match=r"put config\.json and model\.safetensors into a folder"):
         load_network("face")
 
 
-def test_files_of_another_kind(tmp_path: Path) -> None:
+def test_unsuitable_files_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
     for name in ("inception", "dinov2", "lpips", "hed"):
-        with pytest.raises(ZeroshiftError, match="of another kind"):
+        with pytest.raises(ZeroshiftError, match="do not fit the network"):
             load_network(f"{name}:{tmp_path / 'other.pth'}")
     for name in ("text.pth", "text.safetensors"):
-        with pytest.raises(ZeroshiftError, match="cannot be read as a file of weights"):
+        with pytest.raises(ZeroshiftError, match="cannot be read as a weights file"):
             read_weights(tmp_path / name)
-    with pytest.raises(ZeroshiftError, match="no file of weights"):
+    with pytest.raises(ZeroshiftError, match="no weights file"):
         read_weights(tmp_path / "nothing.pth")
     with pytest.raises(ZeroshiftError, match="no feature network 'resnet'"):
         load_network("resnet")

@@ -1,32 +1,60 @@
-"""What a feature network is, and how its weights are found and read."""
+"""The interface of feature networks, and reading of their weights."""
 
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.evaluation.metrics.diversity import cosine_embedding
+from zeroshift.io.downloads import cache_folder, download
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FeatureNetwork", "Weights", "read_weights"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FeatureNetwork", "Weights", "cosine_embedding", "read_weights"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def cosine_embedding(features: Tensor) -> Tensor:
+    """Scales features [N, E] so that the squared Euclidean distance of two rows is 1 - cos."""
+    return F.normalize(features, dim=-1) / 2**0.5
+
+
 class FeatureNetwork(nn.Module):
-    """Frozen; maps images [N, 3, R, R] in [-1, 1], of 8-bit levels, to what is kept of them, [N, ...]."""
+    """A frozen network that measures use.
 
-    provides: frozenset[
-        str
-    ]  # what a measure can ask for: "features", "classes", "texts", "maps", "edges", "perceptual"
+    `forward` maps images [N, 3, R, R] in [-1, 1], rounded to 8-bit levels, to features [N, ...]. These are computed
+    once per image and kept in memory for all measures, so they should be small.
+    """
 
-    def embed(self, observed: Tensor) -> Tensor:
-        """[N, D] of what `forward` gave: vectors whose squared distance is the distance between the images."""
-        return cosine_embedding(observed)
+    provides: frozenset[str]
+    """What measures can ask for.
+
+    "features": vectors [N, E]; "classes": `classify` works; "texts": `encode_labels` works; "maps": mean and covariance
+    root of a feature map, [N, 1 + K, D]; "edges": edge maps [N, H, W] in [0, 1]; "perceptual": `embed` is a perceptual
+    distance.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights; the CPU for a network without any."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Vectors [N, D] of features [N, ...]; their squared distance is the distance between the images."""
+        return cosine_embedding(features)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits [N, classes] of features [N, ...]; only if `provides` has "classes"."""
+        raise NotImplementedError(f"{type(self).__name__} has no classes")
+
+    def encode_labels(self, labels: Sequence[str]) -> Tensor:
+        """Text features [len(labels), E] of domain labels, on the CPU; only if `provides` has "texts"."""
+        raise NotImplementedError(f"{type(self).__name__} has no text encoder")
 
 
 @dataclass(frozen=True)
@@ -36,36 +64,33 @@ class Weights:
     file: str
     address: str
 
-    def find(self, given: str) -> Path:
-        """`given`, or the file in the cache, fetched from its authors if it is not there.
+    def find(self, path: str = "") -> Path:
+        """`path`, or the file in the cache, downloaded from its authors if it is missing.
 
         Raises:
-            ZeroshiftError: if there is neither, saying where to put the file.
+            ZeroshiftError: if the download fails; the message says where to place the file.
         """
-        if given:
-            return Path(given)
-        from zeroshift.io.downloads import cache_folder, download
-
+        if path:
+            return Path(path)
         target = cache_folder() / "features" / self.file
         try:
             return download(self.address, target)
         except ZeroshiftError as error:
-            raise ZeroshiftError(f"{error} It is looked for at {target}.") from error
+            raise ZeroshiftError(f"{error} You can also place the file at {target}.") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors or PyTorch file, on the CPU.
+    """The tensors of a safetensors or PyTorch file, on the CPU. No code in the file is executed.
 
     Raises:
-        ZeroshiftError: if there is no such file, or it is damaged or holds more than plain data.
+        ZeroshiftError: if the file is missing or damaged, or holds more than plain data.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ZeroshiftError(f"There is no file of weights {path}. Check the path.") from error
+        raise ZeroshiftError(f"There is no weights file {path}. Check the path.") from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ZeroshiftError(
-            f"{path} cannot be read as a file of weights: it is damaged or of another kind."
-        ) from error
+        raise ZeroshiftError(f"{path} cannot be read as a weights file. It is damaged or of another format.") from error
+    return state

@@ -8,18 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import InterpolationMode, normalize, resize
 
-from zeroshift.networks.base import IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork, Weights
+from zeroshift.networks.base import IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork, Weights, read_weights
+from zeroshift.networks.registry import Network
 
-__all__ = []
+__all__ = ["DINOV2", "DINOv2"]
 
-_DINOV2_SIZES = {384: "small", 768: "base", 1024: "large", 1536: "giant"}  # by the width of their tokens
+_SIZES = {384: "small", 768: "base", 1024: "large", 1536: "giant"}  # by token width
 
 
-class _DINOv2(FeatureNetwork):
-    """The class token of DINOv2 at 224 pixels, as FD-DINOv2 takes it (Stein et al., 2023).
+class DINOv2(FeatureNetwork):
+    """The class token of DINOv2 at 224 pixels, as in FD-DINOv2 (Stein et al., 2023).
 
-    Reads Meta's files of all four sizes, with registers or without. Position embeddings come to 16 x 16 as Meta's own
-    program brings them, which is not timm's way.
+    Position embeddings are interpolated to 16 x 16 as in Meta's own program, which differs from timm.
+
+    Args:
+        state: Meta's weights of any of the four sizes, with or without registers.
     """
 
     WEIGHTS = Weights(
@@ -34,22 +37,26 @@ class _DINOv2(FeatureNetwork):
         from timm.models.vision_transformer import checkpoint_filter_fn
 
         registers = "_reg4" if "register_tokens" in state else ""
-        name = f"vit_{_DINOV2_SIZES[state['cls_token'].shape[-1]]}_patch14{registers}_dinov2"
+        name = f"vit_{_SIZES[state['cls_token'].shape[-1]]}_patch14{registers}_dinov2"
         network: Any = timm.create_model(name, img_size=self.resolution, num_classes=0)
         state = {**state, "pos_embed": self._positions(state["pos_embed"])}
         network.load_state_dict(checkpoint_filter_fn(state, network))
         self.network = network
 
     def _positions(self, embedding: Tensor) -> Tensor:
-        """[1, 1 + 37 * 37, D] -> [1, 1 + 16 * 16, D]."""
+        """Interpolates [1, 1 + 37 * 37, D] to [1, 1 + 16 * 16, D]."""
         side = math.isqrt(embedding.shape[1] - 1)
         places = embedding[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        scale = (self.grid + 0.1) / side  # the tenth is in Meta's program, against rounding down
+        scale = (self.grid + 0.1) / side  # the 0.1 is in Meta's program, against rounding down
         places = F.interpolate(places, scale_factor=(scale, scale), mode="bicubic")
         return torch.cat([embedding[:, :1], places.flatten(2).mT], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, D]."""
+        """Class tokens [N, D] of images [N, 3, H, W] in [-1, 1]."""
         size = [self.resolution, self.resolution]
-        images = resize((images + 1) / 2, size, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)  # as Pillow does
-        return self.network(normalize(images, IMAGENET_MEAN, IMAGENET_STD)).float()
+        images = resize((images + 1) / 2, size, InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)  # like Pillow
+        tokens: Tensor = self.network(normalize(images, IMAGENET_MEAN, IMAGENET_STD))
+        return tokens.float()
+
+
+DINOV2 = Network("Meta's DINOv2, ViT-L/14", lambda file: DINOv2(read_weights(DINOv2.WEIGHTS.find(file))))

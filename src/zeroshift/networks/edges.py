@@ -5,49 +5,52 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import InterpolationMode, gaussian_blur, resize
 
-from zeroshift.networks.base import FeatureNetwork, Weights
+from zeroshift.networks.base import FeatureNetwork, Weights, read_weights
+from zeroshift.networks.registry import Network
 
-__all__ = ["HED", "HED_WEIGHTS", "Sobel"]
+__all__ = ["HED", "HED_EDGES", "SOBEL_EDGES", "Sobel"]
 
-SIZE = 256  # larger images are brought to it, as RSSA's are; what is finer is texture, not structure
-HED_WEIGHTS = Weights(
-    "network-bsds500.pytorch", "http://content.sniklaus.com/github/pytorch-hed/network-bsds500.pytorch"
-)
+SIZE = 256  # larger images are reduced to it, as in RSSA: finer detail is texture, not structure
 
 
-def _at_most(images: Tensor) -> Tensor:
+def _limit_size(images: Tensor) -> Tensor:
     if images.shape[-1] <= SIZE:
         return images
-    return resize(images, [SIZE, SIZE], InterpolationMode.BILINEAR, antialias=True)
+    smaller: Tensor = resize(images, [SIZE, SIZE], InterpolationMode.BILINEAR, antialias=True)
+    return smaller
 
 
 class Sobel(FeatureNetwork):
-    """The classical detector: the length of the Sobel gradient of the blurred luminance, over its maximum in the image.
+    """Magnitude of the Sobel gradient of the blurred luminance, divided by its maximum in the image.
 
-    The blur, a Gaussian with a standard deviation of 1/128 of the side, leaves outlines rather than hatching and
-    grain, so that a photo and a drawing of one person can agree.
+    The Gaussian blur has a standard deviation of 1/128 of the side. It leaves outlines but removes hatching and grain,
+    so that a photo and a drawing of one person can agree.
     """
 
     provides = frozenset({"edges"})
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, H, W] in [0, 1], of images [N, 3, H, W] in [-1, 1]; at most 256 pixels a side."""
-        images = _at_most(images)
+        """[N, H, W] in [0, 1], for images [N, 3, H, W] in [-1, 1]; at most 256 pixels a side."""
+        images = _limit_size(images)
         luminance = (images * images.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1, keepdim=True)
         sigma = images.shape[-1] / 128
         blurred = gaussian_blur(luminance, [2 * round(3 * sigma) + 1] * 2, [sigma] * 2)
-        across = images.new_tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
-        kernels = torch.stack([across, across.T])[:, None]  # [2, 1, 3, 3]
-        length = F.conv2d(F.pad(blurred, [1] * 4, mode="replicate"), kernels).norm(dim=1)  # [N, H, W]
-        return length / length.amax(dim=(1, 2), keepdim=True).clamp(min=1e-8)
+        horizontal = images.new_tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
+        kernels = torch.stack([horizontal, horizontal.T])[:, None]  # [2, 1, 3, 3]
+        magnitude: Tensor = F.conv2d(F.pad(blurred, [1] * 4, mode="replicate"), kernels).norm(dim=1)  # [N, H, W]
+        return magnitude / magnitude.amax(dim=(1, 2), keepdim=True).clamp(min=1e-8)
 
 
 class HED(FeatureNetwork):
     """Holistically-nested edge detection (Xie and Tu, 2015): side outputs of VGG-16's five stages, fused.
 
-    Reads the weights of pytorch-hed, Niklaus's port of the authors' own model (BSDS500).
+    Args:
+        state: weights of pytorch-hed, Niklaus's port of the authors' own model (BSDS500).
     """
 
+    WEIGHTS = Weights(
+        "network-bsds500.pytorch", "http://content.sniklaus.com/github/pytorch-hed/network-bsds500.pytorch"
+    )
     provides = frozenset({"edges"})
 
     def __init__(self, state: dict[str, Tensor]):
@@ -65,22 +68,27 @@ class HED(FeatureNetwork):
         self.load_state_dict({_our_name(name): value for name, value in state.items()})
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, H, W] in [0, 1], of images [N, 3, H, W] in [-1, 1]; at most 256 pixels a side."""
-        images = _at_most(images)
+        """[N, H, W] in [0, 1], for images [N, 3, H, W] in [-1, 1]; at most 256 pixels a side."""
+        images = _limit_size(images)
         size = images.shape[-2:]
         mean = images.new_tensor([104.00698793, 116.66876762, 122.67891434])[:, None, None]
-        x = (images.flip(1) + 1) * 127.5 - mean  # blue, green, red, as Caffe has them
+        x = (images.flip(1) + 1) * 127.5 - mean  # BGR, as in Caffe
         sides = []
         for stage, score in zip(self.stages, self.scores, strict=True):
             x = stage(x)
             sides.append(F.interpolate(score(x), size, mode="bilinear", align_corners=False))
-        return self.fuse(torch.cat(sides, dim=1)).sigmoid()[:, 0]
+        fused: Tensor = self.fuse(torch.cat(sides, dim=1))
+        return fused.sigmoid()[:, 0]
 
 
 def _our_name(name: str) -> str:
-    """ "moduleVggOne.0.weight" -> "stages.0.0.weight"; newer files say net for module."""
+    """Renames "moduleVggOne.0.weight" to "stages.0.0.weight"; newer files have "net" instead of "module"."""
     for index, number in enumerate(("One", "Two", "Thr", "Fou", "Fiv")):
         for prefix in ("module", "net"):
             name = name.replace(f"{prefix}Vgg{number}.", f"stages.{index}.")
             name = name.replace(f"{prefix}Score{number}.", f"scores.{index}.")
     return name.replace("moduleCombine.0.", "fuse.").replace("netCombine.0.", "fuse.")
+
+
+HED_EDGES = Network("HED's edges", lambda file: HED(read_weights(HED.WEIGHTS.find(file))))
+SOBEL_EDGES = Network("Sobel's edges", lambda file: Sobel(), for_photographs=False)

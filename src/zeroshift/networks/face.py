@@ -9,17 +9,24 @@ from torchvision.transforms.v2.functional import InterpolationMode, normalize, r
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.networks.base import FeatureNetwork, read_weights
+from zeroshift.networks.registry import Network
 
-__all__ = []
+__all__ = ["FACE", "FaceRecognizer", "load_face_recognizer"]
+
+REPOSITORY = "gaunernst/vit_small_patch8_gap_112.cosface_ms1mv3"  # on the Hugging Face hub
+_FILES = ("config.json", "model.safetensors")
 
 
-class _Face(FeatureNetwork):
-    """A face recogniser that timm describes, on faces aligned as FFHQ's are.
+class FaceRecognizer(FeatureNetwork):
+    """A face recognition network in timm's format, for faces aligned like those of FFHQ.
 
-    The crop is that which pSp and its followers take for ArcFace: of 256 pixels, rows 35 to 223, columns 32 to 220.
+    The crop is the one that pSp and later work use for ArcFace: rows 35 to 223 and columns 32 to 220 of 256 pixels.
+
+    Args:
+        config: contents of timm's config.json.
+        state: the weights.
     """
 
-    REPOSITORY = "gaunernst/vit_small_patch8_gap_112.cosface_ms1mv3"
     provides = frozenset({"features"})
 
     def __init__(self, config: dict[str, Any], state: dict[str, Tensor]):
@@ -34,31 +41,41 @@ class _Face(FeatureNetwork):
         self.network.load_state_dict(state)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, E]."""
+        """Features [N, E] of images [N, 3, H, W] in [-1, 1]."""
         height, width = images.shape[-2:]
         top, bottom = (round(row / 256 * height) for row in (35, 223))
         left, right = (round(column / 256 * width) for column in (32, 220))
         faces = resize(images[..., top:bottom, left:right], self._size, InterpolationMode.BICUBIC, antialias=True)
-        return self.network(normalize((faces + 1) / 2, self._data["mean"], self._data["std"])).float()
+        features: Tensor = self.network(normalize((faces + 1) / 2, self._data["mean"], self._data["std"]))
+        return features.float()
 
 
-def _load_face(given: str) -> FeatureNetwork:
-    """From a folder with config.json and model.safetensors, or the same files of the authors' repository."""
-    names = ("config.json", "model.safetensors")
-    if given:
-        config, weights = (Path(given) / name for name in names)
-    else:
-        from huggingface_hub import hf_hub_download
+def load_face_recognizer(folder: str = "") -> FaceRecognizer:
+    """The recognizer in a folder with config.json and model.safetensors, or the one in `REPOSITORY`.
 
-        try:
-            config, weights = (Path(hf_hub_download(_Face.REPOSITORY, name)) for name in names)
-        except Exception as error:  # whatever network, hub and disk give rise to
-            raise ZeroshiftError(
-                f"The face recogniser huggingface.co/{_Face.REPOSITORY} cannot be had ({type(error).__name__}). "
-                f"Check the network, or put its {' and '.join(names)} into a folder and name it: face:FOLDER."
-            ) from error
+    Raises:
+        ZeroshiftError: if the files cannot be downloaded or read.
+    """
+    config, weights = (Path(folder) / name for name in _FILES) if folder else _download()
     try:
         description = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ZeroshiftError(f"{config} cannot be read as the description of a face recogniser.") from error
-    return _Face(description, read_weights(weights))
+        raise ZeroshiftError(
+            f"{config} cannot be read as the description of a face recognizer. Check the folder."
+        ) from error
+    return FaceRecognizer(description, read_weights(weights))
+
+
+def _download() -> list[Path]:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return [Path(hf_hub_download(REPOSITORY, name)) for name in _FILES]
+    except Exception as error:  # network, hub and disk raise many kinds
+        raise ZeroshiftError(
+            f"The face recognizer huggingface.co/{REPOSITORY} cannot be downloaded ({type(error).__name__}). "
+            f"Check the network, or put {' and '.join(_FILES)} into a folder and name it: face:FOLDER."
+        ) from error
+
+
+FACE = Network("a face recognizer; face:FOLDER with timm's files", load_face_recognizer)

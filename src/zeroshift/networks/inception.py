@@ -1,4 +1,4 @@
-"""FID's Inception v3: features, classes, and the shallow maps of SIFID."""
+"""FID's Inception v3: features, classes, and the early feature maps for SIFID."""
 
 import io
 
@@ -6,18 +6,24 @@ import torch
 from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.networks.base import FeatureNetwork, Weights
+from zeroshift.networks.base import FeatureNetwork, Weights, read_weights
+from zeroshift.networks.gaussian import gaussian
+from zeroshift.networks.registry import Network
 
-__all__ = []
+__all__ = ["INCEPTION", "INCEPTION_MAPS", "EarlyInception", "Inception"]
+
+_ADDRESS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
-class _Inception(FeatureNetwork):
-    """FID's own Inception v3 as torch-fidelity has it, TensorFlow's resizing included."""
+class Inception(FeatureNetwork):
+    """FID's own Inception v3 as in torch-fidelity, including TensorFlow's resizing to 299 pixels.
 
-    WEIGHTS = Weights(
-        "weights-inception-2015-12-05-6726825d.pth",
-        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-    )
+    Args:
+        state: weights of torch-fidelity's release.
+    """
+
+    WEIGHTS = Weights(_FILE, _ADDRESS + _FILE)
     provides = frozenset({"features", "classes"})
     layer = "2048"
 
@@ -29,34 +35,35 @@ class _Inception(FeatureNetwork):
             raise ZeroshiftError(
                 "Inception features need the package torch-fidelity: pip install 'zeroshift[metrics]'."
             ) from error
-        plain = io.BytesIO()  # it would run whatever a file holds; what it gets here has been read as data
-        torch.save(state, plain)
-        plain.seek(0)
-        self.network = FeatureExtractorInceptionV3("inception", [self.layer], feature_extractor_weights_path=plain)
+        # torch-fidelity unpickles what it is given, so it only gets tensors that were read safely before.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        buffer.seek(0)
+        self.network = FeatureExtractorInceptionV3("inception", [self.layer], feature_extractor_weights_path=buffer)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, 2048]."""
-        return self.network(((images + 1) * 127.5).round().to(torch.uint8))[0]
+        """Features [N, 2048] of images [N, 3, H, W] in [-1, 1]."""
+        features: Tensor = self.network(((images + 1) * 127.5).round().to(torch.uint8))[0]
+        return features
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits [N, 1008] without bias, as the Inception Score takes them."""
-        return features @ self.network.fc.weight.T.to(features)
+        """Logits [N, 1008] without bias, as used by the Inception Score."""
+        weight: Tensor = self.network.fc.weight
+        return features @ weight.T.to(features)
 
 
-class _ShallowInception(_Inception):
-    """For SIFID: the Gaussian over the places of each image's map just before Inception's second pooling.
+class EarlyInception(Inception):
+    """For SIFID: the Gaussian over the locations of each image's feature map before Inception's second pooling.
 
-    SinGAN's program takes the same layer of another network, torchvision's Inception v3 of ImageNet, at the image's own
-    size, while this is FID's at 299 pixels. So values are not comparable with those of papers that used that program.
+    SinGAN's program uses the same layer of another network, torchvision's Inception v3 of ImageNet, at the image's own
+    size; here it is FID's network at 299 pixels. The values are therefore not comparable with those of that program.
     """
 
     provides = frozenset({"maps"})
     layer = "192"
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, 1 + 192, 192] in float64: the mean above the root of the covariance."""
-        from zeroshift.evaluation.metrics.frechet import gaussian
-
+        """[N, 1 + 192, 192] in float64: the mean, then the root of the covariance."""
         maps: list[Tensor] = []
         handle = self.network.Conv2d_4a_3x3.register_forward_hook(lambda module, inputs, output: maps.append(output))
         try:
@@ -65,3 +72,10 @@ class _ShallowInception(_Inception):
             handle.remove()
         mean, root = gaussian(maps[0].flatten(2).mT)  # of [N, 71 * 71, 192]
         return torch.cat([mean[:, None], root], dim=1)
+
+
+INCEPTION = Network("FID's Inception v3", lambda file: Inception(read_weights(Inception.WEIGHTS.find(file))))
+INCEPTION_MAPS = Network(
+    "its feature maps before the second pooling",
+    lambda file: EarlyInception(read_weights(EarlyInception.WEIGHTS.find(file))),
+)

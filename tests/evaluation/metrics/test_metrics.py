@@ -10,12 +10,8 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from torchmetrics.image import FrechetInceptionDistance, InceptionScore, KernelInceptionDistance
 
 from zeroshift.clip.losses import directional, normalize
-from zeroshift.evaluation.metrics.diversity import (
-    cosine_embedding,
-    diversity,
-    intra_cluster_distance,
-    pairwise_distance,
-)
+from zeroshift.evaluation.metrics.diversity import diversity, intra_cluster_distance, pairwise_distance
+from zeroshift.evaluation.metrics.features import Features
 from zeroshift.evaluation.metrics.frechet import frechet_distance, gaussian, sifid
 from zeroshift.evaluation.metrics.inception_score import inception_score
 from zeroshift.evaluation.metrics.kernel import kernel_distance
@@ -27,12 +23,12 @@ from zeroshift.evaluation.metrics.pairs import (
     structural_consistency,
 )
 from zeroshift.evaluation.metrics.protocols import (
-    Seen,
     diversity_all_pairs,
     intra_10_references_50_a_cluster,
     is_10_splits,
     kd_100_subsets_of_at_most_1000,
 )
+from zeroshift.networks.base import FeatureNetwork, cosine_embedding
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -73,7 +69,7 @@ def test_frechet_distance_is_torchmetrics() -> None:
     assert float(frechet_distance(gaussian(x), gaussian(y))) == pytest.approx(float(metric.compute()), rel=1e-4)
 
 
-def test_batches_of_gaussians() -> None:
+def test_sifid_is_the_mean_of_naive_distances() -> None:
     maps, references = random(5, 30, 6), random(3, 20, 6, seed=1) * 1.4
     naive = [
         [float(frechet_distance(gaussian(one), gaussian(other))) for other in references.unbind()]
@@ -105,7 +101,7 @@ def test_kernel_distance_is_torchmetrics() -> None:
     assert kernel_distance(x, y, subsets=1)[0] == pytest.approx(float(metric.compute()[0]), rel=1e-4)
 
 
-def test_kernel_distance_protocol() -> None:
+def test_kernel_distance_is_seeded_and_unbiased() -> None:
     same = [kernel_distance(random(1200, 4), random(1200, 4, seed=1), seed=seed, subsets=5) for seed in (0, 0, 1)]
     assert same[0] == same[1] != same[2]
     assert abs(same[0][0]) < 0.02, "unbiased: zero in the mean for one distribution"
@@ -141,7 +137,7 @@ def test_diversity_is_the_mean_over_pairs() -> None:
     assert diversity(features[:1].repeat(4, 1)) == pytest.approx(0, abs=1e-6)
 
 
-def test_pairwise_distance_needs_one_pass() -> None:
+def test_pairwise_distance_is_that_of_all_pairs_at_once() -> None:
     x = random(11, 6)
     naive = torch.pdist(x.double()).square().mean()
     assert pairwise_distance([x]) == pytest.approx(float(naive), rel=1e-9)
@@ -150,7 +146,7 @@ def test_pairwise_distance_needs_one_pass() -> None:
 
 
 @pytest.mark.parametrize("size", [50, 4])
-def test_intra_cluster_distance(size: int) -> None:
+def test_intra_cluster_distance_is_the_naive_one(size: int) -> None:
     references = torch.tensor([[4.0, 0.0], [-4.0, 0.0], [0.0, 40.0]])
     x = random(30, 2) + torch.where(torch.arange(30) % 3 > 0, 4.0, -4.0)[:, None] * torch.tensor([1.0, 0.0])
     clusters = [x[x[:, 0] > 0][:size], x[x[:, 0] <= 0][:size]]  # none is near the third
@@ -160,7 +156,7 @@ def test_intra_cluster_distance(size: int) -> None:
     assert np.isnan(intra_cluster_distance([x[:1]], references))
 
 
-def test_cosine_embedding() -> None:
+def test_squared_distance_of_cosine_embeddings_is_the_cosine_distance() -> None:
     x = random(4, 9)
     expected = 1 - F.cosine_similarity(x[:, None], x[None], dim=-1)
     assert torch.allclose(torch.cdist(cosine_embedding(x), cosine_embedding(x)).square(), expected, atol=1e-5)
@@ -169,7 +165,7 @@ def test_cosine_embedding() -> None:
 # Pairs
 
 
-def test_structural_consistency() -> None:
+def test_structural_consistency_is_the_dice_coefficient_of_edge_maps() -> None:
     a = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
     b = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(1))
     naive = [2 * (x * y).sum() / (x.norm() ** 2 + y.norm() ** 2) for x, y in zip(a, b, strict=True)]
@@ -179,7 +175,7 @@ def test_structural_consistency() -> None:
     assert structural_consistency(a[:, :2] * 0, a[:, :2] * 0).isfinite().all()
 
 
-def test_similarity_of_pairs() -> None:
+def test_similarity_of_pairs_is_the_cosine() -> None:
     a, b = random(6, 8), random(6, 8, seed=1)
     assert torch.allclose(pair_similarity(a, b), (normalize(a) * normalize(b)).sum(dim=1), atol=1e-6)
     one = torch.eye(3)
@@ -187,7 +183,7 @@ def test_similarity_of_pairs() -> None:
     assert paired_distance(one, one.roll(1, 0)) == pytest.approx(1)
 
 
-def test_distance_to_text() -> None:
+def test_agreement_with_text_is_one_minus_the_directional_loss() -> None:
     source, target, labels = random(6, 8), random(6, 8, seed=1), random(2, 8, seed=2)
     assert torch.allclose(clip_distance(target, labels[1]), 1 - F.cosine_similarity(target, labels[1:]), atol=1e-6)
     agreement = direction_agreement(source, target, *labels)
@@ -208,7 +204,9 @@ def test_kid_is_over_100_subsets_of_at_most_1000(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("zeroshift.evaluation.metrics.kernel._squared_mmd", counted)
     for rows, others, expected in ((1200, 1100, 1000), (1200, 300, 300)):
-        kd_100_subsets_of_at_most_1000(Seen(None, ("photo", "zombie"), 0, random(rows, 2), reference=random(others, 2)))
+        kd_100_subsets_of_at_most_1000(
+            Features(FeatureNetwork(), ("photo", "zombie"), 0, random(rows, 2), reference=random(others, 2))
+        )
         assert sizes == [(expected, expected)] * 100
         sizes.clear()
 
@@ -217,43 +215,44 @@ def test_intra_diversity_takes_50_a_cluster() -> None:
     """49 equal images, one at a distance of 9, and more that must not count."""
     x = torch.zeros(70, 2)
     x[49, 0], x[50:, 0] = 3.0, 30.0
-    observed = Seen(_Embedding(), ("photo", "zombie"), 0, x, reference=torch.tensor([[1.0, 0.0], [900.0, 0.0]]))
-    assert intra_10_references_50_a_cluster(observed)[0] == pytest.approx(49 * 9 / (50 * 49 / 2))
+    features = Features(_Embedding(), ("photo", "zombie"), 0, x, reference=torch.tensor([[1.0, 0.0], [900.0, 0.0]]))
+    assert intra_10_references_50_a_cluster(features) == pytest.approx(49 * 9 / (50 * 49 / 2))
 
 
 def test_inception_score_is_over_10_splits() -> None:
     """Ten images a split, each of a class of its own: 10 in each, while one split would have 20 of them."""
     logits = 100 * torch.eye(100)
-    seen = Seen(_Embedding(), ("photo", "zombie"), 0, logits)
-    assert is_10_splits(seen) == pytest.approx((10, 0))
+    features = Features(_Embedding(), ("photo", "zombie"), 0, logits)
+    assert is_10_splits(features) == pytest.approx((10, 0))
 
 
-class _Embedding(torch.nn.Module):
-    """Gives what it gets, as much at a time as it has room for."""
+class _Embedding(FeatureNetwork):
+    """Returns features unchanged; runs out of memory for more than `room` of them."""
 
     def __init__(self, room: int = 1000):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.room, self.sizes = room, []
+        self.room = room
+        self.sizes: list[int] = []
 
-    def embed(self, observed: torch.Tensor) -> torch.Tensor:
-        if len(observed) > self.room:
+    def embed(self, features: torch.Tensor) -> torch.Tensor:
+        if len(features) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
-        self.sizes.append(len(observed))
-        return observed
+        self.sizes.append(len(features))
+        return features
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         return features
 
 
-def test_embedding_fits_memory() -> None:
+def test_batches_of_embeddings_are_halved_until_they_fit_into_memory() -> None:
     x = random(21, 3)
     for room, sizes in ((1000, [8, 8, 5]), (3, [2] * 10 + [1])):
         network = _Embedding(room)
-        batches = list(Seen(network, ("photo", "zombie"), 0, x).embedded(x))
+        batches = list(Features(network, ("photo", "zombie"), 0, x).embedded(x))
         assert torch.equal(torch.cat(batches), x)
         assert network.sizes == sizes
-    value, _ = diversity_all_pairs(Seen(_Embedding(3), ("photo", "zombie"), 0, x))
+    value = diversity_all_pairs(Features(_Embedding(3), ("photo", "zombie"), 0, x))
     assert value == pytest.approx(pairwise_distance([x]))
     with pytest.raises(torch.OutOfMemoryError):
-        list(Seen(_Embedding(0), ("photo", "zombie"), 0, x).embedded(x))
+        list(Features(_Embedding(0), ("photo", "zombie"), 0, x).embedded(x))

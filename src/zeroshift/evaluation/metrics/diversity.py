@@ -1,24 +1,19 @@
-"""Diversity: mean distances between images, all together or around the nearest of a few references.
+"""Diversity: mean distances between images, over all pairs or within clusters around reference images.
 
-The functions take embeddings in which the squared Euclidean distance is the distance between images (LPIPS, or one
-minus the cosine: `FeatureNetwork.embed`). The mean over all pairs then follows from two sums, in one pass:
+The functions take embeddings whose squared Euclidean distance is the distance between images (LPIPS, or 1 minus the
+cosine: `FeatureNetwork.embed`). The mean over all pairs then follows from two sums, in one pass:
 Σ_{i<j} |x_i - x_j|² = n Σ |x_i|² - |Σ x_i|².
 """
 
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zeroshift.core.dtypes import float64
+from zeroshift.networks.base import cosine_embedding
 
-__all__ = ["cosine_embedding", "diversity", "intra_cluster_distance", "pairwise_distance"]
-
-
-def cosine_embedding(features: Tensor) -> Tensor:
-    """Features [N, E] as vectors whose squared Euclidean distance is 1 - cos."""
-    return F.normalize(features, dim=-1) / 2**0.5
+__all__ = ["diversity", "intra_cluster_distance", "pairwise_distance"]
 
 
 def diversity(features: Tensor) -> float:
@@ -27,7 +22,7 @@ def diversity(features: Tensor) -> float:
 
 
 def pairwise_distance(batches: Iterable[Tensor]) -> float:
-    """Mean squared Euclidean distance over all pairs of rows, which come in batches [n, D]; nan for fewer than two."""
+    """Mean squared Euclidean distance over all pairs of rows of the batches [n, D]; nan for fewer than two rows."""
     sums = _Sums()
     for batch in batches:
         sums.add(batch)
@@ -35,15 +30,16 @@ def pairwise_distance(batches: Iterable[Tensor]) -> float:
 
 
 def intra_cluster_distance(batches: Iterable[Tensor], references: Tensor, size: int = 50) -> float:
-    """The mean distance of pairs within a cluster, averaged over the clusters: with LPIPS, intra-LPIPS.
+    """Mean distance of pairs within a cluster, averaged over the clusters; with LPIPS, intra-LPIPS.
 
-    Each row joins the cluster of its nearest reference; of a cluster the first `size` rows count, as in the published
-    evaluations. Clusters of fewer than two rows have no pairs and do not count.
-    Ojha et al., "Few-shot image generation via cross-domain correspondence", 2021, section 4.1.
+    Ojha et al., "Few-shot image generation via cross-domain correspondence", 2021, section 4.1. Each row belongs to the
+    cluster of its nearest reference. As in the published evaluations, the first `size` rows of a cluster count.
+    Clusters of fewer than two rows are ignored; nan if there is no other.
 
     Args:
-        batches: rows [n, D], as for `pairwise_distance`.
-        references: [K, D].
+        batches: embeddings [n, D], as for `pairwise_distance`.
+        references: embeddings [K, D] of the cluster centers.
+        size: rows per cluster.
     """
     clusters = [_Sums() for _ in references]
     for batch in batches:
@@ -55,7 +51,7 @@ def intra_cluster_distance(batches: Iterable[Tensor], references: Tensor, size: 
 
 
 class _Sums:
-    """What the mean squared distance between rows is made of, without the rows."""
+    """Sums from which the mean squared distance between rows follows, without keeping the rows."""
 
     def __init__(self) -> None:
         self.count = 0

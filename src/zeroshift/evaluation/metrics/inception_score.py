@@ -7,7 +7,7 @@ __all__ = ["inception_score"]
 
 
 def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
-    """Mean and standard deviation over splits, in order, of exp(mean KL(p(y|x) || p(y))), logits [N, classes].
+    """exp(mean KL(p(y|x) || p(y))) of logits [N, classes]: mean and standard deviation over consecutive splits.
 
     Salimans et al., "Improved techniques for training GANs", 2016, section 4.
     """

@@ -11,10 +11,14 @@ __all__ = ["kernel_distance"]
 def kernel_distance(
     x: Tensor, y: Tensor, *, seed: int = 0, subsets: int = 100, size: int = 1000
 ) -> tuple[float, float]:
-    """Mean and standard deviation over random subsets of the unbiased squared MMD of features [N, D] and [M, D].
+    """Unbiased squared MMD of features [N, D] and [M, D]: mean and standard deviation over random subsets.
 
-    Binkowski et al., "Demystifying MMD GANs", 2018, section 4: the kernel is (a·b / D + 1)³. A subset has `size` rows
-    of each, or as many as both have; one that has all of both is enough. The value may be below zero.
+    Binkowski et al., "Demystifying MMD GANs", 2018, section 4: the kernel is (a·b / D + 1)³. The value may be negative.
+
+    Args:
+        seed: seed of the random subsets.
+        subsets: how many; 1 if a subset contains all rows of x and y.
+        size: rows of x and of y in a subset, at most min(N, M).
     """
     size = min(size, len(x), len(y))
     x, y = x.double(), y.double()

@@ -1,4 +1,4 @@
-"""Measures of image pairs with one latent: structure, identity, distance to where the text points."""
+"""Measures of image pairs with one latent: structure, identity, agreement with the text."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +9,7 @@ __all__ = ["clip_distance", "direction_agreement", "pair_similarity", "paired_di
 
 
 def structural_consistency(a: Tensor, b: Tensor) -> Tensor:
-    """SCS of each pair of edge maps [N, H, W], in [0, 1]: 2 <a, b> / (|a|² + |b|²); [N].
+    """SCS of each pair of edge maps [N, H, W], in [0, 1]: 2 <a, b> / (|a|² + |b|²). Returns [N].
 
     Xiao et al., "Few shot generative model adaption via relaxed spatial structural alignment" (RSSA), 2022, section 4.
     """
@@ -18,7 +18,7 @@ def structural_consistency(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pair_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of each pair of features [N, E]; with those of a face recogniser, ID. [N]"""
+    """Cosine of each pair of features [N, E]; with face recognition features, ID. Returns [N]."""
     return F.cosine_similarity(a, b, dim=-1)
 
 
@@ -28,13 +28,13 @@ def paired_distance(features: Tensor, truth: Tensor) -> float:
 
 
 def clip_distance(images: Tensor, label: Tensor) -> Tensor:
-    """1 - cos between image features [N, E] and the label's [E]; [N]. NADA (Gal et al., 2022), equation 1."""
+    """1 - cos between image features [N, E] and a label feature [E]: NADA (Gal et al., 2022), equation 1; [N]."""
     return 1 - normalize(images) @ normalize(label)
 
 
 def direction_agreement(source: Tensor, target: Tensor, source_label: Tensor, target_label: Tensor) -> Tensor:
-    """Cosine between the image direction of each pair [N, E] and the labels' text direction [E]; [N].
+    """Cosine between the image direction of each pair [N, E] and the text direction of two labels [E]. Returns [N].
 
-    1 - NADA's directional loss (Gal et al., 2022, equation 2); both directions are between unit features.
+    Equals 1 - NADA's directional loss (Gal et al., 2022, equation 2). Directions are between normalized features.
     """
     return offset(source, target) @ normalize(normalize(target_label) - normalize(source_label))
