@@ -1,4 +1,4 @@
-"""`zeroshift evaluate` as a command: what it prints, writes and refuses."""
+"""The command `zeroshift evaluate`: output, files and errors."""
 
 import json
 from dataclasses import replace
@@ -10,11 +10,12 @@ import torch
 
 from tests.helpers.evaluated_runs import make_pictures, make_run
 from zeroshift import RunFolder, evaluate
-from zeroshift.cli.evaluate import _true_images
 from zeroshift.cli.main import main
 from zeroshift.config.settings import AdaptStage
 from zeroshift.errors import ZeroshiftError
-from zeroshift.evaluation.evaluate import MINIATURE_SAMPLES, References, read_results
+from zeroshift.evaluation.references import References
+from zeroshift.evaluation.results import read_results
+from zeroshift.generators.checkpoints.catalogue import find_entry
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple
     return code, captured.out, " ".join(captured.err.split())
 
 
-def test_command_shows_and_reports(
+def test_results_are_printed_and_added_to_the_report(
     run: RunFolder, real: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = [f"fd:open_clip:{tiny_encoder}", "scs"]
@@ -49,10 +50,10 @@ def test_command_shows_and_reports(
     assert fd.reference == str(real)
     assert run_cli(capsys, run.path, "--metrics", "scs", "--num", "14")[0] == 0
     page = run.report_path.read_text(encoding="utf-8")
-    assert page.count("scs ↑") == 2, "the report is written anew, with the results so far"
+    assert page.count("scs ↑") == 2, "the report has all results so far"
 
 
-def test_command_compares_runs(
+def test_several_runs_form_a_table(
     tiny_generator: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [
@@ -78,7 +79,7 @@ def test_command_compares_runs(
     assert lines[3].startswith(f"| method=ipl | {values[2]:.4f} |")
 
 
-def test_a_run_named_twice_is_one_run(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_named_twice_is_measured_once(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     again = run.path.parent / "again"
     again.symlink_to(run.path)
     code, out, _ = run_cli(capsys, run.path, f"{run.path}/", again, "--metrics", "scs", "--num", "12")
@@ -87,12 +88,12 @@ def test_a_run_named_twice_is_one_run(run: RunFolder, capsys: pytest.CaptureFixt
     assert len(read_results(run)) == len((run.path / "metrics-scs.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_run_that_is_being_extended_stands_with_what_it_has_delivered(
+def test_a_run_that_is_being_extended_is_listed_with_its_present_generator(
     tiny_generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short, long = AdaptStage(steps=5), AdaptStage(steps=9)
     runs = [make_run(tiny_generator, tmp_path / f"r{seed}", 1 + seed / 9, adapt=short, seed=seed) for seed in (1, 2)]
-    RunFolder(runs[1].path, replace(runs[1].config, adapt=long)).begin()
+    RunFolder(runs[1].path, replace(runs[1].config, adapt=long)).write_config()
     code, _, _ = run_cli(
         capsys, *(run.path for run in runs), "--metrics", "scs", "--num", "12", "--out", tmp_path / "table"
     )
@@ -114,31 +115,33 @@ def test_a_run_that_has_diverged_does_not_end_a_comparison(
     assert runs[1].report_path.exists()
 
 
-def test_command_in_the_miniature_world_brings_its_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_the_miniature_world_reference_images_are_the_true_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = make_run(Path("miniature"), tmp_path / "run", scale=1.01, truncation_psi=1.0)
     code, out, _ = run_cli(capsys, run.path, "--num", "10")
     assert code == 0
     assert "Left out: fid, kid, is" in out
     results = {result.measure: result for result in read_results(run)}
     assert (results["fd"].reference, results["fd"].references) == ("truth", 10)
-    assert MINIATURE_SAMPLES == 256
+    assert find_entry("miniature").num_samples == 256
     unknown = RunFolder(run.path, replace(run.config, target="disney"))
-    assert _true_images(unknown, 10, 0) is None, "the renderer has no picture of it"
+    assert References.from_truth(unknown.config, 10, 0) is None, "the renderer has no picture of it"
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["{run}", "--metrics", "fids"], "fids: There is no such measure. Did you mean fid"),
+        (["{run}", "--metrics", "fids"], "fids: There is no measure 'fids'. Did you mean fid"),
         (["{run}", "--metrics", "scs:resnet"], "There is no feature network 'resnet'"),
         (
             ["{run}", "--metrics", "kd:sobel", "--reference", "{real}"],
-            "needs a network that gives features; sobel gives",
+            "needs a network that provides features; sobel provides",
         ),
         (["{run}", "--metrics", "fid"], "fid: Real images of the target domain are needed: --reference FOLDER"),
         (
             ["{run}", "--metrics", "fd:hed:{real}/notes.txt", "--reference", "{real}"],
-            "cannot be read as a file of weights",
+            "cannot be read as a weights file",
         ),
         (["{run}", "--metrics", "scs", "--reference", "{run}/nowhere"], "There is no folder"),
         (["{run}", "--metrics", "scs", "--reference", "{run}"], "is a run folder"),
@@ -148,7 +151,7 @@ def test_command_in_the_miniature_world_brings_its_truth(tmp_path: Path, capsys:
         ([], "Name at least one run folder"),
     ],
 )
-def test_bad_input(
+def test_bad_input_ends_in_one_sentence_and_changes_nothing(
     run: RunFolder, real: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     before = sorted(run.path.rglob("*"))
@@ -162,7 +165,9 @@ def test_bad_input(
     assert sorted(run.path.rglob("*")) == before
 
 
-def test_more_bad_input(run: RunFolder, real: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_reference_images_and_unfinished_runs_are_refused(
+    run: RunFolder, real: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     looks = f"open_clip:{tiny_encoder}"
     with pytest.raises(ZeroshiftError, match="no distribution"):
         evaluate(run, [f"fd:{looks}"], references=References("one", torch.rand(1, 3, 8, 8)), num=10)

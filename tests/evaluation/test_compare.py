@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from zeroshift import RunFolder
-from zeroshift.config.settings import AdaptConfig, AdaptStage, Sampling
+from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.evaluation.compare import as_json, compare, headings, markdown
-from zeroshift.evaluation.evaluate import Result
+from zeroshift.evaluation.results import Result
+from zeroshift.generators.diffusion.options import DDIMOptions
 
-BASE = AdaptConfig(target="zombie")
+BASE = AdaptConfig(target="zombie", sampling=DDIMOptions())
 
 
 def result(measure: str, value: float | None, **fields: Any) -> Result:
@@ -39,7 +40,7 @@ def test_runs_are_grouped_by_settings() -> None:
     assert markdown(columns[:1], rows).splitlines()[-1] == "| target=elf, encoders=a+b | 0.2500 |"
 
 
-def test_runs_of_one_seed_are_one_seed() -> None:
+def test_runs_of_one_seed_count_once() -> None:
     """Two of seed 0 (1 and 3, so 2) and one of seed 1 (5)."""
     runs = [run("a"), run("copy of a"), run("b", seed=1)]
     columns, (row,) = compare((each, [result("m", value)]) for each, value in zip(runs, (1.0, 3.0, 5.0), strict=True))
@@ -52,7 +53,7 @@ def test_runs_of_one_seed_are_one_seed() -> None:
     assert "| a | 1.000 |" in markdown(columns, [row])
 
 
-def test_a_cell_counts_the_seeds_that_have_a_value() -> None:
+def test_a_cell_states_how_many_seeds_have_a_value() -> None:
     values = (1.0, None, 3.0)
     columns, (row,) = compare((run(f"r{seed}", seed=seed), [result("m", value)]) for seed, value in enumerate(values))
     assert row.cell(columns[0]) == "2.000 ± 1.414 (2 of 3)"
@@ -63,15 +64,15 @@ def test_a_cell_counts_the_seeds_that_have_a_value() -> None:
     [
         {"device": "cpu"},
         {"preview_every": 7, "preview_samples": 3, "checkpoint_every": 9},
-        {"adapt": AdaptStage(grad_accumulation_steps=2), "diffusion": Sampling(gradient_checkpointing=True)},
+        {"adapt": AdaptStage(grad_accumulation_steps=2), "sampling": DDIMOptions(gradient_checkpointing=True)},
     ],
 )
-def test_settings_that_change_no_picture_do_not_part_runs(fields: dict[str, Any]) -> None:
+def test_settings_that_do_not_change_images_do_not_separate_runs(fields: dict[str, Any]) -> None:
     columns, rows = compare([(run("a"), [result("m", 1.0)]), (run("b", seed=1, **fields), [result("m", 2.0)])])
     assert [row.cell(columns[0]) for row in rows] == ["1.500 ± 0.7071"]
 
 
-def test_a_run_that_is_being_extended_counts_with_the_steps_of_its_generator() -> None:
+def test_a_run_that_is_being_extended_is_listed_with_the_steps_of_its_generator() -> None:
     longer = run("longer", seed=1, adapt=AdaptStage(steps=900))
     _, rows = compare([(run("a"), [result("m", 1.0, steps=300)]), (longer, [result("m", 2.0, steps=300)])])
     assert [row.settings["adapt.steps"] for row in rows] == [300]
@@ -80,22 +81,29 @@ def test_a_run_that_is_being_extended_counts_with_the_steps_of_its_generator() -
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "name"),
     [
         ({"samples": 256}, "samples"),
         ({"references": 5}, "references"),
         ({"reference": "real"}, "reference"),
-        ({"truncation": 0.7}, "truncation"),
+        ({"truncation_psi": 0.7}, "truncation psi"),
         ({"protocol": "q"}, "protocol"),
         ({"seed": 1}, "sample seed"),
     ],
 )
-def test_what_was_measured_in_another_way_stands_in_another_column(fields: dict[str, Any], told: str) -> None:
+def test_results_of_different_protocols_are_in_different_columns(fields: dict[str, Any], name: str) -> None:
     columns, rows = compare([(run("a"), [result("m", 1.0)]), (run("b", seed=1), [result("m", 2.0, **fields)])])
     assert len(columns) == 2
-    assert f"m ↓ (n, {told} {next(iter(fields.values()))})" in headings(columns)
+    assert f"m ↓ (n, {name} {next(iter(fields.values()))})" in headings(columns)
     assert [rows[0].cell(column) for column in columns] == ["1.000 (1 of 2)", "2.000 (1 of 2)"]
     how = json.loads(as_json(columns, rows))[0]["measures"][1]
-    expected = {"protocol": "p", "samples": 10, "references": 0, "reference": "", "sample_seed": 0, "truncation": 1.0}
-    changed = {"sample_seed" if name == "seed" else name: value for name, value in fields.items()}
-    assert expected | changed == {name: how[name] for name in expected}
+    expected = {
+        "protocol": "p",
+        "samples": 10,
+        "references": 0,
+        "reference": "",
+        "sample_seed": 0,
+        "truncation_psi": 1.0,
+    }
+    changed = {"sample_seed" if key == "seed" else key: value for key, value in fields.items()}
+    assert expected | changed == {key: how[key] for key in expected}

@@ -1,8 +1,7 @@
-"""`zeroshift evaluate`: what is drawn, what is shared, what is written, on tiny random models."""
+"""`evaluate` on tiny random models: values, sharing of samples and networks, and the files it writes."""
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +11,21 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy.linalg import sqrtm
 
-import zeroshift.evaluation.evaluate as evaluation
 from tests.helpers.evaluated_runs import FEW, Counting, make_pictures, make_run
-from zeroshift import RunFolder, evaluate, preset
-from zeroshift.cli.evaluate import _true_images
+from zeroshift import RunFolder, evaluate
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.clip.losses import normalize
 from zeroshift.errors import ZeroshiftError
-from zeroshift.evaluation.evaluate import References, read_results, usual_network
-from zeroshift.evaluation.metrics.protocols import MEASURES
+from zeroshift.evaluation.metrics.registry import MEASURES
+from zeroshift.evaluation.plan import default_network
+from zeroshift.evaluation.references import References
+from zeroshift.evaluation.results import read_results
 from zeroshift.generators.base import Generator
+from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
 from zeroshift.io.images import eight_bit, find_images, to_uint8
+from zeroshift.methods.configure import changed, preset
 from zeroshift.miniature.world.domains import parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents
 from zeroshift.networks.base import FeatureNetwork
@@ -42,7 +43,7 @@ def real(tmp_path: Path) -> Path:
 
 
 def drawn(run: RunFolder, num: int, seed: int, truncation_psi: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the measures must have seen, sample by sample."""
+    """Source and target images, sample by sample."""
     generators: list[Generator] = [load_generator(path) for path in (run.config.generator, run.generator_path)]
     with torch.no_grad():
         both = [
@@ -61,7 +62,9 @@ def encoder(tiny_encoder: Path) -> Encoder:
 
 
 @pytest.mark.filterwarnings(FEW)
-def test_measures_are_those_of_the_naive_way(run: RunFolder, real: Path, encoder: Encoder, tiny_encoder: Path) -> None:
+def test_values_equal_those_of_a_naive_implementation(
+    run: RunFolder, real: Path, encoder: Encoder, tiny_encoder: Path
+) -> None:
     looks = f"open_clip:{tiny_encoder}"
     names = [f"{name}:{looks}" for name in ("fd", "clip-distance", "direction", "diversity", "intra-diversity", "id")]
     results = evaluate(run, [*names, "scs"], references=References.from_folder(real), num=40, seed=3).results
@@ -98,49 +101,46 @@ def test_measures_are_those_of_the_naive_way(run: RunFolder, real: Path, encoder
     assert found["scs"] == pytest.approx(float(dice.mean()), abs=1e-5)
 
 
-def test_published_numbers_of_samples_and_truncation(run: RunFolder) -> None:
+def test_defaults_are_the_published_numbers_of_samples_and_the_truncation_of_the_run(run: RunFolder) -> None:
     expected = {"fid": 5000, "kid": 5000, "is": 5000, "sifid": 1000, "scs": 500, "intra-lpips": 1000, "id": 1000}
     assert {name: MEASURES[name].samples for name in expected} == expected
     assert [name for name, measure in MEASURES.items() if measure.references == 10] == [
         "sifid", "intra-diversity", "intra-lpips",
     ]  # fmt: skip
     (result,) = evaluate(run, ["scs"]).results
-    assert (result.samples, result.truncation, result.seed) == (500, 0.7, 0)
+    assert (result.samples, result.truncation_psi, result.seed) == (500, 0.7, 0)
     (first,) = evaluate(run, ["scs"], num=20).results
     (whole,) = evaluate(run, ["scs"], num=20, truncation_psi=1.0).results
     assert first.value != whole.value
-    assert whole.truncation == 1.0
+    assert whole.truncation_psi == 1.0
 
 
 @pytest.mark.filterwarnings(FEW)
-def test_runs_of_the_miniature_world_keep_their_truncation(tmp_path: Path) -> None:
+def test_the_miniature_world_is_measured_by_its_evaluator_and_by_edges_only(tmp_path: Path) -> None:
     run = make_run(Path("miniature"), tmp_path / "run", truncation_psi=1.0)
     result = evaluate(run, num=10, references=References("truth", torch.rand(12, 3, 64, 64) * 2 - 1))
-    names = [(each.measure, each.network, each.truncation) for each in result.results]
+    names = [(each.measure, each.network, each.truncation_psi) for each in result.results]
     assert [name for name, *_ in names] == [
         "fd", "kd", "clip-distance", "direction", "diversity", "intra-diversity", "scs",
     ]  # fmt: skip
     assert {network for _, network, _ in names} == {"miniature-judge", "sobel"}
     assert {truncation for *_, truncation in names} == {1.0}
     assert set(result.left_out) == {"fid", "kid", "is", "sifid", "pairwise-lpips", "intra-lpips", "id"}
-    assert usual_network(MEASURES["fd"], replace(run.config, generator="ffhq")) == "dinov2"
+    assert default_network(MEASURES["fd"], find_entry("ffhq")) == "dinov2"
     for name in ("miniature-diffusion", "miniature-autoencoder"):
-        assert usual_network(MEASURES["fd"], replace(run.config, generator=name)) == "miniature-judge"
+        assert default_network(MEASURES["fd"], find_entry(name)) == "miniature-judge"
 
 
 @pytest.mark.filterwarnings(FEW)
-def test_the_miniature_diffusion_model_is_measured_as_the_miniature_world_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(preset("miniature-diffusion", "zombie"), generator="miniature-diffusion", device="cpu")
-    run = RunFolder.open(tmp_path, replace(config, diffusion=replace(config.diffusion, noise_steps=1, steps=1)))
+def test_a_generator_with_an_evaluator_is_measured_by_it_and_compared_with_its_truth(tmp_path: Path) -> None:
+    config = preset("miniature-diffusion", "zombie", generator="miniature-diffusion", device="cpu")
+    run = RunFolder.open(tmp_path, changed(config, {"sampling.noise_steps": 1, "sampling.steps": 1}))
     save_generator(load_generator("miniature-diffusion"), run.generator_path)
-    monkeypatch.setattr(evaluation, "MINIATURE_SAMPLES", 10)
-    references = _true_images(run, 10, seed=0)
+    references = References.from_truth(run.config, 10, seed=0)
     people = [render(sample_latents(0, range(10, 20)), parse_domain("zombie"))]
     assert references is not None
     assert torch.equal(references.batch(0, 10, 64), eight_bit(people[0]))
-    results = evaluate(run, references=references).results
+    results = evaluate(run, references=references, num=10).results
     assert [result.measure for result in results] == [
         "fd", "kd", "clip-distance", "direction", "diversity", "intra-diversity", "scs",
     ]  # fmt: skip
@@ -159,12 +159,12 @@ def test_samples_are_drawn_once_and_shared(run: RunFolder, real: Path, monkeypat
         drawn_rows.append(len(codes))
         return synthesize(self, codes, **options)
 
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: network)
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: network)
     monkeypatch.setattr(type(load_generator(run.generator_path)), "synthesize", counted)
     references = References.from_folder(real)
     results = evaluate(run, ["fid", "kid", "is", "diversity", "id"], references=references, num=30).results
     assert sum(drawn_rows) == 2 * 30, "source and target"
-    # the three names of networks are loaded for themselves here, and one of them looks at pairs
+    # each of the three network names gets its own features, and one of them is used for pairs
     assert sum(network.batches) == 30 + len(references) + 30 + 2 * 30
     assert [result.measure for result in results] == ["fid", "kid", "is", "diversity", "id"]
     assert {result.measure: (result.samples, result.references) for result in results} == {
@@ -177,26 +177,26 @@ def test_samples_are_drawn_once_and_shared(run: RunFolder, real: Path, monkeypat
     network.batches.clear()
     (again,) = evaluate(run, ["fid"], references=references, num=30).results
     assert again.value == results[0].value
-    assert sum(drawn_rows) == 30, "no source where no measure looks at it"
-    assert sum(network.batches) == 30, "reference images are looked at once for all runs"
+    assert sum(drawn_rows) == 30, "no source samples if no measure reads them"
+    assert sum(network.batches) == 30, "features of reference images are computed once for all runs"
 
 
-def test_batches_fit_memory(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_are_halved_until_they_fit_into_memory(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     values = []
     for most in (1000, 7):
         network = Counting(most)
-        monkeypatch.setattr(evaluation, "load_network", lambda name, device, network=network: network)
+        monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device, network=network: network)
         values.append(evaluate(run, ["diversity"], num=30).results[0].value)
         assert max(network.batches) == (16 if most == 1000 else 4)
         assert sum(network.batches) == 30
     assert values[0] == pytest.approx(values[1], abs=1e-6)
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting(most=0))
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Counting(most=0))
     with pytest.raises(RuntimeError, match="allocate"):
         evaluate(run, ["diversity"], num=30)
 
 
-def test_fewer_samples_are_the_first_ones(run: RunFolder, tiny_encoder: Path) -> None:
-    """A measure of 500 beside one of more sees what it would see alone."""
+def test_a_measure_of_fewer_samples_uses_the_first_ones(run: RunFolder, tiny_encoder: Path) -> None:
+    """A measure of 500 samples has the same value beside a measure of more."""
     alone = evaluate(run, ["scs"]).results[0]
     name = f"clip-distance:open_clip:{tiny_encoder}"
     beside = {result.measure: result for result in evaluate(run, [name, "scs"]).results}
@@ -207,7 +207,7 @@ def test_fewer_samples_are_the_first_ones(run: RunFolder, tiny_encoder: Path) ->
 # What is written
 
 
-def test_results_are_appended(run: RunFolder, tiny_encoder: Path) -> None:
+def test_results_are_appended_to_files(run: RunFolder, tiny_encoder: Path) -> None:
     name = f"diversity:open_clip:{tiny_encoder}"
     for seed in (0, 1, 1):
         evaluate(run, [name, "scs"], num=12, seed=seed)
@@ -217,7 +217,7 @@ def test_results_are_appended(run: RunFolder, tiny_encoder: Path) -> None:
     assert record == {
         "measure": "diversity", "value": record["value"], "spread": None, "better": "higher",
         "protocol": "diversity_all_pairs", "network": f"open_clip:{tiny_encoder}", "samples": 12, "references": 0,
-        "reference": "", "seed": 0, "truncation": 0.7, "time": record["time"],
+        "reference": "", "seed": 0, "truncation_psi": 0.7, "time": record["time"],
         "steps": run.config.adapt.steps,
     }  # fmt: skip
     assert 0 < record["value"] < 2
@@ -228,16 +228,18 @@ def test_results_are_appended(run: RunFolder, tiny_encoder: Path) -> None:
     assert run.records() == [], "metrics.jsonl is the training's"
 
 
-def test_a_value_that_does_not_exist(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_undefined_value_is_recorded_as_null(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images that are all alike but share no reference with another: no pair, no number, no broken JSON."""
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Counting())
     monkeypatch.setattr("zeroshift.evaluation.metrics.protocols.intra_cluster_distance", lambda *_, **__: math.nan)
     (result,) = evaluate(run, ["intra-diversity"], references=References("two", torch.rand(2, 3, 9, 9)), num=10).results
     assert result.value is None
     assert "NaN" not in (run.path / "metrics-intra-diversity.jsonl").read_text()
 
 
-def test_measures_that_cannot_be_had_are_left_out(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measures_that_are_not_available_are_left_out_with_the_reason(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried = []
 
     def only_edges(name: str, device: torch.device) -> FeatureNetwork:
@@ -246,26 +248,26 @@ def test_measures_that_cannot_be_had_are_left_out(run: RunFolder, monkeypatch: p
             raise ZeroshiftError(f"{name} cannot be reached.")
         return load_network(name, device)
 
-    monkeypatch.setattr(evaluation, "load_network", only_edges)
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", only_edges)
     result = evaluate(run, num=10)
     assert [each.measure for each in result.results] == ["scs"]
     assert result.left_out["is"] == "inception cannot be reached."
     assert result.left_out["fid"].startswith("Real images")
-    assert len(tried) == len(set(tried)), "a network that cannot be had is tried once"
+    assert len(tried) == len(set(tried)), "a network that cannot be loaded is tried once"
     with pytest.raises(ZeroshiftError, match=r"is: inception cannot be reached\."):
         evaluate(run, ["is"], num=10)
 
 
-def test_a_measure_named_twice_is_taken_once(run: RunFolder) -> None:
+def test_a_measure_named_twice_is_computed_once(run: RunFolder) -> None:
     results = evaluate(run, ["scs", "scs:sobel", "scs"], num=10).results
     assert [result.measure for result in results] == ["scs"]
     assert len((run.path / "metrics-scs.jsonl").read_text().splitlines()) == 1
 
 
-# Pictures
+# Reference images
 
 
-def test_images_come_in_a_fixed_order(real: Path) -> None:
+def test_reference_images_have_a_fixed_order(real: Path) -> None:
     assert [path.name for path in find_images(real)][:3] == ["00.png", "02.png", "04.png"]
     references = References.from_folder(real)
     whole = references.batch(0, 5, 16)

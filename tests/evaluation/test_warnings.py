@@ -1,4 +1,4 @@
-"""What `zeroshift evaluate` tells while it works and of what it cannot measure: warnings, progress, missing values."""
+"""Warnings, progress and missing values of `evaluate`."""
 
 import math
 import warnings
@@ -10,12 +10,11 @@ from typing import TypeVar
 import pytest
 import torch
 
-import zeroshift.evaluation.evaluate as evaluation
 from tests.helpers.evaluated_runs import FEW, Counting, make_pictures, make_run
 from zeroshift import RunFolder, evaluate
 from zeroshift.config.settings import AdaptStage
 from zeroshift.errors import ZeroshiftError
-from zeroshift.evaluation.evaluate import References
+from zeroshift.evaluation.references import References
 
 T = TypeVar("T")
 
@@ -40,17 +39,17 @@ def real(tmp_path: Path) -> Path:
         ({"adapt": AdaptStage(identity_weight=1.0, identity_network="face")}, "face"),
     ],
 )
-def test_the_guide_may_not_judge(
+def test_measuring_with_a_network_that_guided_the_run_is_warned_of(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], network: str
 ) -> None:
     guided = RunFolder(run.path, replace(run.config, **fields))
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Counting())
     names = [f"{name}:{network}" for name in ("fd", "kd", "diversity", "id")]
     with pytest.warns(UserWarning, match="guided this run") as warned:
         evaluate(guided, names, references=References("some", torch.rand(12, 3, 16, 16)), num=10)
-    told = [str(each.message) for each in warned if "guided" in str(each.message)]
-    assert len(told) == 1, "all measures through it in one sentence"
-    assert told[0].startswith(f"fd, kd, diversity, id: measured by {network}, which guided this run")
+    messages = [str(each.message) for each in warned if "guided" in str(each.message)]
+    assert len(messages) == 1, "one warning per network"
+    assert messages[0].startswith(f"fd, kd, diversity, id: measured by {network}, which guided this run")
 
 
 @pytest.mark.parametrize(
@@ -61,45 +60,48 @@ def test_the_guide_may_not_judge(
         {"encoders": ("RN50/openai",), "adapt": AdaptStage(identity_network="open_clip:ViT-B-32/openai")},
     ],
 )
-def test_other_networks_may(run: RunFolder, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]) -> None:
+def test_measuring_with_other_networks_is_not_warned_of(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
+) -> None:
     other = RunFolder(run.path, replace(run.config, **fields))
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Counting())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate(other, ["diversity:open_clip:ViT-B-32/openai"], num=10)
 
 
-def test_numbers_that_are_too_small_are_told(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_images_for_a_measure_are_warned_of(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting has 3 features: 4 images are enough for a Fréchet distance, 3 are not."""
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Counting())
 
-    def told(metrics: list[str], references: int, num: int) -> list[str]:
+    def warned(metrics: list[str], references: int, num: int) -> list[str]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             evaluate(run, metrics, references=References("some", torch.rand(references, 3, 16, 16)), num=num)
         return [str(each.message) for each in caught]
 
-    assert told(["fd", "kd", "diversity"], references=4, num=10) == []
-    (few,) = told(["fd", "kd", "diversity"], references=3, num=10)
-    assert few.startswith("fd: 10 samples and 3 reference images are too few for the 3 features of dinov2")
-    (few,) = told(["is"], references=3, num=990)
-    assert few.startswith("is: an Inception Score of 990 samples says little, as it cannot be above 99")
-    assert told(["is"], references=3, num=1000) == []
+    assert warned(["fd", "kd", "diversity"], references=4, num=10) == []
+    (few,) = warned(["fd", "kd", "diversity"], references=3, num=10)
+    assert few.startswith("fd by dinov2: 10 samples and 3 reference images are too few for 3 features")
+    (few,) = warned(["is"], references=3, num=990)
+    assert few.startswith("is by inception: an Inception Score of 990 samples says little, because it cannot exceed 99")
+    assert warned(["is"], references=3, num=1000) == []
 
 
 @pytest.mark.filterwarnings(FEW)
 def test_references_are_read_before_samples_are_drawn(
     run: RunFolder, real: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "_look_at_samples", lambda *_: pytest.fail("samples were drawn"))
+    monkeypatch.setattr(
+        "zeroshift.evaluation.evaluate.sample_features", lambda *_, **__: pytest.fail("samples were drawn")
+    )
     (real / "1" / "13.png").write_bytes(b"no picture")
     with pytest.raises(ZeroshiftError, match=r"13\.png cannot be read"):
         evaluate(run, [f"fd:open_clip:{tiny_encoder}"], references=References.from_folder(real))
 
 
 @pytest.mark.filterwarnings(FEW)
-def test_progress_is_shown(run: RunFolder, real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every bar is told how much there is, none starts while another one moves."""
+def test_progress_has_totals_and_one_bar_at_a_time(run: RunFolder, real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bars: list[tuple[str, int, int]] = []
     moving: list[str] = []
 
@@ -112,7 +114,7 @@ def test_progress_is_shown(run: RunFolder, real: Path, monkeypatch: pytest.Monke
         bars.append((what, count, total))
         moving.clear()
 
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Counting())
     names = ["pairwise-lpips", "fd", "intra-lpips", "diversity"]
     results = evaluate(run, names, references=References.from_folder(real), num=20, track=track).results
     assert bars == [
@@ -133,30 +135,30 @@ def test_a_run_that_has_diverged_has_no_values(run: RunFolder, real: Path, tiny_
     diverged = make_run(tiny_generator, run.path.parent / "diverged", scale=broken)
     names = ["fd", "kd", "diversity", "intra-diversity", "id"]
     names = [f"{name}:miniature-judge" for name in names]
-    with pytest.warns(UserWarning, match=r"diverged: there are no values by miniature-judge, sobel, as .*diverged"):
+    with pytest.warns(UserWarning, match="there are no values by miniature-judge, sobel, because .*has diverged"):
         results = evaluate(diverged, [*names, "scs"], references=References.from_folder(real), num=10).results
     assert [(result.value, result.spread) for result in results] == [(None, None)] * 6
     assert not any("NaN" in file.read_text() for file in diverged.path.glob("metrics-*.jsonl"))
 
 
-def test_pictures_without_numbers_are_not_shown_to_networks_that_take_bytes(
+def test_images_that_are_not_finite_are_not_converted_to_bytes(
     tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LPIPS keeps bytes, which have no NaN: all its pictures would be equal, and their distance zero."""
+    """LPIPS keeps bytes, which have no NaN: all images would be equal and their distance zero."""
 
     class Bytes(Counting):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return super().forward(images).to(torch.uint8)
 
     run = make_run(tiny_generator, tmp_path / "run", scale=math.nan)
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Bytes())
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Bytes())
     with pytest.warns(UserWarning, match="no values by lpips"):
         (result,) = evaluate(run, ["pairwise-lpips"], num=10).results
     assert result.value is None
 
 
-def test_a_spread_that_does_not_exist(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "load_network", lambda name, device: Counting())
+def test_an_undefined_spread_is_recorded_as_null(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Counting())
     monkeypatch.setattr("zeroshift.evaluation.metrics.protocols.inception_score", lambda *_, **__: (1.5, math.nan))
     (result,) = evaluate(run, ["is"], num=1000).results
     assert (result.value, result.spread) == (1.5, None)

@@ -1,4 +1,4 @@
-"""Tiny finished runs, and what `zeroshift evaluate` looks at them with."""
+"""Tiny finished runs and a feature network that counts images, for tests of `evaluate`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from zeroshift.generators.checkpoints.files import load_generator, save_generato
 from zeroshift.io.images import save_png
 from zeroshift.networks.base import FeatureNetwork
 
-FEW = "ignore:.*(an Inception Score of|are too few for the)"  # warnings, as tests draw few samples
+FEW = "ignore:.*(an Inception Score of|are too few for)"  # warnings, as tests draw few samples
 
 
 def make_run(generator: Path, folder: Path, scale: float = 1.2, **fields: object) -> RunFolder:
@@ -27,7 +27,7 @@ def make_run(generator: Path, folder: Path, scale: float = 1.2, **fields: object
 
 
 def make_pictures(folder: Path) -> Path:
-    """A folder of pictures, not square and of several sizes, and a file that is none."""
+    """A folder of images that are not square and differ in size, and a file that is not an image."""
     random = np.random.default_rng(0)
     for index in range(14):
         size = (20 + index, 24)
@@ -38,7 +38,7 @@ def make_pictures(folder: Path) -> Path:
 
 
 class Counting(FeatureNetwork):
-    """Says how many images it has seen; a measure of texts or features gets their mean colours."""
+    """Counts the images it gets; its features are their mean colors."""
 
     provides = frozenset({"features", "classes", "edges", "perceptual"})
 

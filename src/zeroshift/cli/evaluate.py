@@ -1,5 +1,6 @@
-"""`zeroshift evaluate`: the measures of the field on finished runs."""
+"""`zeroshift evaluate`: measures finished runs and compares them."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from zeroshift.cli.adapt import command_line
-from zeroshift.cli.arguments import call, require_positive, require_seed, tracked
+from zeroshift.cli.arguments import require_positive, require_seed, tracked
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write
 from zeroshift.training.run_folder import RunFolder
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from zeroshift.evaluation.compare import Column, Row
-    from zeroshift.evaluation.evaluate import Evaluation, References
+    from zeroshift.evaluation.evaluate import Evaluation
 
 __all__ = ["evaluate", "main"]
 
@@ -30,35 +31,34 @@ def evaluate(
     truncation_psi: float | None = None,
     out: Path | None = None,
 ) -> None:
-    """Measure finished runs: quality, diversity, structure, identity, nearness to the text.
+    """Measure finished runs: quality, diversity, structure, identity, agreement with the text.
 
     Samples are drawn once and shared by all measures. Results are appended to RUN/metrics-MEASURE.jsonl and shown in
-    RUN/report.html. Of several runs, those that differ only in their seed become one row: mean and spread over seeds.
+    RUN/report.html. Runs that differ only in their seed form one row with mean and standard deviation over seeds.
 
-    Measures: fid, kid, is, sifid (Inception); fd, kd (any features); clip-distance, direction (CLIP); diversity,
-    intra-diversity, pairwise-lpips, intra-lpips; scs (edges); id (faces). fid, kid, fd and kd compare with many real
-    images of the target domain (--reference), sifid and intra-... with the first 10 of them.
+    Measures: @MEASURES@. fid, kid, fd and kd compare with many real images of the target domain (--reference), sifid
+    and intra-... with the first 10 of them.
 
-    MEASURE:NETWORK looks through another network, MEASURE:NETWORK:FILE with weights from a file. Networks: inception,
-    inception-maps, dinov2, open_clip:MODEL/WEIGHTS, miniature-judge, face:FOLDER, lpips, hed, sobel.
+    MEASURE:NETWORK uses another feature network, MEASURE:NETWORK:FILE reads its weights from a file, and
+    MEASURE:open_clip:MODEL/WEIGHTS uses any model of open_clip. Networks: @NETWORKS@.
 
     Examples:
-      zeroshift evaluate runs/miniature-zombie-ipl                  about a minute, no network needed
+      zeroshift evaluate runs/miniature-zombie-ipl                  takes about a minute, without downloads
       zeroshift evaluate runs/disney --metrics fid kid id --reference real/disney
       zeroshift evaluate runs/disney --metrics fd:open_clip:ViT-L-14/openai scs:hed:network-bsds500.pytorch \\
           --reference real/disney --num 1000
       zeroshift evaluate runs/*-seed-* --out table                  table.json and table.md
 
-    docs/evaluation.md says what each one means and takes.
+    docs/evaluation.md explains each measure.
 
     Args:
-        runs: Run folders that `zeroshift adapt` made.
-        metrics: What to measure; all that can be had if none is named.
-        reference: Folder of real images of the target domain; in the miniature world its true images if not given.
-        num: Samples; as many as the measure's protocol takes if not given, 256 in the miniature world.
-        seed: Which samples are drawn; runs are compared on those of one seed.
-        truncation_psi: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
-        out: Where to write the table of all runs, without suffix: OUT.json and OUT.md.
+        runs: Run folders of `zeroshift adapt`.
+        metrics: Measures; by default all that are available.
+        reference: Folder of real images of the target domain; by default the true images, if the generator's are known.
+        num: Number of samples; by default that of each measure's protocol, or of the generator if it has one.
+        seed: Seed of the samples; only runs measured with one seed are comparable.
+        truncation_psi: Truncation of the samples (1: none); by default that of the run.
+        out: Path without suffix of a table of all runs: OUT.json and OUT.md.
     """
     from rich.console import Console
 
@@ -82,7 +82,7 @@ def evaluate(
         evaluation = measure(
             folder,
             metrics or None,
-            references=real or _true_images(folder, num, seed),
+            references=real or References.from_truth(folder.config, num, seed),
             num=num,
             seed=seed,
             truncation_psi=truncation_psi,
@@ -92,7 +92,7 @@ def evaluate(
         measured.append((folder, evaluation))
     if real is not None:
         console.print(f"Reference images: {len(real)} in {reference}", markup=False, soft_wrap=True)
-    _show(measured, console)
+    _show_results(measured, console)
     columns, rows = compare((folder, evaluation.results) for folder, evaluation in measured)
     if len(folders) > 1:
         _show_comparison(columns, rows, console)
@@ -103,26 +103,8 @@ def evaluate(
             print(f"{out}{suffix}")
 
 
-def _true_images(run: RunFolder, num: int | None, seed: int) -> "References | None":
-    """In the miniature world, what as many people truly look like in the target domain, if it has such a one.
-
-    They are none of those whom its StyleGAN2 draws; the latents of its diffusion models are no people's in any case.
-    """
-    from zeroshift.evaluation.evaluate import MINIATURE_SAMPLES, References
-    from zeroshift.generators.checkpoints.catalogue import EMBEDDED
-
-    if run.config.generator not in EMBEDDED:
-        return None
-    from zeroshift.miniature.truth_figures import people_of
-    from zeroshift.miniature.world.renderer import sample_latents
-
-    count = num or MINIATURE_SAMPLES
-    truth = people_of(run.config.target, sample_latents(seed, range(count, 2 * count)))
-    return None if truth is None else References("truth", truth)
-
-
-def _show(measured: "list[tuple[RunFolder, Evaluation]]", console: "Console") -> None:
-    """A table a run, and below it what was left out, by reason."""
+def _show_results(measured: "list[tuple[RunFolder, Evaluation]]", console: "Console") -> None:
+    """Prints a table for each run, then the measures that were left out, grouped by reason."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -168,4 +150,11 @@ def _show_comparison(columns: "list[Column]", rows: "list[Row]", console: "Conso
 
 
 def main(arguments: Sequence[str]) -> None:
-    call(evaluate, "evaluate", arguments)
+    """Runs `zeroshift evaluate`. The help lists every registered measure and network, also those of other packages."""
+    from zeroshift.evaluation.metrics.registry import MEASURES
+    from zeroshift.networks.registry import NETWORKS
+
+    description = inspect.cleandoc(evaluate.__doc__ or "").split("\nArgs:")[0].strip()
+    for marker, names in (("@MEASURES@", MEASURES), ("@NETWORKS@", NETWORKS)):
+        description = description.replace(marker, ", ".join(names))
+    tyro.cli(evaluate, prog="zeroshift evaluate", description=description, args=list(arguments))

@@ -4,27 +4,25 @@ import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zeroshift.config.settings import flat
+from zeroshift.evaluation.results import Result
+from zeroshift.methods.configure import flat
 from zeroshift.training.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from zeroshift.evaluation.evaluate import Result
 
 __all__ = ["ARROWS", "Column", "Row", "as_json", "compare", "headings", "markdown", "number"]
 
 ARROWS = {"higher": "↑", "lower": "↓"}
-# Settings that change no picture, and the seed.
-_EQUAL = (
+# The seed, and settings that do not change the images.
+_IGNORED = (
     *("seed", "device", "preview_every", "preview_samples", "checkpoint_every"),
-    *("adapt.grad_accumulation_steps", "diffusion.gradient_checkpointing"),
+    *("adapt.grad_accumulation_steps", "sampling.gradient_checkpointing"),
 )
 
 
 @dataclass(frozen=True)
 class Column:
-    """A measure, and all in which two of its values must agree to be compared."""
+    """A measure, with everything that two values must share to be comparable."""
 
     measure: str
     network: str
@@ -32,13 +30,13 @@ class Column:
     protocol: str
     samples: int
     references: int
-    reference: str  # where they are from
+    reference: str  # origin of the reference images
     sample_seed: int
     truncation_psi: float
 
     @classmethod
-    def of(cls, result: "Result") -> "Column":
-        """The column that a result stands in."""
+    def of(cls, result: Result) -> "Column":
+        """The column of a result."""
         return cls(
             measure=result.measure,
             network=result.network,
@@ -54,7 +52,7 @@ class Column:
 
 @dataclass
 class Row:
-    """Runs with the same settings but for the seed."""
+    """Runs that differ only in their seed."""
 
     settings: dict[str, Any]
     runs: list[str] = field(default_factory=list)
@@ -64,27 +62,27 @@ class Row:
 
     @property
     def num_seeds(self) -> int:
-        """How many there are; runs of one seed count once."""
+        """Number of different seeds."""
         return len(set(self.seeds))
 
     def by_seed(self, column: Column) -> list[float]:
-        """One value for each seed that has any: the mean over the runs of that seed."""
+        """The mean over the runs of each seed, for seeds that have a value."""
         values = self.values.get(column, [])
         seeds = dict.fromkeys(seed for seed, _ in values)
         return [statistics.mean(value for other, value in values if other == seed) for seed in seeds]
 
     def mean(self, column: Column) -> float | None:
-        """Over the seeds; None where none has a value."""
+        """Mean over the seeds; None if none has a value."""
         values = self.by_seed(column)
         return statistics.mean(values) if values else None
 
     def spread(self, column: Column) -> float | None:
-        """Standard deviation over the seeds; None for fewer than two."""
+        """Standard deviation over the seeds; None if fewer than two have a value."""
         values = self.by_seed(column)
         return statistics.stdev(values) if len(values) > 1 else None
 
     def cell(self, column: Column) -> str:
-        """ "0.512 ± 0.010", "0.512" or "–"; with "(2 of 3)" where not all seeds have a value."""
+        """ "0.512 ± 0.010", "0.512" or "–"; followed by "(2 of 3)" if not all seeds have a value."""
         mean, spread, count = self.mean(column), self.spread(column), len(self.by_seed(column))
         if mean is None:
             return "–"
@@ -93,34 +91,34 @@ class Row:
 
 
 def number(value: float) -> str:
-    """Four digits, as many of them behind the point as the size leaves."""
+    """The value with four significant digits, or with four decimals if it is below 1."""
     return f"{value:#.4g}" if abs(value) >= 1 else f"{value:.4f}"
 
 
 def headings(columns: Sequence[Column]) -> list[str]:
-    """ "fid ↓ (inception)"; columns of one measure and network also say in what they differ."""
+    """ "fid ↓ (inception)"; columns of the same measure and network also state their differences."""
     texts = []
     for column in columns:
-        kin = [asdict(other) for other in columns if (other.measure, other.network) == (column.measure, column.network)]
+        same = [asdict(one) for one in columns if (one.measure, one.network) == (column.measure, column.network)]
         differing = [
             f"{name.replace('_', ' ')} {value}"
             for name, value in asdict(column).items()
-            if any(other[name] != value for other in kin)
+            if any(other[name] != value for other in same)
         ]
         texts.append(f"{column.measure} {ARROWS[column.better]} ({', '.join([column.network, *differing])})")
     return texts
 
 
-def compare(measured: Iterable[tuple[RunFolder, "Sequence[Result]"]]) -> tuple[list[Column], list[Row]]:
+def compare(measured: Iterable[tuple[RunFolder, Sequence[Result]]]) -> tuple[list[Column], list[Row]]:
     """Columns (measures, in order of appearance) and rows (settings) of a table.
 
-    A row is named by the settings in which the rows differ, a single one by its run folder. Among them `adapt.steps` is
-    what the measured generator has seen, which is less than in config.json while a run is being extended.
+    Rows are labeled with the settings in which they differ, a single row with its run folder. `adapt.steps` is the
+    number of steps of the measured generator, which is lower than in config.json while a run is being extended.
     """
     rows: list[Row] = []
     columns: dict[Column, None] = {}
     for run, results in measured:
-        settings = {name: value for name, value in flat(run.config).items() if name not in _EQUAL}
+        settings = {name: value for name, value in flat(run.config).items() if name not in _IGNORED}
         settings["adapt.steps"] = next((result.steps for result in results if result.steps), settings["adapt.steps"])
         row = next((row for row in rows if row.settings == settings), None)
         if row is None:
@@ -132,17 +130,24 @@ def compare(measured: Iterable[tuple[RunFolder, "Sequence[Result]"]]) -> tuple[l
             columns[column] = None
             if result.value is not None:
                 row.values.setdefault(column, []).append((run.config.seed, result.value))
-    names = dict.fromkeys(name for row in rows for name in row.settings)
-    differing = [name for name in names if any(row.settings.get(name) != rows[0].settings.get(name) for row in rows)]
+    differing = _differing(rows)
     for row in rows:
-        row.label = ", ".join(f"{name}={_text(row.settings.get(name))}" for name in differing) or row.runs[0]
+        texts = [f"{name}={_text(row.settings[name])}" for name in differing if name in row.settings]
+        row.label = ", ".join(texts) or row.runs[0]
     return list(columns), rows
+
+
+def _differing(rows: Sequence[Row]) -> list[str]:
+    """Settings in which rows differ. A setting that a row lacks, being of another method or family, is no difference."""
+    names = dict.fromkeys(name for row in rows for name in row.settings)
+    values = {name: [row.settings[name] for row in rows if name in row.settings] for name in names}
+    return [name for name in names if any(value != values[name][0] for value in values[name])]
 
 
 def as_json(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """The table as JSON: a list of {"runs", "seeds", "settings", "measures"}.
 
-    Each measure says how it was taken, mean and spread, and every single value with the seed of its run.
+    Each measure has its protocol, mean and spread, and every value with the seed of its run.
     """
     records = [
         {
@@ -166,7 +171,7 @@ def as_json(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 
 def markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """The table in Markdown, one line a row, with the number of seeds where it has several."""
+    """The table in Markdown; a row of several seeds states their number."""
     lines = [
         "| runs | " + " | ".join(headings(columns)) + " |",
         "| --- | " + " | ".join("---:" for _ in columns) + " |",

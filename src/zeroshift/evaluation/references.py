@@ -1,56 +1,85 @@
-"""Real images of the target domain, looked at once by each network for all runs."""
+"""Real images of the target domain, and their features, which are computed once for all runs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from zeroshift.config.settings import AdaptConfig
 from zeroshift.core.batching import Track
+from zeroshift.evaluation.truth import load_truth
+from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.io.images import eight_bit, find_images, read_image, square
 
 __all__ = ["References"]
 
-_AT_ONCE = 16
+_BATCH = 16
+_NUM = 1000  # true images, if neither the caller nor the generator's entry has a number
 
 
 class References:
     """Real images of the target domain.
 
     Args:
-        name: where they are from, for the record.
+        name: their origin, for the record.
         images: files, or a tensor [N, 3, H, W] in [-1, 1].
     """
 
     def __init__(self, name: str, images: Sequence[Path] | Tensor):
         self.name, self._images = name, images
-        self._kept: dict[tuple[str, int, int], Tensor] = {}
+        self._features: dict[tuple[str, int, int], Tensor] = {}
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "References":
-        """All images in a folder and its folders.
+        """All images in a folder and its subfolders.
 
         Raises:
-            ZeroshiftError: if there are none, or it is a folder whose images are no set (see `find_images`).
+            ZeroshiftError: if there are none, or the folder holds images of several kinds (see `find_images`).
         """
         return cls(str(folder), find_images(folder))
+
+    @classmethod
+    def from_truth(cls, config: AdaptConfig, num: int | None, seed: int) -> "References | None":
+        """True target images of other latents than the samples of an evaluation, if they are known for the generator.
+
+        Args:
+            config: the settings of the run.
+            num, seed: those of `evaluate`.
+        """
+        entry = find_entry(config.generator)
+        truth = load_truth(entry)
+        if entry is None or truth is None:
+            return None
+        images = truth.references(config.target, num or entry.num_samples or _NUM, seed)
+        return None if images is None else cls("truth", images)
 
     def __len__(self) -> int:
         return len(self._images)
 
     def batch(self, first: int, last: int, resolution: int) -> Tensor:
-        """[last - first, 3, resolution, resolution]: the middle square of each, resampled without aliasing."""
+        """Images [last - first, 3, resolution, resolution]: central squares, resampled with antialiasing."""
         images = (each if isinstance(each, Tensor) else read_image(each) for each in self._images[first:last])
         return eight_bit(torch.stack([square(image, resolution) for image in images]))
 
-    def seen_by(self, name: str, look: Callable[[Tensor], Tensor], count: int, resolution: int, track: Track) -> Tensor:
-        """What the network `name` keeps of the first `count`, looked at once for all runs."""
-        key = (name, count, resolution)
-        if key not in self._kept:
-            firsts = range(0, count, _AT_ONCE)
+    def features(
+        self, network: str, extract: Callable[[Tensor], Tensor], num: int, resolution: int, track: Track[Any]
+    ) -> Tensor:
+        """Features [num, ...] of the first `num` images; cached.
+
+        Args:
+            network: name of the network.
+            extract: maps images [N, 3, resolution, resolution] to its features [N, ...].
+            num, resolution: of the images.
+            track: progress callback.
+        """
+        key = (network, num, resolution)
+        if key not in self._features:
+            firsts = range(0, num, _BATCH)
             parts = [
-                look(self.batch(first, min(first + _AT_ONCE, count), resolution))
-                for first in track(firsts, len(firsts), f"Reference images by {name}")
+                extract(self.batch(first, min(first + _BATCH, num), resolution))
+                for first in track(firsts, len(firsts), f"Reference images by {network}")
             ]
-            self._kept[key] = torch.cat(parts)
-        return self._kept[key]
+            self._features[key] = torch.cat(parts)
+        return self._features[key]

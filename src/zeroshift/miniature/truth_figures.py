@@ -1,4 +1,4 @@
-"""Figures with the renderer's own images, the truth of the miniature world."""
+"""The truth of the miniature world's generators: images that its renderer draws for the same people."""
 
 from dataclasses import replace
 
@@ -7,42 +7,58 @@ from torch import Tensor
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import Generator
+from zeroshift.generators.base import Generator, Latents
+from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.io.figures import Figure
+from zeroshift.miniature.world.domains import parse_domain
+from zeroshift.miniature.world.renderer import render, sample_latents
 
-__all__ = ["people_of", "true_images"]
+__all__ = ["DiffusionTruth", "StyleGANTruth"]
 
-_KNOWN_PEOPLE = 81000  # first of the seeds of people shown to miniature diffusion models; no training saw them
-
-
-def true_images(config: AdaptConfig, latents: Tensor) -> Tensor | None:
-    """What the samples look like in the target domain, if the generator is the embedded one and knows the domain."""
-    return people_of(config.target, latents) if config.generator == "miniature" else None
+_HELD_OUT_SEED = 81000  # first seed of the people in reports of diffusion models; they appear in no training
 
 
-def people_of(target: str, latents: Tensor) -> Tensor | None:
-    """The renderer's pictures of people of the miniature world in a domain; None for a label that it has none of."""
-    from zeroshift.miniature.world.domains import parse_domain
-    from zeroshift.miniature.world.renderer import render
+class StyleGANTruth:
+    """The truth of the miniature StyleGAN2, whose latents are the renderer's (`zeroshift.evaluation.truth.Truth`)."""
 
+    def images(self, target: str, latents: Latents) -> Tensor | None:
+        """The renderer's images [N, 3, 64, 64] of latents [N, 32]; None for an unknown domain."""
+        return _render(target, latents.cpu())
+
+    def references(self, target: str, num: int, seed: int) -> Tensor | None:
+        """The renderer's images [num, 3, 64, 64] of people num to 2 num - 1 of the seed; None for an unknown domain."""
+        return _render(target, sample_latents(seed, range(num, 2 * num)))
+
+    def figures(self, config: AdaptConfig, source: Generator, target: Generator, num: int) -> list[Figure] | None:
+        """None: the standard rows."""
+        return None
+
+
+class DiffusionTruth(StyleGANTruth):
+    """The truth of the miniature diffusion models, whose latents are noise that stands for no person."""
+
+    def images(self, target: str, latents: Latents) -> Tensor | None:
+        """None: the latents have no true images."""
+        return None
+
+    @torch.inference_mode()
+    def figures(self, config: AdaptConfig, source: Generator, target: Generator, num: int) -> list[Figure] | None:
+        """Photos of held-out people, their translations by the adapted generator, and the renderer's images of them."""
+        latents = sample_latents(_HELD_OUT_SEED + config.seed, range(num))
+        photos = render(latents)
+        sampling = config.sampling if isinstance(config.sampling, DDIMOptions) else DDIMOptions()
+        target.configure(replace(sampling, steps=sampling.invert_steps))  # fewer would leave halos
+        translated = target.synthesize(source.invert(photos.to(source.device))).cpu()
+        figures = [
+            Figure(config.source, "photos, which the source generator inverts", photos),
+            Figure(config.target, "the adapted generator, from there", translated),
+        ]
+        truth = _render(config.target, latents)
+        return figures if truth is None else [*figures, Figure("truth", "the renderer's image", truth)]
+
+
+def _render(target: str, latents: Tensor) -> Tensor | None:
     try:
         return render(latents, parse_domain(target))
     except ZeroshiftError:
         return None
-
-
-@torch.inference_mode()
-def _of_known_people(config: AdaptConfig, source: Generator, target: Generator, num: int) -> list[Figure]:
-    """Photos of people of the miniature world, and what the adapted generator and the renderer make of them."""
-    from zeroshift.miniature.world.renderer import render, sample_latents
-
-    latents = sample_latents(_KNOWN_PEOPLE + config.seed, range(num))
-    photos = render(latents)
-    target.set_sampling(replace(config.diffusion, steps=config.diffusion.invert_steps))  # fewer would leave halos
-    translated = target.synthesize(source.invert(photos.to(source.device))).cpu()
-    figures = [
-        Figure(config.source, "photos, which the source generator inverts", photos),
-        Figure(config.target, "the adapted generator, from there", translated),
-    ]
-    truth = people_of(config.target, latents)
-    return figures if truth is None else [*figures, Figure("truth", "the renderer's own picture", truth)]

@@ -1,0 +1,78 @@
+"""Draws the samples of a run and keeps the features that each network computes of them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroshift.core.batching import Fitting, Track
+from zeroshift.generators.base import Generator
+from zeroshift.io.images import eight_bit
+from zeroshift.networks.base import FeatureNetwork
+from zeroshift.sampling.generate import class_labels
+
+__all__ = ["make_extractor", "sample_features"]
+
+# Initial batch sizes that fit into most memories; `Fitting` halves them if they do not.
+_CPU_PIXELS, _CPU_BATCH = 4 * 1024**2, 16
+_DEVICE_PIXELS, _DEVICE_BATCH = 32 * 1024**2, 128
+
+
+def make_extractor(network: FeatureNetwork, device: torch.device) -> Fitting:
+    """A function from images [N, 3, R, R] to the network's features [N, ...] on the CPU, in batches that fit memory."""
+    return Fitting(
+        lambda images: network(images.to(device)).cpu(), _CPU_BATCH if device.type == "cpu" else _DEVICE_BATCH
+    )
+
+
+def sample_features(
+    source: Generator,
+    target: Generator,
+    required: Mapping[tuple[str, str], int],
+    extractors: Mapping[str, Fitting],
+    *,
+    class_index: int | None,
+    seed: int,
+    truncation_psi: float,
+    track: Track[Any],
+) -> dict[tuple[str, str], Tensor]:
+    """Features [amount, ...] of source and target samples, by (side, network).
+
+    Source and target share latents and codes. Images are rounded to 8 bits, like those in files. A side that no measure
+    reads is not drawn. If a side has images that are not finite, its features are NaN, [amount, 1].
+
+    Args:
+        source, target: the generators.
+        required: number of samples by (side, network), where side is "source" or "target".
+        extractors: see `make_extractor`, by network.
+        class_index, seed, truncation_psi: of the samples.
+        track: progress callback.
+    """
+    sides = {side for side, _ in required}
+    generators = {side: one for side, one in (("source", source), ("target", target)) if side in sides}
+
+    def draw(latents: Tensor) -> Tensor:  # [n, sides, 3, R, R]
+        labels = class_labels(source, class_index, len(latents))
+        codes = source.codes(latents, labels, truncation_psi=truncation_psi)  # for the target too, as in training
+        return torch.stack([generator.synthesize(codes).float().cpu() for generator in generators.values()], dim=1)
+
+    on_cpu = source.device.type == "cpu"
+    size = max(1, min((_CPU_PIXELS if on_cpu else _DEVICE_PIXELS) // source.resolution**2, _DEVICE_BATCH))
+    draw_fitting = Fitting(draw, size)
+    parts: dict[tuple[str, str], list[Tensor]] = {key: [] for key in required}
+    diverged: set[str] = set()
+    total = max(required.values())
+    firsts = range(0, total, size)
+    for first in track(firsts, len(firsts), "Samples"):
+        latents = source.sample_latents(seed, range(first, min(first + size, total)))
+        images = dict(zip(generators, draw_fitting(latents).unbind(dim=1), strict=True))
+        diverged |= {side for side, batch in images.items() if not batch.isfinite().all()}
+        for (side, network), amount in required.items():
+            if first < amount and side not in diverged:
+                parts[side, network].append(extractors[network](eight_bit(images[side][: amount - first])))
+    return {
+        (side, network): torch.full((required[side, network], 1), math.nan) if side in diverged else torch.cat(batches)
+        for (side, network), batches in parts.items()
+    }
