@@ -1,9 +1,9 @@
-"""Move a pretrained image generator to a new visual domain from text alone.
+"""Adapts a pretrained image generator to a new visual domain, from text alone.
 
     from zeroshift import adapt, preset
     result = adapt(preset("miniature", target="zombie"))
 
-Names are imported when they are first used, so that `import zeroshift` costs nothing.
+Names are imported on first use, so that `import zeroshift` is fast.
 """
 
 from importlib import import_module
@@ -12,15 +12,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zeroshift.clip.encoder import Encoder
     from zeroshift.clip.loading import load_encoder
-    from zeroshift.config.settings import AdaptConfig, AdaptStage, PromptStage, preset
+    from zeroshift.config.settings import AdaptConfig, AdaptStage
     from zeroshift.errors import ZeroshiftError
     from zeroshift.evaluation.evaluate import Evaluation, References, evaluate
     from zeroshift.generators.base import Generator
     from zeroshift.generators.checkpoints.files import export_generator, load_generator, save_generator
+    from zeroshift.generators.module import ModuleSpec, wrap_generator
+    from zeroshift.methods.base import Method, Stage
+    from zeroshift.methods.configure import changed, default_config, preset
+    from zeroshift.methods.ipl import PromptStage
     from zeroshift.sampling.film import walk
     from zeroshift.sampling.generate import blend_weights, generate
     from zeroshift.training.run_folder import RunFolder
     from zeroshift.training.trainer import AdaptResult, adapt
+
+    __version__: str
 
 __all__ = [
     "AdaptConfig",
@@ -29,12 +35,18 @@ __all__ = [
     "Encoder",
     "Evaluation",
     "Generator",
+    "Method",
+    "ModuleSpec",
     "PromptStage",
     "References",
     "RunFolder",
+    "Stage",
     "ZeroshiftError",
+    "__version__",
     "adapt",
     "blend_weights",
+    "changed",
+    "default_config",
     "evaluate",
     "export_generator",
     "generate",
@@ -43,28 +55,37 @@ __all__ = [
     "preset",
     "save_generator",
     "walk",
+    "wrap_generator",
 ]
 
 _MODULES = {
-    "config.settings": ("AdaptConfig", "AdaptStage", "PromptStage", "preset"),
     "clip.encoder": ("Encoder",),
     "clip.loading": ("load_encoder",),
+    "config.settings": ("AdaptConfig", "AdaptStage"),
     "errors": ("ZeroshiftError",),
     "evaluation.evaluate": ("Evaluation", "References", "evaluate"),
-    "generators": ("export_generator", "load_generator", "save_generator"),
     "generators.base": ("Generator",),
-    "training.run_folder": ("RunFolder",),
+    "generators.checkpoints.files": ("export_generator", "load_generator", "save_generator"),
+    "generators.module": ("ModuleSpec", "wrap_generator"),
+    "methods.base": ("Method", "Stage"),
+    "methods.configure": ("changed", "default_config", "preset"),
+    "methods.ipl": ("PromptStage",),
     "sampling.film": ("walk",),
     "sampling.generate": ("blend_weights", "generate"),
+    "training.run_folder": ("RunFolder",),
     "training.trainer": ("AdaptResult", "adapt"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("zeroshift")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

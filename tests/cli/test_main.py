@@ -323,7 +323,7 @@ def test_miniature(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         assert (np.asarray(image) == to_uint8(expected)[0]).all()
     code, out, _ = run_cli(capsys, "miniature", "train", "--help")
     assert code == 0
-    models = ("guide", "judge", "probe", "generator", "diffusion", "autoencoder")
+    models = ("guidance-encoder", "evaluator", "probe", "generator", "diffusion", "autoencoder")
     assert all(f"{model} " in out for model in models)
     code, _, err = run_cli(capsys, "miniature", "train")
     assert code == 1

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep the memory that it gets back."""
+"""Memory allocator settings of the C library, for the commands."""
 
 import ctypes
 import functools
@@ -13,12 +13,13 @@ CHOSEN_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUN
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Has glibc reuse the memory of large tensors instead of giving it back to the system; whether it does.
+    """Makes glibc keep the memory of freed large tensors for reuse, in the whole process; returns whether it does.
 
-    Otherwise every operation maps its result anew, and on a CPU a third of a 256-pixel StyleGAN2's time were page
-    faults. The price is up to two fifths more peak memory there (docs/speed.md). For the whole process, from now on.
-    Nothing happens with another C library, or where the user has chosen an allocator or its settings by an environment
-    variable.
+    By default glibc returns it to the system, and every operation maps its result again: on a CPU, page faults take a
+    third of the time of a 256-pixel StyleGAN2. The cost is up to 40 % more peak memory (docs/speed.md).
+
+    This does nothing with another C library, or if an environment variable selects an allocator or its settings. The
+    library never calls it; in a program of your own, call it before the first large tensor.
     """
     if platform.libc_ver()[0] != "glibc" or any(os.environ.get(name) for name in CHOSEN_BY_USER):
         return False

@@ -1,10 +1,11 @@
-"""One module a command, each with `main(arguments)`. Heavy imports stay inside the functions."""
+"""Helpers for commands. Each command is a module with `main(arguments)`; heavy imports stay inside its functions."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
@@ -15,15 +16,40 @@ T = TypeVar("T")
 
 
 def call(function: Callable[..., Any], name: str, arguments: Sequence[str], **options: Any) -> Any:
-    """Calls `function` with command-line arguments; its docstring, up to "Args:", is the help text, line by line."""
+    """Calls `function` with command-line arguments.
+
+    Its docstring up to "Args:" is the help text. An option whose default is None says in words what that means.
+    """
     import tyro
 
     description = inspect.cleandoc(function.__doc__ or "").split("\nArgs:")[0].strip()
-    return tyro.cli(function, prog=f"zeroshift {name}", description=description, args=list(arguments), **options)
+    return tyro.cli(
+        _hide_none(function), prog=f"zeroshift {name}", description=description, args=list(arguments), **options
+    )
+
+
+def _hide_none(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with "(default: None)" left out of its help page."""
+    import tyro
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    signature, kinds = inspect.signature(function), get_type_hints(function, include_extras=True)
+    for name, parameter in signature.parameters.items():
+        if parameter.default is None:
+            kinds[name] = Annotated[kinds[name], tyro.conf.arg(help_behavior_hint="")]
+    del wrapper.__wrapped__  # tyro would read the annotations there
+    wrapper.__annotations__ = kinds
+    wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[each.replace(annotation=kinds[name]) for name, each in signature.parameters.items()]
+    )
+    return wrapper
 
 
 def tracked(items: Iterable[T], total: int, what: str) -> Iterable[T]:
-    """`items` with a progress bar on stderr, if that is a terminal; it disappears when it is full."""
+    """`items` with a progress bar on stderr if that is a terminal; the bar disappears at the end."""
     from rich.console import Console
     from rich.progress import track
 
@@ -35,30 +61,30 @@ def parse_numbers(text: str, what: str) -> list[float]:
     """Numbers from a text such as "0,0.5,1".
 
     Raises:
-        ZeroshiftError: naming `what`, if they are none.
+        ZeroshiftError: if the text has another form; the message begins with `what`.
     """
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = [math.nan]
     if not all(map(math.isfinite, numbers)):
-        raise ZeroshiftError(f"{what} must be numbers with commas between, such as 0,0.5,1, not {text!r}.")
+        raise ZeroshiftError(f"{what} must be numbers separated by commas, such as 0,0.5,1, not {text!r}.")
     return numbers
 
 
 def require_positive(**values: float) -> None:
-    """Raises ZeroshiftError for the first value that is not above zero."""
+    """Raises ZeroshiftError for the first value that is not positive."""
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise ZeroshiftError(f"--{name.replace('_', '-')} is {value}; it must be above zero.")
 
 
 def require_seed(seed: int) -> None:
-    """Raises ZeroshiftError for a seed below zero."""
+    """Raises ZeroshiftError for a negative seed."""
     if seed < 0:
         raise ZeroshiftError(f"--seed is {seed}; it must be at least 0.")
 
 
-def default_output(run: RunFolder, name: str, given: Path | None) -> Path:
-    """`given`, or `name` in the run folder."""
-    return run.path / name if given is None else given
+def default_output(run: RunFolder, name: str, out: Path | None) -> Path:
+    """`out`, or if it is None, `name` in the run folder."""
+    return run.path / name if out is None else out

@@ -2,45 +2,78 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from zeroshift.cli.arguments import call
+from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["export", "main"]
 
-NAMES = {"safetensors": "export.safetensors", "rosinality-pt": "export.pt", "diffusers": "export"}
 
-
-def export(
-    run: Annotated[Path, tyro.conf.Positional],
-    format: Literal["safetensors", "rosinality-pt", "diffusers"] = "safetensors",
-    out: Path | None = None,
-) -> None:
-    """Write the adapted generator of a finished run as other programs read it.
-
-    rosinality-pt is the format of the published IPL, NADA, e4e and ReStyle programs; diffusers a folder that its
-    DDIMPipeline.from_pretrained opens (LDMPipeline's for latent diffusion).
-
-    Examples:
-      zeroshift export runs/disney --format rosinality-pt
-      zeroshift export runs/disney --format safetensors --out disney.safetensors
+def export(run: Path, format: str = "safetensors", out: Path | None = None) -> Path:
+    """Writes the adapted generator of a finished run; returns the path of what was written.
 
     Args:
-        run: A run folder that `zeroshift adapt` made.
-        format: The format to write.
-        out: The file or folder to write; RUN/export.safetensors, RUN/export.pt or RUN/export if not given.
+        run: a run folder.
+        format: see `zeroshift.export_generator`.
+        out: the file or folder to write. None: "export" with the suffix of the format, in the run folder.
+    Raises:
+        ZeroshiftError: if the run is not finished, or the format does not fit the generator.
     """
-    from zeroshift.generators.checkpoints.files import export_generator, load_generator
+    from zeroshift.generators.checkpoints.files import export_generator, export_suffix, load_generator
 
     folder = RunFolder.read(run)
     folder.require_generator()
-    out = folder.path / NAMES[format] if out is None else out
-    export_generator(load_generator(str(folder.generator_path)), out, format=format)
-    print(out)
+    generator = load_generator(folder.generator_path)
+    if out is None:
+        out = folder.path / f"export{export_suffix(generator.architecture, format)}"
+    export_generator(generator, out, format=format)
+    return out
+
+
+def _formats(arguments: Sequence[str]) -> list[str]:
+    """The formats for the run that is named on the command line; none if there is no such run or it is not finished."""
+    from zeroshift.generators.checkpoints.files import architecture_of, export_formats
+
+    for word in arguments:
+        try:
+            path = RunFolder.read(word).generator_path
+            architecture = architecture_of(path) if path.exists() else None
+        except (ZeroshiftError, OSError):
+            continue
+        return [] if architecture is None else export_formats(architecture)
+    return []
 
 
 def main(arguments: Sequence[str]) -> None:
-    call(export, "export", arguments)
+    formats = _formats(arguments)
+    Format: Any = Literal[tuple(formats)] if formats else str
+
+    def command(
+        run: Annotated[Path, tyro.conf.Positional],
+        format: Format = "safetensors",
+        out: Path | None = None,
+    ) -> None:
+        """Write the adapted generator of a finished run in a format of other programs.
+
+        The formats depend on the family of the generator: safetensors (ours) for all, rosinality-pt for StyleGAN2 (read
+        by the published IPL, NADA, e4e and ReStyle programs), diffusers for diffusion models (a folder for
+        DDIMPipeline.from_pretrained, or LDMPipeline for latent diffusion). `zeroshift export RUN --help` lists those
+        of a run.
+
+        Examples:
+          zeroshift export runs/disney --format rosinality-pt
+          zeroshift export runs/disney --format safetensors --out disney.safetensors
+
+        Args:
+            run: Run folder that `zeroshift adapt` wrote.
+            format: Format to write.
+            out: File or folder to write. Default: RUN/export with the suffix of the format, such as
+                RUN/export.safetensors.
+        """
+        print(export(run, format, out))
+
+    call(command, "export", arguments)

@@ -1,4 +1,4 @@
-"""`zeroshift generate`: samples of a run, source beside target."""
+"""`zeroshift generate`: samples of a run, source next to target."""
 
 import re
 from collections.abc import Sequence
@@ -24,24 +24,26 @@ def generate(
     columns: int = 4,
     out: Path | None = None,
 ) -> None:
-    """Draw samples of a finished run: the same people by the source and by the adapted generator.
+    """Generate samples of a finished run: the same latents by the source and by the adapted generator.
 
-    Writes source/0000.png ... and target/0000.png ..., then grid.png (pairs, source at the left).
-    A sample depends on the seed and on its number alone. Samples that were there before go.
+    Writes source/0000.png ... and target/0000.png ..., and grid.png with all pairs (source on the left). A sample
+    depends on the seed and its number only. Samples of an earlier call in the same folder are replaced.
 
     Examples:
-      zeroshift generate runs/disney --num 64 --seed 0 --truncation-psi 0.7
-      zeroshift generate runs/disney --num 1000 --seed 1 --out samples
+      zeroshift generate runs/disney --num 64
+      zeroshift generate runs/disney --num 64 --seed 1 --truncation-psi 0.5
+      zeroshift generate runs/disney --num 1000 --out samples
 
     Args:
-        run: A run folder that `zeroshift adapt` made.
-        num: How many samples.
-        seed: Which samples.
-        truncation_psi: 1 shows all the variety there is, less stays nearer to the mean; as in the run if not given.
-        steps: Of a diffusion model, from t0 to the image; as in the run if not given.
-        batch_size: Samples at a time; changes no picture.
+        run: Run folder that `zeroshift adapt` wrote.
+        num: Number of samples.
+        seed: Seed of the samples.
+        truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean. Default: the
+            setting of the run.
+        steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the run.
+        batch_size: Samples at a time. It changes no image.
         columns: Pairs in a row of the grid.
-        out: Folder to write to; RUN/samples-seed-SEED if not given (with what was asked for besides in its name).
+        out: Folder to write to. Default: RUN/samples-seed-SEED; other options than --seed are added to the name.
     """
     import torch
 
@@ -56,10 +58,9 @@ def generate(
         num=num, batch_size=batch_size, columns=columns, truncation_psi=psi, steps=1 if steps is None else steps
     )
     require_seed(seed)
-    told = "".join(
-        f"-{name}-{value}" for name, value in (("truncation-psi", truncation_psi), ("steps", steps)) if value
-    )
-    out = default_output(folder, f"samples-seed-{seed}{told}", out)
+    changes = {"truncation-psi": truncation_psi, "steps": steps}
+    suffix = "".join(f"-{name}-{value}" for name, value in changes.items() if value)
+    out = default_output(folder, f"samples-seed-{seed}{suffix}", out)
     batches = sampling.generate(
         load_source_and_target(folder, steps=steps),
         num,
@@ -69,9 +70,9 @@ def generate(
         batch_size=batch_size,
     )
     with disk_errors(out):
-        (out / "grid.png").unlink(missing_ok=True)  # it is there when all samples are
+        (out / "grid.png").unlink(missing_ok=True)  # written last: it shows that all samples are there
     tiles: list[torch.Tensor] = []
-    for source, target in tracked(batches, -(-num // batch_size), "Drawing"):
+    for source, target in tracked(batches, -(-num // batch_size), "Generating"):
         for side, images in (("source", source), ("target", target)):
             for i, pixels in enumerate(to_uint8(images), start=len(tiles)):
                 save_png(out / side / f"{i:04d}.png", pixels)
@@ -83,7 +84,7 @@ def generate(
 
 
 def _remove_from(folder: Path, num: int) -> None:
-    """Removes the samples from number `num` on, which an earlier call for more of them left."""
+    """Removes samples with numbers from `num` on, which an earlier call with a larger --num wrote."""
     with disk_errors(folder):
         for file in folder.iterdir():
             if re.fullmatch(r"([0-9]{4}|[1-9][0-9]{4,})\.png", file.name) and int(file.stem) >= num:

@@ -1,4 +1,4 @@
-"""The command line. Each command is a module of `zeroshift.cli`, imported on demand; no model code here."""
+"""The command line. Each command is a module of `zeroshift.cli`, imported on demand."""
 
 import difflib
 import importlib
@@ -11,33 +11,36 @@ from rich.console import Console
 from rich.markup import escape
 
 from zeroshift.cli.allocator import keep_freed_memory
+from zeroshift.cli.progress import download_bar
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
+from zeroshift.io.downloads import set_progress
 
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    "adapt": "Move a generator to a new domain that a text names.",
-    "generate": "Draw samples of a run, source beside target.",
+    "adapt": "Adapt a generator to a domain that a text describes.",
+    "generate": "Generate samples of a run, source next to target.",
     "evaluate": "Measure runs: quality, diversity, identity, structure.",
-    "interpolate": "Make a film: from person to person, from source to target.",
-    "translate": "Bring a real image into the domain of a run (diffusion models).",
+    "interpolate": "Make a film, from sample to sample or from source to target.",
+    "translate": "Translate a real image into the domain of a run (diffusion models).",
     "export": "Write the adapted generator for other programs.",
-    "models": "List the known checkpoints: licence, size, address.",
+    "models": "List the generators that have a name: license, size, address.",
     "benchmark": "Compare methods with each other and with the truth, in the miniature world.",
-    "miniature": "The embedded world: pictures, figures, recipes of its models.",
+    "miniature": "Draw the miniature world, and train its models.",
+    "completion": "Print a completion script for bash or zsh.",
 }
-RESUMABLE = ("adapt", "benchmark", "miniature")  # where what is done is kept
+RESUMABLE = ("adapt", "benchmark", "miniature")  # commands that keep finished work
 EXAMPLES = (
-    ("the embedded miniature world, no download", "zeroshift adapt --target zombie"),
-    ("more pictures of that run", "zeroshift generate runs/miniature-zombie-ipl --num 64"),
-    ("how good it is, in numbers", "zeroshift evaluate runs/miniature-zombie-ipl"),
+    ("the miniature world, without a download", "zeroshift adapt --target zombie"),
+    ("more samples of that run", "zeroshift generate runs/miniature-zombie-ipl --num 64"),
+    ("its quality in numbers", "zeroshift evaluate runs/miniature-zombie-ipl"),
     ("a published checkpoint", "zeroshift adapt --generator ffhq --target sketch"),
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0, 1 (something the user can mend), 2 (usage) or 130 (Ctrl-C)."""
+    """Runs one command. Returns its exit code: 0, 1 (an error that the user can fix), 2 (usage) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     console = Console(stderr=True, highlight=False)
     if arguments[:1] == ["--version"]:
@@ -56,13 +59,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"[red]There is no command {escape(repr(name))}.[/]{hint} The commands are: {', '.join(COMMANDS)}."
         )
         return 2
-    keep_freed_memory()
+    _prepare_process()
     command = importlib.import_module(f"zeroshift.cli.{name}")
     return _guarded(name, lambda: command.main(arguments[1:]), console)
 
 
+def _prepare_process() -> None:
+    """Sets what holds for the whole process; the library itself never does."""
+    keep_freed_memory()
+    set_progress(download_bar)
+    if "" not in sys.path:
+        sys.path.append("")  # the current folder, for --generator package.module:function
+
+
 def _guarded(name: str, command: Callable[[], None], console: Console) -> int:
-    """Runs a command; what the user can mend or has asked for becomes a sentence and an exit code, not a traceback."""
+    """Runs a command. Errors that the user can fix, and interrupts, become a sentence and an exit code."""
     try:
         with warnings.catch_warnings(), disk_errors("a file"):
             warnings.filterwarnings("default", category=UserWarning)
@@ -75,7 +86,7 @@ def _guarded(name: str, command: Callable[[], None], console: Console) -> int:
         hint = " Run the same command again to resume." if name in RESUMABLE else ""
         console.print(f"[yellow]Stopped.[/]{hint}")
         return 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
@@ -88,14 +99,14 @@ def _guarded(name: str, command: Callable[[], None], console: Console) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], console: Console) -> None:
-    """Warnings that are meant for the user are shown; those that libraries exchange with programmers are not."""
+    """Shows warnings for users; hides those for programmers, such as deprecations in libraries."""
     if issubclass(category, UserWarning):
         console.print("[yellow]Warning:[/]", escape(str(message)), soft_wrap=True)
 
 
 def _print_help() -> None:
     console = Console(highlight=False)
-    console.print("[bold]zeroshift[/] moves a pretrained image generator to a new domain from text alone.\n")
+    console.print("[bold]zeroshift[/] adapts a pretrained image generator to a new domain, from text alone.\n")
     console.print("Usage: zeroshift COMMAND [OPTIONS], zeroshift COMMAND --help\n\n[bold]Commands[/]")
     for name, what in COMMANDS.items():
         console.print(f"  [cyan]{name:<13}[/] {what}")

@@ -1,4 +1,4 @@
-"""`zeroshift models`: the checkpoints that have a name."""
+"""`zeroshift models`: the generators that have a name."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,35 +11,51 @@ from zeroshift.errors import ZeroshiftError
 __all__ = ["main", "models"]
 
 
-def models(name: Annotated[str, tyro.conf.Positional] = "") -> None:
-    """List the known checkpoints, or those whose name or architecture begins with NAME.
+def models(name: Annotated[str, tyro.conf.Positional] = "", trust: str | None = None) -> None:
+    """List the generators that have a name, with license, size and address; or those that begin with NAME.
 
-    They are downloaded from their authors' addresses when they are first used, and kept in ~/.cache/zeroshift (or
-    $ZEROSHIFT_CACHE). Their licences are their authors'; read them before you publish what you made.
+    A checkpoint is downloaded from the address of its authors on first use, to ~/.cache/zeroshift or $ZEROSHIFT_CACHE.
+    Licenses are those of the authors: read them before you publish results.
+
+    A run of your own generator (--generator package.module:function) imports that function again whenever the run is
+    opened. For a run from somebody else, allow that once with --trust, after you have read the code.
 
     Examples:
       zeroshift models
       zeroshift models afhq
       zeroshift adapt --generator afhqdog --source photo --target fox
+      zeroshift models --trust my_package.gan:load
 
     Args:
-        name: The beginning of a name or an architecture.
+        name: Beginning of the name of a generator or of a family.
+        trust: Function PACKAGE.MODULE:FUNCTION that files may name as the source of their generator; then list nothing.
     """
+    if trust is not None:
+        _trust(trust)
+        return
     from rich.console import Console
     from rich.table import Table
 
     from zeroshift.generators.checkpoints.catalogue import known_checkpoints
 
-    known = [one for one in known_checkpoints() if one.name.startswith(name) or one.architecture.startswith(name)]
-    if not known:
+    entries = [one for one in known_checkpoints() if one.name.startswith(name) or one.family.startswith(name)]
+    if not entries:
         raise ZeroshiftError(f"No known checkpoint begins with {name!r}. `zeroshift models` lists them all.")
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("name", "architecture", "pixels", "size", "licence", "address"):
+    for column in ("name", "family", "pixels", "size", "license", "address"):
         table.add_column(column, justify="right" if column in ("pixels", "size") else "left", no_wrap=True)
-    for one in known:
-        size = "" if one.size_mb is None else f"{one.size_mb:g} MB"
-        table.add_row(one.name, one.architecture, str(one.resolution), size, one.licence, one.address or "embedded")
-    Console(highlight=False, width=300).print(table)  # one line each, whatever the terminal: addresses must stay whole
+    for entry in entries:
+        size = "" if entry.size_mb is None else f"{entry.size_mb:g} MB"
+        address = entry.address or "installed"
+        table.add_row(entry.name, entry.family, str(entry.resolution), size, entry.licence, address)
+    Console(highlight=False, width=300).print(table)  # wide enough to keep addresses on one line
+
+
+def _trust(factory: str) -> None:
+    from zeroshift.generators.module import trust
+
+    trust(factory)
+    print(f"Files may now name {factory} as the source of their generator.")
 
 
 def main(arguments: Sequence[str]) -> None:

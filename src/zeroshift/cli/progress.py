@@ -1,20 +1,30 @@
-"""What a running adaptation shows: stage, steps, loss, time left."""
+"""Progress on the terminal: stages of a run, and downloads."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
-__all__ = ["Display"]
+__all__ = ["Display", "download_bar"]
 
 TITLES = {"invert": "inverting images", "prompts": "learning prompts", "adapt": "adapting"}
-LINES = 10  # a stage, where the screen is a file
+LINES = 10  # for each stage, if stderr is not a terminal
 
 
 class Display:
-    """A bar a stage on stderr; plain lines where stderr is no terminal. Use it as a context."""
+    """A context that shows a progress bar for each stage on stderr, or plain lines if that is not a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = Console(stderr=True, highlight=False) if console is None else console
@@ -32,13 +42,13 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Display":
-        return self  # the bars start with the first step: models that load before may show bars of their own
+        return self  # the bars start with the first step: downloads before it have their own
 
     def __exit__(self, *_: Any) -> None:
         self._bars.stop()
 
     def update(self, stage: str, step: int, steps: int, losses: Mapping[str, float]) -> None:
-        """`step` of `steps` steps of a stage are done; `losses` are those of the last one."""
+        """Shows that `step` of `steps` steps of a stage are done; `losses` are those of the last step."""
         loss = f"loss {losses['loss']:.4f}" if "loss" in losses else ""
         title = TITLES.get(stage, stage)
         if not self._console.is_terminal:
@@ -47,6 +57,15 @@ class Display:
             return
         self._bars.start()
         if stage not in self._tasks:
-            # a resumed stage starts where it stands, so that the time left is that of the steps still to come
+            # a resumed stage starts with the steps already done, so that the estimate counts new steps only
             self._tasks[stage] = self._bars.add_task(title, total=steps, completed=step - 1, loss="")
         self._bars.update(self._tasks[stage], completed=step, loss=loss)
+
+
+@contextlib.contextmanager
+def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on stderr for `zeroshift.io.downloads.set_progress`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeLeftColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -59,7 +59,8 @@ def render_batches(
     Raises:
         ZeroshiftError: if `class_index` does not fit the generator.
     """
-    for part in latents.split(batch_size):
+    for start in range(0, len(latents), batch_size):
+        part = latents[start : start + batch_size]
         labels = class_labels(generators[0], class_index, len(part))
         codes = generators[0].codes(part.to(generators[0].device), labels, truncation_psi=truncation_psi)
         yield [generator.synthesize(codes.to(generator.device)).float().cpu() for generator in generators]

@@ -1,17 +1,19 @@
 """Codes of real images. Each image is inverted once; the cache keeps its codes for later runs."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zeroshift.config.settings import Sampling
 from zeroshift.generators.base import Codes, Generator
+from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.images import find_images, read_image, square
 
@@ -67,10 +69,12 @@ def _read(file: Path) -> Tensor | None:
 
 def _keys(generator: Generator, images: Tensor) -> Sequence[str]:
     """A hash for each image of everything its codes depend on: weights, noise schedule, inversion settings, pixels."""
-    config = generator.config
-    if "sampling" in config:  # only the settings of inversion matter
-        sampling = Sampling(**config["sampling"])
-        config = {**config, "sampling": [sampling.t0, sampling.invert_steps, sampling.clip_sample]}
+    options = generator.options
+    if isinstance(options, DDIMOptions):  # only some of its settings matter for an inversion
+        used: Any = [options.t0, options.invert_steps, options.clip_sample]
+    else:
+        used = dataclasses.asdict(options)
+    config = {**generator.network_config(generator.config), "sampling": used}
     common = hashlib.sha256(json.dumps([generator.architecture, config], sort_keys=True).encode())
     for name, value in sorted(generator.state_dict().items()):
         common.update(name.encode())
