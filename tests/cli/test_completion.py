@@ -11,6 +11,8 @@ from zeroshift.cli.completion import Page, parse_help, script
 PAGES = {
     "": Page(("adapt", "miniature"), {"--help": (), "--version": ()}),
     "adapt": Page((), {"--device": ("auto", "cpu"), "--target": ()}),
+    "adapt --method": Page(("nada", "air"), {"--target": ()}),
+    "adapt --method air": Page((), {"--target": (), "--options.rounds": ()}),
     "miniature": Page(("sheet",), {"--help": ()}),
     "miniature sheet": Page((), {"--num": (), "--out": ()}),
 }
@@ -40,13 +42,20 @@ def test_a_help_page_gives_subcommands_options_and_choices_but_no_options_of_its
     }
 
 
-def test_the_help_page_of_a_command_is_read_whole():
-    page = parse_help(completion._help_text("export"))
-    assert page.options == {
-        "--help": (),
-        "--format": ("safetensors", "rosinality-pt", "diffusers"),
-        "--out": (),
-    }
+def test_the_help_page_of_a_command_lists_its_options_and_choices():
+    page = parse_help(completion._help_text("adapt"))
+    assert {"--help", "--out", "--target", "--adapt.steps"} <= page.options.keys()
+    assert page.options["--device"] == ("auto", "cpu")
+
+
+def test_each_method_has_its_own_page(monkeypatch):
+    shared = "usage: x\n\n│ --method {nada,air}  How. │\n"
+    own = "│ --options.rounds INT  More. │\n"
+    monkeypatch.setattr(completion, "_help_text", lambda *words: shared + (own if "air" in words else ""))
+    pages = dict(completion._read_pages(["adapt"]))
+    assert list(pages) == ["", "adapt", "adapt --method", "adapt --method nada", "adapt --method air"]
+    assert pages["adapt --method"].subcommands == ("nada", "air")
+    assert [name for name, page in pages.items() if "--options.rounds" in page.options] == ["adapt --method air"]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -59,6 +68,8 @@ def test_the_help_page_of_a_command_is_read_whole():
         (["adapt", "--device", ""], ["auto", "cpu"]),
         (["adapt", "--target", "miniature", "--device", "c"], ["cpu"]),
         (["adapt", ""], []),  # left to file names
+        (["adapt", "--target", "x", "--method", ""], ["nada", "air"]),
+        (["adapt", "--target", "x", "--method", "air", "--seed", "1", "--o"], ["--options.rounds"]),
         (["miniature", ""], ["sheet"]),
         (["miniature", "sheet", "--"], ["--num", "--out"]),
     ],

@@ -67,11 +67,12 @@ CASES = """\
     case "$command $previous" in
 {choices}
     esac"""
+METHOD = "--method"
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a help page offers: subcommands (or choices of a positional argument), and options with their choices."""
+    """What a help page lists: subcommands (or choices of a positional argument), and options with their choices."""
 
     subcommands: tuple[str, ...] = ()
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -116,7 +117,7 @@ def script(shell: str, pages: Mapping[str, Page]) -> str:
 
 
 def _read_pages(commands: Sequence[str]) -> Iterator[tuple[str, Page]]:
-    """The help pages of the program, its commands and their subcommands."""
+    """The help pages of the program, its commands, their subcommands, and of each method."""
     yield "", Page(tuple(commands), {"--help": (), "--version": ()})
     waiting: list[tuple[str, ...]] = [(name,) for name in commands]
     while waiting:
@@ -124,6 +125,10 @@ def _read_pages(commands: Sequence[str]) -> Iterator[tuple[str, Page]]:
         page = parse_help(_help_text(*words))
         yield " ".join(words), page
         waiting += [(*words, subcommand) for subcommand in page.subcommands]
+        methods = page.options.get(METHOD, ())
+        if methods and METHOD not in words:  # each method has options of its own, so its name acts as a subcommand
+            yield " ".join([*words, METHOD]), Page(methods, page.options)
+            waiting += [(*words, METHOD, method) for method in methods]
 
 
 def _help_text(command: str, *words: str) -> str:
