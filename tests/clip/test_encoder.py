@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zeroshift.clip.encoder import TEMPLATES, Encoder
-from zeroshift.clip.loading import load_encoder
+from zeroshift.clip.loading import ENCODERS, load_encoder, load_encoder_file
 from zeroshift.errors import ZeroshiftError
 
 VISION = {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8}
@@ -217,3 +217,19 @@ def test_files_without_an_encoder_are_refused(tmp_path: Path, tiny_encoder: Path
     save_file({"a": torch.zeros(1)}, tmp_path / "wrong.safetensors", metadata=metadata)
     with pytest.raises(ZeroshiftError, match="does not hold an encoder"):
         load_encoder(str(tmp_path / "wrong.safetensors"))
+
+
+def test_a_registered_encoder_is_loaded_by_name(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ENCODERS, "_loaded", dict(ENCODERS._loaded))
+    modes: list[str] = []
+
+    @ENCODERS.register("mine")
+    def load(resize: str) -> Encoder:
+        modes.append(resize)
+        return load_encoder_file(tiny_encoder, resize)
+
+    assert load_encoder("mine", resize="published").embed_dim == 24
+    assert modes == ["published"]
+    assert "miniature" in ENCODERS
+    with pytest.raises(ZeroshiftError, match="Did you mean miniature"):
+        load_encoder("miniture")

@@ -57,6 +57,7 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "inception.pth"
 
 
+@pytest.mark.slow
 def test_inception_equals_torch_fidelitys(inception_file: Path) -> None:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

@@ -87,8 +87,9 @@ def make_plan(
 
 
 def default_network(measure: Measure, entry: CatalogueEntry | None) -> str:
-    """The network of a measure if none is named: the held-out evaluator of the generator's entry where it may replace
-    the measure's own default.
+    """The network of a measure if none is named.
+
+    This is the held-out evaluator of the generator's catalogue entry if it may replace the measure's default.
     """
     return entry.evaluator if entry and entry.evaluator and measure.any_network else measure.network
 
@@ -129,7 +130,7 @@ def _plan_measure(
 
 
 def _check_suitable(network: str, entry: CatalogueEntry | None) -> None:
-    """Raises ZeroshiftError for a network for photographs if the generator has a held-out evaluator of its own."""
+    """Raises ZeroshiftError for a network for photographs if the generator has another evaluator."""
     if entry is None or not entry.evaluator or network == entry.evaluator:
         return
     if NETWORKS[network.partition(":")[0]].for_photographs:
