@@ -138,7 +138,7 @@ def compare(measured: Iterable[tuple[RunFolder, Sequence[Result]]]) -> tuple[lis
 
 
 def _differing(rows: Sequence[Row]) -> list[str]:
-    """Settings in which rows differ. A setting that a row lacks, being of another method or family, is no difference."""
+    """Settings in which rows differ, except those that a row lacks because its method or family has none of them."""
     names = dict.fromkeys(name for row in rows for name in row.settings)
     values = {name: [row.settings[name] for row in rows if name in row.settings] for name in names}
     return [name for name in names if any(value != values[name][0] for value in values[name])]
