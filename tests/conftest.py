@@ -1,9 +1,12 @@
 """Tiny random models, saved once a session, that behave like the real ones."""
 
 import json
+import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -15,6 +18,16 @@ ENCODER_CONFIG = {
 }
 KNOWN_WORDS = ["a", "photo", "of", "zombie", "person", "sketch", "the", "picture", "showing", "elf"]
 KNOWN_LABELS = ["photo", "zombie", "sketch", "elf"]
+REGISTRIES = [
+    "zeroshift.clip.loading:ENCODERS",
+    "zeroshift.evaluation.metrics.registry:MEASURES",
+    "zeroshift.generators.checkpoints.catalogue:CATALOGUE",
+    "zeroshift.generators.registry:FAMILIES",
+    "zeroshift.methods.registry:METHODS",
+    "zeroshift.methods.registry:PRESETS",
+    "zeroshift.methods.registry:STAGES",
+    "zeroshift.networks.registry:NETWORKS",
+]
 
 
 # Started in the background, a shell has us ignore Ctrl-C, and so would all that we start; the tests press it.
@@ -75,3 +88,27 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def example_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """tests/example_package as if it were installed, in this process and in those that it starts: its folder."""
+    folder = Path(__file__).with_name("example_package")
+    project = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    entry_points = re.sub(
+        r'\[project\.entry-points\."(.*?)"\]', r"[\1]", project[project.index("[project.entry-points") :]
+    )
+    site = tmp_path / "site-packages"
+    info = site / "zeroshift_example-0.1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zeroshift-example\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(entry_points.replace('"', ""))
+    paths = [str(folder), str(site)]
+    for path in paths:
+        monkeypatch.syspath_prepend(path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*paths, *os.environ.get("PYTHONPATH", "").split()]))
+    for name in REGISTRIES:  # which read the entry points again, and forget the package afterwards
+        registry = resolve_name(name)
+        monkeypatch.setattr(registry, "_entry_points", None)
+        monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))
+    return folder

@@ -1,14 +1,15 @@
 """What a generator is to the rest of the package: latents in, codes between, images out, layers by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from zeroshift.config.settings import Sampling
+from zeroshift.config.settings import GeneratorOptions
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 
@@ -21,18 +22,73 @@ NOISE_MODES = ("const", "random", "none")
 
 
 class Generator(nn.Module, ABC):
-    """A pretrained image generator. Images are NCHW float32 around [-1, 1]."""
+    """A pretrained image generator. Images are NCHW float32, around [-1, 1].
 
-    architecture: str  # "stylegan2", "stylegan3", "diffusion"
+    A family is a subclass, registered in `zeroshift.generators.registry.FAMILIES` under its `architecture`.
+    docs/extending/generator.md shows how to add one.
+    """
+
+    architecture: ClassVar[str]
+    """Name of the family in FAMILIES; saved files carry it."""
+    Options: ClassVar[type[GeneratorOptions]] = GeneratorOptions
+    """Settings of the family, `config.sampling` of a run."""
+    preset: ClassVar[str] = "published"
+    """Default preset of the family, a name of PRESETS."""
+    unused_settings: ClassVar[frozenset[str]] = frozenset()
+    """Dotted names of settings that have no meaning for the family: neither shown nor recorded."""
+    exports: ClassVar[Mapping[str, str]] = {}
+    """Formats of other programs: name -> "module:function" that writes (generator, path)."""
+    export_suffix: ClassVar[Mapping[str, str]] = {}
+    """File suffix of each format of `exports`, such as ".pt"; a format without one is a folder."""
+    deliveries: ClassVar[Mapping[str, str]] = {}
+    """What a finished run writes beside the adapted generator: name in the run folder -> format of `exports`."""
+
     resolution: int
-    mapper_input_dim: int | None  # None: a sample has no code that `context` could give
+    mapper_input_dim: int | None  # None: `mapper_input` is None
     latent_shape: tuple[int, ...]
     num_classes: int  # 0: unconditional
-    config: dict[str, Any]  # JSON-able constructor arguments: type(self)(**config) rebuilds the module
+    config: dict[str, Any]  # JSON-able arguments of `from_config`
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], module: nn.Module | None = None) -> "Generator":
+        """The generator with this `config`, with untrained weights.
+
+        Args:
+            config: the constructor's arguments, as read from JSON.
+            module: for families that wrap a module of the user.
+
+        Raises:
+            ZeroshiftError: if the arguments do not fit, or a module is given that this family does not take.
+        """
+        if module is not None:
+            raise ZeroshiftError(f"A {cls.architecture} generator builds its own network. Leave the module out.")
+        return cls(**config)
+
+    @classmethod
+    def network_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of a `config` that describes the network, without `Options`."""
+        return dict(config)
+
+    @classmethod
+    def can_read(cls, path: Path) -> bool:
+        """Whether `read` opens this file or folder. Decides by content; the path exists.
+
+        zeroshift reads its own files without the help of the family. This is for files of other programs.
+        """
+        return False
+
+    @classmethod
+    def read(cls, path: Path) -> "Generator":
+        """The generator in a file or folder of another program. Called if `can_read` says so.
+
+        Raises:
+            ZeroshiftError: if the file is damaged.
+        """
+        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     def sample_latents(self, seed: int, samples: Sequence[int]) -> Latents:
@@ -40,9 +96,9 @@ class Generator(nn.Module, ABC):
         return normal(self.latent_shape, seed, "latents", samples=samples).to(self.device)
 
     def mapper_input(self, latents: Latents, labels: Tensor | None = None) -> Tensor | None:
-        """What the latent mapper of IPL sees of a sample, [N, mapper_input_dim]; never truncated.
+        """What IPL's latent mapper sees of a sample, [N, mapper_input_dim]; never truncated.
 
-        None where `mapper_input_dim` is: the mapper then sees the encoder's feature of the source image.
+        None if `mapper_input_dim` is None: the mapper then sees the encoder's feature of the source image.
         """
         return None
 
@@ -63,7 +119,7 @@ class Generator(nn.Module, ABC):
     ) -> Tensor:
         """Images [N, 3, resolution, resolution].
 
-        `noise`: "const" (the stored noise images), "random" (row i depends on (noise_seed, samples[i]) alone;
+        `noise_mode`: "const" (the stored noise images), "random" (row i depends on (noise_seed, samples[i]) alone;
         samples default to 0, 1, 2, ...) or "none".
         """
 
@@ -84,37 +140,51 @@ class Generator(nn.Module, ABC):
 
     @property
     def num_training_images(self) -> int:
-        """How many pictures of one code `pictures` gives."""
+        """Number of images of one code that `training_images` gives."""
         return 1
 
     def training_images(
         self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Iterator[Tensor]:
-        """The images [N, 3, resolution, resolution] to train on, one after another, each with a graph of its own.
+        """The images [N, 3, resolution, resolution] to train on, one after another, each with its own graph.
 
-        Arguments as for `synthesize`, which makes the only one, unless a family can do with less memory.
+        Arguments as for `synthesize`, whose image is the only one unless a family saves memory with several.
         """
         yield self.synthesize(codes, noise_mode=noise_mode, noise_seed=noise_seed, samples=samples)
 
     def invert(self, images: Tensor) -> Codes:
-        """Codes of real images [N, 3, resolution, resolution] in [-1, 1], which `synthesize` turns back into them.
+        """Codes of real images [N, 3, resolution, resolution] in [-1, 1], from which `synthesize` restores them.
 
         Raises:
-            ZeroshiftError: if this family cannot.
+            ZeroshiftError: if this family has no inversion.
         """
         raise ZeroshiftError(
-            f"A {self.architecture} generator cannot take real images: it has no inversion. Diffusion models have."
+            f"A {self.architecture} generator cannot take real images: it has no inversion. Diffusion models have one."
         )
 
     def inverted_mapper_input(self, codes: Codes) -> Tensor | None:
-        """The context [N, mapper_input_dim] of codes that `invert` gave; None where `mapper_input_dim` is."""
+        """`mapper_input` [N, mapper_input_dim] of codes from `invert`; None if `mapper_input_dim` is None."""
         return None
 
-    def set_sampling(self, sampling: Sampling) -> None:
-        """How images are made from now on, by a family that has a choice; others take no notice."""
+    @property
+    def options(self) -> GeneratorOptions:
+        """The settings of the family in use."""
+        return GeneratorOptions()
+
+    def configure(self, options: GeneratorOptions) -> None:
+        """Sets the settings of the family, an instance of `Options`. A plain GeneratorOptions changes nothing.
+
+        Raises:
+            ZeroshiftError: for settings of another family.
+        """
+        if type(options) is not GeneratorOptions:
+            raise ZeroshiftError(
+                f"A {self.architecture} generator takes no {type(options).__name__}: these are settings of another "
+                "family of generators."
+            )
 
     def add_lora(self, rank: int, seed: int) -> None:
-        """From now on `layers` are low-rank updates beside the weights, and the weights themselves stay as they are.
+        """Makes `layers` low-rank updates beside the weights; the weights themselves no longer change.
 
         Raises:
             ZeroshiftError: if this family has none.
@@ -125,22 +195,38 @@ class Generator(nn.Module, ABC):
         """The same generator with its low-rank updates, if any, added to the weights."""
         return self
 
+    def export(self, path: Path, format: str) -> None:
+        """Writes the generator in a format of `exports`.
+
+        Raises:
+            ZeroshiftError: for another format, or a generator that the format cannot hold.
+        """
+        if format not in self.exports:
+            raise ZeroshiftError(f"A {self.architecture} generator cannot be exported as {format!r}.")
+        write: Callable[[Generator, Path], None] = resolve_name(self.exports[format])
+        write(self, path)
+
     def deliver(self, folder: Path) -> None:
-        """Writes into a run folder what other programs open, where a family has such a form."""
+        """Writes `deliveries` into a run folder."""
+        for name, format in self.deliveries.items():
+            self.merged().export(folder / name, format)
 
     @abstractmethod
     def layers(self) -> dict[str, nn.Module]:
-        """Adaptable layers by name ("synthesis.b64.conv0"), from input to output; the name is the module's path."""
+        """Adaptable layers by name ("synthesis.b64.conv0"), from input to output. The name is the module's path."""
 
     def layer_candidates(self) -> list[str] | None:
-        """The layer that each row of a sample's codes votes for in the adaptive choice; None: no such choice here."""
+        """The layer that each row of a sample's codes votes for in the adaptive choice.
+
+        None if the codes have no rows: there is no adaptive choice then, and `adaptive` means `all`.
+        """
         return None
 
 
 def truncate(ws: Tensor, w_avg: Tensor, truncation_psi: float, cutoff: int | None = None) -> Tensor:
     """Pulls the first `cutoff` rows (default: all) of ws [N, num_ws, w_dim] towards w_avg [w_dim].
 
-    w' = w_avg + truncation (w - w_avg), the truncation trick (Karras et al., 2019, section 2.1 and appendix B).
+    w' = w_avg + truncation_psi (w - w_avg), the truncation trick (Karras et al., 2019, section 2.1 and appendix B).
     """
     if truncation_psi == 1:
         return ws

@@ -322,7 +322,7 @@ def test_refusal_names_the_class(tmp_path):
 def test_hostile_instructions(tmp_path, instructions):
     path = tmp_path / "network.pkl"
     path.write_bytes(b"\x80\x04" + instructions)
-    with pytest.raises(ZeroshiftError, match=r"damaged|no NVIDIA"):
+    with pytest.raises(ZeroshiftError, match=r"damaged|not an NVIDIA"):
         load_pkl(path)
 
 
@@ -369,7 +369,7 @@ def test_missing_and_empty(tmp_path):
 )
 def test_no_pickle(tmp_path, content):
     (tmp_path / "network.pkl").write_bytes(content)
-    with pytest.raises(ZeroshiftError, match="damaged or no NVIDIA"):
+    with pytest.raises(ZeroshiftError, match="damaged or not an NVIDIA"):
         load_pkl(tmp_path / "network.pkl")
 
 

@@ -141,7 +141,7 @@ def test_settings_that_rosinality_cannot_hold(tiny, tmp_path):
 
 
 def test_unknown_format(tiny, tmp_path):
-    with pytest.raises(ZeroshiftError, match="Unknown format 'onnx'"):
+    with pytest.raises(ZeroshiftError, match=r"cannot be exported as 'onnx'\. Choose from: safetensors, rosinality-pt"):
         export_generator(tiny, tmp_path / "g.onnx", "onnx")
 
 
@@ -180,7 +180,9 @@ def test_nvidia_weights_without_noise_or_average(tiny):
     codes = loaded.codes(loaded.sample_latents(0, [0]), torch.tensor([1]))
     with torch.no_grad():
         torch.testing.assert_close(loaded.synthesize(codes), loaded.synthesize(codes, noise_mode="none"))
-        mapper_inputs = [loaded.mapper_input(loaded.sample_latents(1, range(2000)), torch.full((2000,), k)) for k in (0, 1)]
+        mapper_inputs = [
+            loaded.mapper_input(loaded.sample_latents(1, range(2000)), torch.full((2000,), k)) for k in (0, 1)
+        ]
     assert (loaded.mapping.w_avg - torch.cat(mapper_inputs).mean(dim=0)).abs().max() < 0.1
 
 
@@ -196,7 +198,7 @@ class Payload:
 
 def test_malicious_pt_is_not_executed(published, tmp_path):
     torch.save({"g_ema": published, "extra": Payload(tmp_path / "touched")}, tmp_path / "g.pt")
-    with pytest.raises(ZeroshiftError, match="no code is executed"):
+    with pytest.raises(ZeroshiftError, match="no code was executed"):
         load_generator(tmp_path / "g.pt")
     assert not (tmp_path / "touched").exists()
 
@@ -211,10 +213,10 @@ def test_bad_files(tiny, published, tmp_path):
     torch.save({"g_ema": dict(list(published.items())[:40])}, tmp_path / "good.pt")
     ours, theirs = (tmp_path / "good.safetensors").read_bytes(), (tmp_path / "good.pt").read_bytes()
     refuses(b"", "is empty")
-    refuses(b"<!DOCTYPE html><html>", "no generator file")
+    refuses(b"<!DOCTYPE html><html>", "not a generator file")
     refuses(ours[: len(ours) // 2], "damaged")
     refuses(ours[:30], "damaged")
-    refuses(theirs[: len(theirs) // 2], "could not be read")
+    refuses(theirs[: len(theirs) // 2], "cannot be read")
     refuses(theirs, "could not be loaded. These are not weights of rosinality")
     torch.save({"model": torch.zeros(3)}, tmp_path / "foreign.pt")
     refuses((tmp_path / "foreign.pt").read_bytes(), "no StyleGAN2 generator in rosinality's layout; it holds model")
@@ -224,7 +226,7 @@ def test_bad_files(tiny, published, tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     refuses((tmp_path / "other.safetensors").read_bytes(), "not written by zeroshift")
     for described, words in [
-        ({"architecture": "vae", "config": {}}, "unknown architecture 'vae'"),
+        ({"architecture": "vae", "config": {}}, "unknown family .vae."),
         ({"architecture": "stylegan2", "config": {"resolution": 8}}, "do not fit"),
         ({"architecture": "stylegan2", "config": {"size": 8}}, "do not fit"),
         ({"architecture": "stylegan2", "config": {"resolution": 12}}, "power of two"),
@@ -237,7 +239,7 @@ def test_other_architectures_keep_their_own(tmp_path):
     generator = StyleGAN3(resolution=16, z_dim=8, w_dim=8, channel_base=256, channel_max=16, num_layers=4)
     save_generator(generator, tmp_path / "g.safetensors")
     assert_same_weights(load_generator(tmp_path / "g.safetensors"), generator)
-    with pytest.raises(ZeroshiftError, match="StyleGAN2 generators only, not stylegan3"):
+    with pytest.raises(ZeroshiftError, match="stylegan3 generator cannot be exported as 'rosinality-pt'"):
         export_generator(generator, tmp_path / "g.pt", "rosinality-pt")
 
 
@@ -266,7 +268,7 @@ def test_weights_of_wrong_shapes_or_kinds(published, average):
             stylegan2_from_rosinality(published | {name: value}, average)
     with pytest.raises(ZeroshiftError, match="latent_avg"):
         stylegan2_from_rosinality(published, torch.zeros(63))
-    with pytest.raises(ZeroshiftError, match="something else than arrays"):
+    with pytest.raises(ZeroshiftError, match="not all arrays"):
         stylegan2_from_rosinality(published | {"conv1.noise.weight": "loud"}, average)
     with pytest.raises(ZeroshiftError, match=r"input\.input"):
         stylegan2_from_rosinality({"a": torch.zeros(1)})

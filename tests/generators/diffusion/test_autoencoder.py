@@ -4,10 +4,10 @@ import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
-from zeroshift.config.settings import Sampling
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
 from zeroshift.generators.diffusion.autoencoder import DiffusionAutoencoder
+from zeroshift.generators.diffusion.options import DDIMOptions
 
 ENCODER = {"resolution": 16, "channels": (8, 16, 16), "z_dim": 6, "blocks": 1, "attention": (8,), "groups": 4}
 UNET = {**ENCODER, "channels": (8, 16), "embed_dim": 20}
@@ -24,7 +24,7 @@ def generator():
     for parameter in made.parameters():  # some are zero at first
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.7 / parameter[0].numel() ** 0.5)
-    made.standardise(made.encoder(torch.randn(64, 3, 16, 16)).detach() + torch.randn(64, 6))
+    made.fit_statistics(made.encoder(torch.randn(64, 3, 16, 16)).detach() + torch.randn(64, 6))
     return made
 
 
@@ -44,7 +44,7 @@ def diffusers_ddim(generator, x, z_sem, steps, inverse=False):
 
 @torch.no_grad()
 def test_images_are_those_of_diffusers_sampler(generator):
-    generator.set_sampling(Sampling(t0=1.0, steps=10))
+    generator.configure(DDIMOptions(t0=1.0, steps=10))
     latents = generator.sample_latents(0, range(3))
     assert latents.shape == (3, 6 + 3 * 16 * 16)
     z_sem = generator.z_mean + latents[:, :6] @ generator.z_factor.T
@@ -56,7 +56,7 @@ def test_images_are_those_of_diffusers_sampler(generator):
 @torch.no_grad()
 def test_z_sem_is_distributed_as_given(generator):
     given = torch.randn(5000, 6) @ torch.randn(6, 6) + torch.arange(6.0)
-    generator.standardise(given)
+    generator.fit_statistics(given)
     made = generator.mapper_input(generator.sample_latents(0, range(4000)))
     torch.testing.assert_close(made.mean(0), given.mean(0), atol=0.2, rtol=0)
     scale = given.T.cov().diagonal().mean()
@@ -67,7 +67,7 @@ def test_z_sem_is_distributed_as_given(generator):
 def test_images_return_from_codes_and_latents(generator, images):
     errors = {}
     for steps in (10, 40):
-        generator.set_sampling(Sampling(t0=0.6, steps=steps, invert_steps=steps, noise_steps=steps))
+        generator.configure(DDIMOptions(t0=0.6, steps=steps, invert_steps=steps, noise_steps=steps))
         codes, latents = generator.invert(images), generator.encode_images(images)
         torch.testing.assert_close(generator.condition(codes), generator.encoder(images))
         torch.testing.assert_close(generator.mapper_input(latents), generator.encoder(images), atol=1e-4, rtol=1e-4)
@@ -91,7 +91,7 @@ def test_truncation_pulls_z_sem_to_its_mean_and_the_context_stays(generator):
 def test_gradients_reach_the_network_through_all_steps_and_through_one(generator):
     codes = generator.codes(generator.sample_latents(0, range(2))).detach()
     for each_step, pictures in ((False, 1), (True, 4)):
-        generator.set_sampling(Sampling(t0=0.5, steps=4, train_each_step=each_step))
+        generator.configure(DDIMOptions(t0=0.5, steps=4, train_each_step=each_step))
         seen = list(generator.training_images(codes))
         assert len(seen) == generator.num_training_images == pictures
         for picture in seen:
@@ -100,7 +100,7 @@ def test_gradients_reach_the_network_through_all_steps_and_through_one(generator
             assert all(parameter.grad.abs().sum() > 0 for parameter in generator.unet.conv_out.parameters())
             assert generator.encoder.out.weight.grad is None
     whole = generator.synthesize(codes)
-    generator.set_sampling(Sampling(t0=0.5, steps=4))
+    generator.configure(DDIMOptions(t0=0.5, steps=4))
     torch.testing.assert_close(whole, generator.synthesize(codes))
 
 

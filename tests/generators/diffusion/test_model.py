@@ -9,11 +9,11 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMPipeline, DDIMScheduler, LDMPipeline
 
 from tests.helpers.diffusion_models import ddim, ddpm, ldm, unet
-from zeroshift.config.settings import Sampling
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import export_generator, load_generator, save_generator
 from zeroshift.generators.diffusion.mixing import mix_predictions
 from zeroshift.generators.diffusion.model import Diffusion, plain
+from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.diffusion.schedule import CLEAN, NoiseSchedule
 
 SCHEDULES = [
@@ -28,7 +28,7 @@ SCHEDULES = [
 @pytest.fixture
 def small(tmp_path: Path) -> Diffusion:
     generator = load_generator(ddpm(tmp_path / "ddpm")).requires_grad_(False)
-    generator.set_sampling(Sampling(noise_steps=2, steps=3, invert_steps=5))
+    generator.configure(DDIMOptions(noise_steps=2, steps=3, invert_steps=5))
     return generator
 
 
@@ -92,7 +92,7 @@ def test_equal_steps_around_t0_are_those_of_the_pipeline(
 ) -> None:
     folder = ddim(tmp_path / "ddim", timestep_spacing=spacing)
     generator = load_generator(folder)
-    generator.set_sampling(Sampling(noise_steps=10 - steps, steps=steps))
+    generator.configure(DDIMOptions(noise_steps=10 - steps, steps=steps))
     latents = generator.sample_latents(0, range(2))
     with torch.no_grad():
         torch.testing.assert_close(
@@ -113,7 +113,7 @@ def test_latent_diffusion_is_the_pipeline(tmp_path: Path, monkeypatch: pytest.Mo
     generator = load_generator(folder).requires_grad_(False)
     assert generator.latent_shape == (3, 8, 8)
     assert generator.resolution == 16
-    generator.set_sampling(Sampling(t0=1, steps=4))
+    generator.configure(DDIMOptions(t0=1, steps=4))
     latents = generator.sample_latents(0, range(2))
     export_generator(generator, tmp_path / "exported", "diffusers")
     for place in (folder, tmp_path / "exported"):
@@ -132,7 +132,7 @@ def test_inversion_returns_the_image(small: Diffusion) -> None:
     images = small(small.sample_latents(5, range(2))).clamp(-1, 1)
     errors = []
     for steps in (10, 20, 40):
-        small.set_sampling(Sampling(t0=0.3, invert_steps=steps, steps=steps, clip_sample=False))
+        small.configure(DDIMOptions(t0=0.3, invert_steps=steps, steps=steps, clip_sample=False))
         errors.append(10 * torch.log10(4 / (small.synthesize(small.invert(images)) - images).square().mean()))
     assert errors[0] + 4 < errors[1] < errors[2] - 4, "PSNR in dB; half the step is a quarter of the error"
     assert errors[2] > 44
@@ -168,7 +168,7 @@ def test_gradients_flow_through_all_steps_with_and_without_checkpoints(small: Di
     small.unet.requires_grad_(True)
     found = []
     for checkpointing in (False, True):
-        small.set_sampling(Sampling(steps=3, gradient_checkpointing=checkpointing))
+        small.configure(DDIMOptions(steps=3, gradient_checkpointing=checkpointing))
         small.zero_grad()
         small.synthesize(codes).square().mean().backward()
         found.append([parameter.grad.clone() for parameter in small.unet.parameters()])
@@ -189,7 +189,7 @@ def test_gradients_flow_through_all_steps_with_and_without_checkpoints(small: Di
 def test_mixed_predictions(small: Diffusion, tmp_path: Path) -> None:
     others = [load_generator(tmp_path / "ddpm") for _ in range(2)]
     for seed, other in enumerate(others):
-        other.set_sampling(small.sampling)
+        other.configure(small.sampling)
         with torch.no_grad():
             for parameter in other.parameters():
                 parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
@@ -207,8 +207,8 @@ def test_mixed_predictions(small: Diffusion, tmp_path: Path) -> None:
             x, _ = small.schedule.step(x, 0.3 * said[0] + 0.2 * said[1] + 0.5 * said[2], here, there)
         torch.testing.assert_close(mix_predictions(small, others, (0.2, 0.5)).synthesize(codes), x, atol=1e-5, rtol=0)
         assert torch.equal(small.synthesize(codes), ends[0]), "the source is as it was"
-    others[0].set_sampling(Sampling(steps=9))
-    with pytest.raises(ZeroshiftError, match="one architecture"):
+    others[0].configure(DDIMOptions(steps=9))
+    with pytest.raises(ZeroshiftError, match="the same architecture"):
         mix_predictions(small, others, (0.5, 0.5))
 
 
@@ -224,11 +224,11 @@ def break_file(folder: Path, name: str, change: dict | None) -> None:
     ("name", "change", "message"),
     [
         ("scheduler/scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler"),
-        ("scheduler/scheduler_config.json", {"thresholding": True}, "thresholds"),
+        ("scheduler/scheduler_config.json", {"thresholding": True}, "dynamic thresholding"),
         ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
         ("unet/config.json", {"sample_size": [16, 24]}, "square"),
         ("unet/config.json", None, "cannot be read as JSON"),
-        ("model_index.json", {"unet": None}, "names no unet"),
+        ("model_index.json", {"unet": None}, "has no unet"),
         ("unet/diffusion_pytorch_model.safetensors", None, "missing or damaged"),
     ],
 )
@@ -244,10 +244,10 @@ def test_what_cannot_be(small: Diffusion, tiny_generator: Path, tmp_path: Path) 
         Diffusion({**plain(small.unet), "num_class_embeds": 5}, {})
     with pytest.raises(ZeroshiftError, match="must be 3"):
         Diffusion({**plain(small.unet), "in_channels": 1, "out_channels": 1}, {})
-    with pytest.raises(ZeroshiftError, match="StyleGAN2 generators only"):
+    with pytest.raises(ZeroshiftError, match="cannot be exported as 'rosinality-pt'"):
         export_generator(small, tmp_path / "g.pt", "rosinality-pt")
     gan = load_generator(tiny_generator)
-    with pytest.raises(ZeroshiftError, match="diffusion models only"):
+    with pytest.raises(ZeroshiftError, match="cannot be exported as 'diffusers'"):
         export_generator(gan, tmp_path / "folder", "diffusers")
     with pytest.raises(ZeroshiftError, match="has no inversion"):
         gan.invert(torch.zeros(1, 3, 16, 16))
@@ -255,6 +255,6 @@ def test_what_cannot_be(small: Diffusion, tiny_generator: Path, tmp_path: Path) 
         gan.add_lora(2, 0)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(ZeroshiftError, match="no pipeline folder"):
+    with pytest.raises(ZeroshiftError, match="not a pipeline folder"):
         export_generator(small, tmp_path / "mine", "diffusers")
     assert (tmp_path / "mine" / "letter.txt").exists()

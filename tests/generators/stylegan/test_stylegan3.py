@@ -254,7 +254,7 @@ def test_other_sizes(resolution, settings):
     [(4, {}), (32, {"num_critical": 0}), (32, {"num_layers": 2}), (32, {"margin_size": -9}), (32, {"filter_size": 1})],
 )
 def test_impossible_sizes(resolution, settings):
-    with pytest.raises(ZeroshiftError, match="make no StyleGAN3"):
+    with pytest.raises(ZeroshiftError, match="do not fit a StyleGAN3"):
         StyleGAN3(resolution, **(SMALL | settings))
 
 
@@ -281,7 +281,7 @@ def test_weights_that_do_not_fit():
             stylegan3_from_nvidia(weights | change, init_kwargs)
     with pytest.raises(ZeroshiftError, match="do not fit"):
         stylegan3_from_nvidia({name: weights[name] for name in list(weights)[1:]}, init_kwargs)
-    with pytest.raises(ZeroshiftError, match="4 colour channels"):
+    with pytest.raises(ZeroshiftError, match="4 color channels"):
         stylegan3_from_nvidia(weights, init_kwargs | {"img_channels": 4})
     with pytest.raises(ZeroshiftError, match="settings of this generator"):
         stylegan3_from_nvidia(weights, init_kwargs | {"head_layers": 4})

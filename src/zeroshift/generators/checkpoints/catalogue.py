@@ -1,120 +1,135 @@
-"""Known checkpoints: what they are, where their authors keep them, and a download cache."""
+"""The catalogue of generators that have a name, and where their files are. Importing it does not import PyTorch."""
 
+import dataclasses
 import difflib
-from dataclasses import dataclass
+import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from zeroshift.core.registry import Registry
 from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.entry import CatalogueEntry
+from zeroshift.generators.checkpoints.published import HUGGING_FACE, published_entries
+from zeroshift.generators.registry import FAMILIES
 from zeroshift.io.downloads import cache_folder, download
 
-__all__ = ["EMBEDDED", "Checkpoint", "known_checkpoints", "resolve"]
+__all__ = [
+    "CATALOGUE", "CatalogueEntry", "find_entry", "known_checkpoints", "named_entry", "parse_description", "read_header",
+    "resolve",
+]  # fmt: skip
+
+CATALOGUE: Registry[CatalogueEntry] = Registry("generator", "zeroshift.catalogue")
+"""Generators by name. Entry points: "zeroshift.catalogue"."""
+
+for _entry in published_entries():
+    CATALOGUE.register(_entry.name)(_entry)
+
+_MAX_HEADER = 100 << 20  # bytes; the limit of safetensors itself
+_WEIGHTS = ("*.safetensors", "*.bin")  # downloads the first kind that a model has
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A published generator. `size_mb` is None where nobody says it before the download, `address` when embedded."""
+def find_entry(generator: str | Path) -> CatalogueEntry | None:
+    """The catalogue entry of a generator; None if it has none.
 
-    name: str
-    architecture: str
-    resolution: int
-    licence: str
-    size_mb: float | None
-    address: str | None
-
-
-# Architecture, and file or folder in miniature/weights.
-EMBEDDED = {
-    "miniature": ("stylegan2", "generator.safetensors"),
-    "miniature-diffusion": ("diffusion", "diffusion"),
-    "miniature-autoencoder": ("diffusion_autoencoder", "autoencoder.safetensors"),
-}
-
-_ADA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/"
-_SOURCES = f"{_ADA}transfer-learning-source-nets/"
-_NGC = "https://api.ngc.nvidia.com/v2/models/nvidia/research/"
-_LICENCE = "NVIDIA Source Code License (non-commercial)"
-
-# Names and resolutions as the README and train.py of stylegan2-ada-pytorch have them ...
-_STYLEGAN2_ADA = {
-    "ffhq": (1024, f"{_ADA}ffhq.pkl"),
-    "metfaces": (1024, f"{_ADA}metfaces.pkl"),
-    "afhqcat": (512, f"{_ADA}afhqcat.pkl"),
-    "afhqdog": (512, f"{_ADA}afhqdog.pkl"),
-    "afhqwild": (512, f"{_ADA}afhqwild.pkl"),
-    "brecahad": (512, f"{_ADA}brecahad.pkl"),
-    "cifar10": (32, f"{_ADA}cifar10.pkl"),
-    "ffhq256": (256, f"{_SOURCES}ffhq-res256-mirror-paper256-noaug.pkl"),
-    "ffhq512": (512, f"{_SOURCES}ffhq-res512-mirror-stylegan2-noaug.pkl"),
-    "ffhq1024": (1024, f"{_SOURCES}ffhq-res1024-mirror-stylegan2-noaug.pkl"),
-    "celebahq256": (256, f"{_SOURCES}celebahq-res256-mirror-paper256-kimg100000-ada-target0.5.pkl"),
-    "lsundog256": (256, f"{_SOURCES}lsundog-res256-paper256-kimg100000-noaug.pkl"),
-}
-# ... and as the README of stylegan3 lists them, DATA-RESOLUTIONxRESOLUTION; StyleGAN3 in configurations T and R.
-_STYLEGAN3 = ("ffhq-1024", "ffhqu-1024", "ffhqu-256", "metfaces-1024", "metfacesu-1024", "afhqv2-512")
-_STYLEGAN2 = (
-    *("ffhq-1024", "ffhq-512", "ffhq-256", "ffhqu-1024", "ffhqu-256", "metfaces-1024", "metfacesu-1024"),
-    *("afhqv2-512", "afhqcat-512", "afhqdog-512", "afhqwild-512", "brecahad-512", "cifar10-32"),
-    *("celebahq-256", "lsundog-256"),
-)
-
-# Unconditional diffusion models in diffusers' own form, as their model cards have them.
-_HUGGING_FACE = "https://huggingface.co/"
-_DDPM = ("celebahq", "ema-celebahq", "church", "ema-church", "bedroom", "ema-bedroom", "cat", "ema-cat")
-_DIFFUSION = {**{f"google/ddpm-{data}-256": 256 for data in _DDPM}, "google/ddpm-cifar10-32": 32}
-_LATENT_DIFFUSION = {"CompVis/ldm-celebahq-256": 256}
-_WEIGHTS = ("*.safetensors", "*.bin")  # the first kind that a model has is fetched
+    Args:
+        generator: a name of the catalogue, or a file that `save_generator` wrote. The file of an adapted generator has
+            the entry of the generator that it was adapted from, if a package ships that.
+    """
+    if (named := named_entry(generator)) is not None or not str(generator).endswith(".safetensors"):
+        return named
+    described = read_header(Path(generator))
+    if described is None:
+        return None
+    family = described["architecture"]
+    for entry in CATALOGUE.values():
+        if entry.package_file.endswith(".safetensors") and entry.family == family and family in FAMILIES:
+            shipped = read_header(_shipped(entry))
+            network = FAMILIES[family].network_config
+            if shipped is not None and network(shipped["config"]) == network(described["config"]):
+                return entry
+    return None
 
 
-def known_checkpoints() -> list[Checkpoint]:
-    """The generators that have a name, the embedded ones first."""
-    known = []
-    for name, (architecture, _) in EMBEDDED.items():
-        path = _embedded(name)
-        files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-        if files:  # one that is not trained yet is no checkpoint
-            megabytes = round(sum(each.stat().st_size for each in files) / 1e6, 1)
-            known.append(Checkpoint(name, architecture, 64, "MIT", megabytes, None))
-    for name, (resolution, address) in _STYLEGAN2_ADA.items():
-        known.append(Checkpoint(name, "stylegan2", resolution, _LICENCE, None, address))
-    lists = {"stylegan2": _STYLEGAN2, "stylegan3-t": _STYLEGAN3, "stylegan3-r": _STYLEGAN3}
-    for model, data in [(model, data) for model, names in lists.items() for data in names]:
-        family, pixels = model.split("-")[0], data.split("-")[1]
-        name = f"{model}-{data}x{pixels}"
-        address = f"{_NGC}{family}/versions/1/files/{name}.pkl"
-        known.append(Checkpoint(name, family, int(pixels), _LICENCE, None, address))
-    for name, resolution in {**_DIFFUSION, **_LATENT_DIFFUSION}.items():
-        size = 455 if name in ("google/ddpm-celebahq-256", "google/ddpm-ema-celebahq-256") else None
-        known.append(Checkpoint(name, "diffusion", resolution, "Apache 2.0", size, f"{_HUGGING_FACE}{name}"))
-    return known
+def named_entry(name: str | Path) -> CatalogueEntry | None:
+    """The entry with this name, unless there is a file or folder of the same name; shipped entries always count."""
+    entry: CatalogueEntry | None = CATALOGUE.get(str(name))
+    return None if entry is None or (not entry.package_file and Path(name).exists()) else entry
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """What `save_generator` wrote beside the weights of a safetensors file; None if it did not write the file.
+
+    Reads the header alone, without PyTorch: the first 8 bytes are its length, the rest is JSON.
+    """
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if 2 <= length <= _MAX_HEADER else {}
+        return parse_description(header["__metadata__"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def parse_description(metadata: Any) -> dict[str, Any] | None:
+    """The description in a safetensors file's metadata: "architecture", "config" and further texts; None without."""
+    try:
+        described: dict[str, Any] = json.loads(metadata["zeroshift"])
+        fits = isinstance(described["architecture"], str) and isinstance(described["config"], dict)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return described if fits else None
+
+
+def known_checkpoints() -> list[CatalogueEntry]:
+    """The entries whose files exist or can be downloaded, shipped ones first, with the sizes of their files."""
+    shipped = [entry for entry in CATALOGUE.values() if entry.package_file]
+    sizes = {entry.name: sum(file.stat().st_size for file in _files(_shipped(entry))) / 1e6 for entry in shipped}
+    existing = [dataclasses.replace(one, size_mb=round(sizes[one.name], 1)) for one in shipped if sizes[one.name]]
+    return [*existing, *(entry for entry in CATALOGUE.values() if not entry.package_file)]
 
 
 def resolve(name: str) -> Path:
-    """The file of a known generator, or the folder of a model of the Hugging Face Hub ("OWNER/MODEL").
+    """The file or folder of a generator in the catalogue, or of a model on the Hugging Face Hub ("OWNER/MODEL").
 
-    They are downloaded if the cache does not have them.
+    Downloads it if it is not in the cache.
 
     Raises:
-        ZeroshiftError: an unknown name, no network, a failed download, no room or right to write.
+        ZeroshiftError: an unknown name, a file that is not trained yet, no network, a failed download, or a cache that
+            cannot be written.
     """
     if "/" in name:
-        return _hugging_face(name)
-    known = {checkpoint.name: checkpoint for checkpoint in known_checkpoints()}
-    if name in EMBEDDED and name not in known:
-        model = name.partition("-")[2] or "generator"
-        raise ZeroshiftError(f"{name!r} is not trained yet. `zeroshift miniature train {model}` makes it.")
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        return _from_hugging_face(name)
+    if name not in CATALOGUE:
+        near = difflib.get_close_matches(name, CATALOGUE, n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise ZeroshiftError(
             f"There is no known generator {name!r}. {hint}`zeroshift models` lists the names; or give a file's path."
         )
-    address = known[name].address
-    return download(address, cache_folder() / "generators" / f"{name}.pkl") if address else _embedded(name)
+    entry = CATALOGUE[name]
+    if entry.package_file:
+        path = _shipped(entry)
+        if not _files(path):
+            how = f" Train it with `{entry.train_command}`." if entry.train_command else ""
+            raise ZeroshiftError(f"The file of {name!r} does not exist: {path}.{how}")
+        return path
+    if entry.address is None:
+        raise ZeroshiftError(f"The catalogue entry {name!r} has neither an address nor a file. Correct the entry.")
+    return download(entry.address, cache_folder() / "generators" / f"{name}.pkl")
 
 
-def _hugging_face(name: str) -> Path:
-    """The folder with a model's settings and weights, in the Hub's own cache."""
+def _shipped(entry: CatalogueEntry) -> Path:
+    package, _, path = entry.package_file.partition(":")
+    return Path(str(resources.files(package))) / path
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or all files in a folder; none if there is nothing at the path."""
+    return [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+
+
+def _from_hugging_face(name: str) -> Path:
+    """The folder with a model's configuration and weights, in the cache of huggingface_hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -129,14 +144,10 @@ def _hugging_face(name: str) -> Path:
             if any(folder.rglob(weights)):
                 return folder
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ZeroshiftError(f"There is no file {name}, nor a model of this name at {_HUGGING_FACE}.") from error
+        raise ZeroshiftError(f"There is neither a file {name} nor a model of this name at {HUGGING_FACE}.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ZeroshiftError(
-            f"There is no file {name}, and {_HUGGING_FACE}{name} cannot be had. Check name and network, or fetch the "
-            "model's folder elsewhere and give its path."
+            f"There is no file {name}, and {HUGGING_FACE}{name} cannot be downloaded. Check the name and the network, "
+            "or download the model's folder elsewhere and give its path."
         ) from error
-    raise ZeroshiftError(f"{_HUGGING_FACE}{name} holds no weights in {' or '.join(_WEIGHTS)}.")
-
-
-def _embedded(name: str) -> Path:
-    return Path(str(resources.files("zeroshift") / "miniature" / "weights" / EMBEDDED[name][1]))
+    raise ZeroshiftError(f"{HUGGING_FACE}{name} holds no weights in {' or '.join(_WEIGHTS)}.")

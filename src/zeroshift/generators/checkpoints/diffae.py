@@ -1,11 +1,11 @@
-"""Diffusion autoencoders from the published checkpoints (github.com/phizaz/diffae), of which nothing is ever executed.
+"""Reads published diffusion autoencoders (github.com/phizaz/diffae) without executing anything in the files.
 
-Such a .ckpt is a training checkpoint of PyTorch Lightning: `state_dict` holds `model.*` and its moving average
-`ema_model.*`, and `x_T`, noise of the images' size. Names of Lightning's own classes stand beside them; inert classes
-stand in for those, and torch.load(weights_only=True) reads the rest. All sizes are read from the weights.
+Such a .ckpt is a training checkpoint of PyTorch Lightning: `state_dict` holds `model.*`, its moving average
+`ema_model.*` and `x_T`, noise with the shape of an image. It also names Lightning's own classes. Inert classes replace
+those, and torch.load(weights_only=True) reads the rest. All sizes come from the weights.
 
-What z_sem is like over the data, which is needed to sample people, is in another file beside it (`latent.ckpt`), or, as
-mean and standard deviation, in the checkpoints with a latent diffusion model; that model itself is left out.
+The statistics of z_sem over the data, needed to sample images, are in a second file in the same folder (`latent.ckpt`),
+or, as mean and standard deviation, in the checkpoints with a latent diffusion model. That model itself is ignored.
 """
 
 import re
@@ -23,15 +23,15 @@ from zeroshift.generators.diffusion.autoencoder import DiffusionAutoencoder
 
 __all__ = ["convert", "is_diffae", "read_diffae"]
 
-# Of templates.py and config.py there: noise is predicted, and sampling steps are spaced from timestep 0.
+# From templates.py and config.py there: noise prediction, sampling steps spaced from timestep 0.
 SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02,
     "prediction_type": "epsilon", "clip_sample": True, "set_alpha_to_one": True, "timestep_spacing": "leading",
     "steps_offset": 0,
 }  # fmt: skip
 _STATISTICS = ("latent.ckpt", "latent.pkl")
-_INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy")  # whose names may occur
-_MARK = b"cond_emb_layers"  # the layers that z_sem goes through in the U-Net
+_INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy")  # packages whose names may occur
+_MARK = b"cond_emb_layers"  # the layers for z_sem in the U-Net
 
 _BLOCK = {
     "in_layers.0": "norm0", "in_layers.2": "conv0", "emb_layers.1": "time", "cond_emb_layers.1": "semantic",
@@ -54,10 +54,10 @@ def is_diffae(path: Path) -> bool:
 
 
 def read_diffae(path: Path) -> DiffusionAutoencoder:
-    """The diffusion autoencoder of a published checkpoint, on the CPU: the moving average.
+    """The diffusion autoencoder in a published checkpoint, on the CPU: the moving average.
 
     Raises:
-        ZeroshiftError: a damaged or suspect file, or one whose network is not as published.
+        ZeroshiftError: a damaged or suspicious file, or one whose network differs from the published ones.
     """
     content = _load(path)
     state = content.get("state_dict") if isinstance(content, Mapping) else None
@@ -71,18 +71,18 @@ def read_diffae(path: Path) -> DiffusionAutoencoder:
         raise ZeroshiftError(f"{path} could not be loaded. {error}") from error
     except (KeyError, IndexError, AttributeError, ValueError, RuntimeError) as error:
         raise ZeroshiftError(
-            f"{path} holds a diffusion autoencoder that is not built as the published ones ({error})."
+            f"{path} holds a diffusion autoencoder that differs from the published ones ({error})."
         ) from error
     _set_statistics(generator, path, state)
     return generator
 
 
 def convert(weights: Mapping[str, Tensor], resolution: int) -> DiffusionAutoencoder:
-    """The generator of a published network's weights by name, `encoder.*` among them.
+    """The generator with the weights of a published network by name, including `encoder.*`.
 
     Raises:
         ZeroshiftError: weights of parts that the published networks do not have.
-        KeyError, RuntimeError: weights that are missing or of unexpected shapes.
+        KeyError, RuntimeError: weights that are missing or have unexpected shapes.
     """
     first = weights["time_embed.time_embed.0.weight"]  # [embed_dim, time_dim]
     encoder = {name[len("encoder.") :]: value for name, value in weights.items() if name.startswith("encoder.")}
@@ -90,7 +90,7 @@ def convert(weights: Mapping[str, Tensor], resolution: int) -> DiffusionAutoenco
     blocks = 1 + min(
         int(match[1])
         for name in others
-        if (match := re.match(r"output_blocks\.(\d+)\.[12]\.in_layers", name))  # that double the resolution
+        if (match := re.match(r"output_blocks\.(\d+)\.[12]\.in_layers", name))  # those that double the resolution
     )
     z_dim = encoder["out.3.weight"].shape[0]
     common = {"resolution": resolution, "z_dim": z_dim, "blocks": blocks - 1, "groups": 32}
@@ -105,9 +105,9 @@ def convert(weights: Mapping[str, Tensor], resolution: int) -> DiffusionAutoenco
 
 
 def _levels(weights: Mapping[str, Tensor], blocks: int, resolution: int) -> dict[str, Any]:
-    """Widths of the levels, each of which has `blocks` input blocks, and the resolutions with attention."""
+    """Channels of the levels, each with `blocks` input blocks, and the resolutions with attention."""
     count = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("input_blocks."))
-    starts = range(1, count, blocks)  # input block 0 is a bare convolution; the last of a level halves the resolution
+    starts = range(1, count, blocks)  # input block 0 is a convolution; the last of a level halves the resolution
     channels = [weights[f"input_blocks.{start}.0.in_layers.2.weight"].shape[0] for start in starts]
     attention = [
         resolution >> level for level, start in enumerate(starts) if f"input_blocks.{start}.1.qkv.weight" in weights
@@ -116,12 +116,12 @@ def _levels(weights: Mapping[str, Tensor], blocks: int, resolution: int) -> dict
 
 
 def _renamed(weights: Mapping[str, Tensor], ends: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
-    """The weights under our names; 1x1 convolutions that are linear layers here lose their last axes."""
+    """The weights under our names. 1x1 convolutions that are linear layers here lose their last axes."""
     for name, value in weights.items():
         module, kind = name.rsplit(".", 1)
         ours = ends.get(module) or _our_name(module)
         if ours is None:
-            raise ZeroshiftError(f"Its part {name} is in no published diffusion autoencoder.")
+            raise ZeroshiftError(f"No published diffusion autoencoder has its part {name}.")
         linear = ours == "out" or ".attention." in ours
         yield f"{ours}.{kind}", value.flatten(1) if linear and kind == "weight" and value.ndim > 1 else value
 
@@ -147,31 +147,29 @@ def _set_statistics(generator: DiffusionAutoencoder, path: Path, state: Mapping[
             content = _load(beside)
             z_sem = content.get("conds") if isinstance(content, Mapping) else None
             if not isinstance(z_sem, Tensor) or z_sem.ndim != 2 or z_sem.shape[1] != generator.mapper_input_dim:
-                raise ZeroshiftError(
-                    f"{beside} holds no z_sem of {generator.mapper_input_dim} numbers for {path.name}."
-                )
-            generator.standardise(z_sem.float())
+                raise ZeroshiftError(f"{beside} holds no z_sem of width {generator.mapper_input_dim} for {path.name}.")
+            generator.fit_statistics(z_sem.float())
             return
     if isinstance(state.get("conds_mean"), Tensor) and isinstance(state.get("conds_std"), Tensor):
         generator.z_mean.copy_(state["conds_mean"].flatten())
         generator.z_factor.copy_(state["conds_std"].flatten().diag())
         return
     warnings.warn(
-        f"Beside {path} there is no {_STATISTICS[0]}, which says what z_sem is like: real images can be translated, "
-        "but sampled ones will look unlikely. It is published in the same folder as the checkpoint.",
+        f"There is no {_STATISTICS[0]} beside {path}, with the statistics of z_sem. Real images can be translated, but "
+        "sampled images will look unrealistic. Download it from the folder of the checkpoint.",
         stacklevel=4,
     )
 
 
 def _load(path: Path) -> Any:
-    """Tensors and plain data of a file of torch.save; its tensors are mapped, not read, until they are used."""
+    """Tensors and plain data in a file of torch.save. Tensors are memory-mapped."""
     try:
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         for name in unknown:
             if name.split(".")[0] not in _INERT:
                 raise ZeroshiftError(
-                    f"{path} asks for {name}, which no diffusion autoencoder needs: it may be of another program, or "
-                    "malicious. Nothing in it was executed."
+                    f"{path} asks for {name}, which no diffusion autoencoder needs: it may belong to another program "
+                    "or be malicious. Nothing in it was executed."
                 )
         with torch.serialization.safe_globals([_inert(name) for name in unknown]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -182,6 +180,6 @@ def _load(path: Path) -> Any:
 
 
 def _inert(name: str) -> type:
-    """A class of a name in the file that takes whatever it is given, and does nothing."""
-    module, _, own = name.rpartition(".")
-    return type(own, (), {"__module__": module, "__init__": lambda *_: None, "__setstate__": lambda *_: None})
+    """A class for a name in the file that accepts anything and does nothing."""
+    module, _, class_name = name.rpartition(".")
+    return type(class_name, (), {"__module__": module, "__init__": lambda *_: None, "__setstate__": lambda *_: None})

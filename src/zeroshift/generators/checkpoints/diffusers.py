@@ -1,4 +1,4 @@
-"""Folders of diffusers' unconditional pipelines: DDPM, DDIM and latent diffusion (LDM), read and written."""
+"""Reads and writes folders of unconditional diffusers pipelines: DDPM, DDIM and latent diffusion (LDM)."""
 
 import json
 import pickle
@@ -19,12 +19,12 @@ _PARTS = {"unet": ("unet",), "scheduler": ("scheduler",), "decoder": ("vqvae", "
 
 
 def read_pipeline(folder: Path) -> Diffusion:
-    """The generator of a pipeline folder, or of the folder of a bare UNet2DModel (with DDIM's default schedule).
+    """The generator in a pipeline folder, or in the folder of a single UNet2DModel (with DDIM's default schedule).
 
     Weights are read from safetensors, or from .bin with `weights_only=True`; no code in the folder is executed.
 
     Raises:
-        ZeroshiftError: if it is no such folder, or a part of it is missing, damaged or of another kind.
+        ZeroshiftError: if it is another kind of folder, or a part of it is missing, damaged or of another kind.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.autoencoders.vq_model import VQModel
@@ -38,21 +38,23 @@ def read_pipeline(folder: Path) -> Diffusion:
         name = next((name for name in names if index.get(name)), None)
         if name is None:
             continue
-        place = folder / name if (folder / name).is_dir() else folder  # the oldest pipelines keep all in one folder
+        place = (
+            folder / name if (folder / name).is_dir() else folder
+        )  # the oldest pipelines have everything in one folder
         if part == "scheduler":
             configs[part] = _read_json(place / "scheduler_config.json")
             continue
         config = _read_json(place / "config.json")
         kind = config.get("_class_name", index[name][1])
         if kind not in kinds:
-            raise ZeroshiftError(f"{place} holds a {kind}; expected an unconditional UNet2DModel, or its decoder.")
+            raise ZeroshiftError(f"{place} holds a {kind}. Expected an unconditional UNet2DModel or its decoder.")
         try:
             weights[part] = kinds[kind].from_pretrained(place, local_files_only=True)
         except (OSError, ValueError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
             raise ZeroshiftError(f"The weights in {place} are missing or damaged ({_first_line(error)}).") from error
         configs[part] = plain(weights[part])
     if "unet" not in weights:
-        raise ZeroshiftError(f"{folder} holds no diffusion model: {_INDEX} names no unet.")
+        raise ZeroshiftError(f"{folder} holds no diffusion model: {_INDEX} has no unet.")
     generator = Diffusion(**configs)
     for part, module in weights.items():
         generator.get_submodule(part).load_state_dict(module.state_dict())
@@ -60,18 +62,19 @@ def read_pipeline(folder: Path) -> Diffusion:
 
 
 def write_pipeline(generator: Diffusion, folder: Path) -> None:
-    """Writes a folder that DDIMPipeline.from_pretrained (LDMPipeline's, with a decoder) opens, whole or not at all.
+    """Writes a folder for DDIMPipeline.from_pretrained (LDMPipeline with a decoder), completely or not at all.
 
     Raises:
-        ZeroshiftError: if something stands at `folder` that is no such folder, or it cannot be written.
+        ZeroshiftError: if `folder` exists and is not a pipeline folder, or cannot be written.
     """
     import diffusers
 
     if folder.exists() and not (folder / _INDEX).is_file():
-        raise ZeroshiftError(f"{folder} is there already and is no pipeline folder. Choose another name.")
+        raise ZeroshiftError(f"{folder} exists and is not a pipeline folder. Choose another name.")
     config = generator.schedule.config
     clips = config.clip_sample and generator.sampling.clip_sample
-    parts = {"unet": generator.unet, "scheduler": diffusers.DDIMScheduler.from_config(config, clip_sample=clips)}
+    scheduler: Any = diffusers.DDIMScheduler
+    parts = {"unet": generator.unet, "scheduler": scheduler.from_config(config, clip_sample=clips)}
     kind = "DDIMPipeline"
     if generator.decoder is not None:
         parts["vqvae"] = generator.decoder
@@ -95,17 +98,17 @@ def write_pipeline(generator: Diffusion, folder: Path) -> None:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ZeroshiftError(
-            f"{path.parent} is a folder without {path.name}: give the generator file itself, or the folder of a "
+            f"{path.parent} is a folder without {path.name}. Give the generator file itself, or the folder of a "
             "diffusers pipeline."
         ) from error
     except (OSError, ValueError) as error:
         raise ZeroshiftError(f"{path} cannot be read as JSON ({error}).") from error
-    if not isinstance(found, dict):
-        raise ZeroshiftError(f"{path} holds no JSON object.")
-    return found
+    if not isinstance(content, dict):
+        raise ZeroshiftError(f"{path} is not a JSON object.")
+    return content
 
 
 def _first_line(error: Exception) -> str:

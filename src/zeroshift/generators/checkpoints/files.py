@@ -1,63 +1,97 @@
-"""Generators from and to files. What a file is, is told by its content, not by its name."""
+"""Loads, saves and exports generators."""
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
+from zeroshift.generators import module as modules
 from zeroshift.generators.base import Generator
-from zeroshift.generators.checkpoints.rosinality import read_rosinality, write_rosinality
-from zeroshift.generators.diffusion.model import Diffusion
-from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
+from zeroshift.generators.checkpoints.catalogue import named_entry, parse_description, read_header, resolve
+from zeroshift.generators.checkpoints.readers import FOLDER_FAMILY, find_reader, first_bytes, read_foreign
+from zeroshift.generators.registry import FAMILIES
 from zeroshift.io.atomic import atomic_write
 
-__all__ = ["FORMATS", "architecture_of", "export_generator", "generator_metadata", "load_generator", "save_generator"]
+__all__ = [
+    "architecture_of", "export_formats", "export_generator", "export_suffix", "generator_metadata", "load_generator",
+    "save_generator",
+]  # fmt: skip
 
-FORMATS = ("safetensors", "rosinality-pt", "diffusers")
+NATIVE = "safetensors"  # the format of save_generator
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
-_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of a torch.save file before version 1.6
 
 
-def load_generator(name_or_path: str | Path, device: str | torch.device = "cpu") -> Generator:
-    """A generator in evaluation mode, from a file or folder, or a known name ("miniature": an embedded one).
+def load_generator(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    module: nn.Module | None = None,
+    trust: bool = True,
+) -> Generator:
+    """Loads a generator, in evaluation mode.
 
-    Files: our safetensors, .pt of rosinality's layout, .pkl of stylegan2-ada-pytorch and stylegan3. Folders: diffusers'
-    unconditional pipelines (DDPM, DDIM, LDM). No code in them is ever executed. Known names (`zeroshift models` lists
-    them) and models of the Hugging Face Hub ("google/ddpm-cat-256") are downloaded once.
+    No code in a file is executed. Only a factory ("package.module:function") is code, and it is imported if you name
+    it here or have trusted it before (`zeroshift.generators.module.trust`).
+
+    Args:
+        name_or_path: one of
+            - a name of the catalogue (`zeroshift models` lists them), downloaded once;
+            - a model on the Hugging Face Hub, such as "google/ddpm-cat-256", downloaded once;
+            - a file: safetensors of `save_generator`, .pt in rosinality's layout, .pkl of stylegan2-ada-pytorch or
+              stylegan3, .ckpt of a published diffusion autoencoder, or what a family of another package reads;
+            - a folder with an unconditional diffusers pipeline (DDPM, DDIM or LDM);
+            - "package.module:function", a factory of any torch module (`ModuleSpec`).
+        device: where to put the weights.
+        module: for a saved generator that was wrapped without a factory: a module of the same architecture. It is
+            copied; its own weights do not change.
+        trust: False if the name comes from a file, such as a run's configuration: a factory that you have not named
+            or trusted before is then refused.
 
     Raises:
-        ZeroshiftError: a missing, damaged or foreign file, an unknown name.
+        ZeroshiftError: a missing, damaged or unsupported file, an unknown name, or a factory that is not trusted.
     """
-    from zeroshift.generators.checkpoints import catalogue as hub
-
     name, path = str(name_or_path), Path(name_or_path)
-    looks_like_name = not path.is_absolute() and len(path.parts) <= 2 and path.suffix not in _SUFFIXES
-    if name in hub.EMBEDDED or (looks_like_name and not path.exists()):
-        path = hub.resolve(name)
-    return _read(path).to(device).eval()
+    entry = named_entry(name)
+    if entry is None and not path.exists() and modules.is_factory_name(name):
+        if trust:
+            modules.remember(name)
+        generator: Generator = modules.build(name)
+    else:
+        if entry is not None or _looks_like_name(path):
+            path = resolve(name)
+        generator = _load_file(path, module)
+    return generator.to(device).eval()
+
+
+def _looks_like_name(path: Path) -> bool:
+    return not (path.is_absolute() or len(path.parts) > 2 or path.suffix in _SUFFIXES or path.exists())
 
 
 def architecture_of(name_or_path: str | Path) -> str | None:
-    """What `Generator.architecture` will be, as far as that can be told without loading or fetching anything."""
-    from zeroshift.generators.checkpoints import catalogue as hub
-
+    """`Generator.architecture` of a generator, without loading or downloading it; None if that cannot be told."""
     name, path = str(name_or_path), Path(name_or_path)
-    known = {checkpoint.name: checkpoint.architecture for checkpoint in hub.known_checkpoints()}
-    if name in known and (name in hub.EMBEDDED or not path.exists()):
-        return known[name]
-    if path.is_dir() or (not path.exists() and "/" in name and path.suffix not in _SUFFIXES):
-        return Diffusion.architecture
-    try:
-        return generator_metadata(path)["architecture"]
-    except ZeroshiftError:  # none of ours, or none at all
-        return None
+    entry = named_entry(name)
+    if entry is not None:
+        return entry.family
+    if not path.exists():
+        if modules.is_factory_name(name):
+            return modules.ModuleGenerator.architecture
+        return FOLDER_FAMILY if "/" in name and _looks_like_name(path) else None
+    described = read_header(path)
+    if described is not None:
+        return str(described["architecture"])
+    with contextlib.suppress(ZeroshiftError):
+        reader = find_reader(path)
+        if reader is not None:
+            return reader.architecture if isinstance(reader, type) else reader.family
+    return None
 
 
 def generator_metadata(path: str | Path) -> dict[str, Any]:
@@ -67,98 +101,97 @@ def generator_metadata(path: str | Path) -> dict[str, Any]:
         ZeroshiftError: a missing or damaged file, or one that zeroshift did not write.
     """
     with _safetensors(Path(path)) as file:
-        return _described(Path(path), file.metadata())
+        return _description(Path(path), file.metadata())
 
 
 def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file whose metadata rebuilds the module, atomically.
+    """Writes a safetensors file from which `load_generator` rebuilds the generator, atomically.
 
-    `metadata` is kept with it (say, what the generator was adapted to); "architecture" and "config" are reserved.
+    Args:
+        metadata: further texts to keep, such as the target domain. "architecture" and "config" are reserved.
     """
     described = {**(metadata or {}), "architecture": generator.architecture, "config": generator.config}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, value in generator.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if storage in storages else tensor  # safetensors refuses tied weights
+        storages.add(storage)
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={"zeroshift": json.dumps(described)})
 
 
-def export_generator(generator: Generator, path: str | Path, format: str = "safetensors") -> None:
-    """Writes a generator as "safetensors" (ours), "rosinality-pt" or "diffusers".
-
-    rosinality-pt is what the published GAN programs open; diffusers a folder that `DDIMPipeline.from_pretrained` opens
-    (`LDMPipeline.from_pretrained`, if it has a decoder).
+def export_formats(architecture: str) -> list[str]:
+    """The formats that `export_generator` writes for a family; "safetensors", the first, is ours.
 
     Raises:
-        ZeroshiftError: an unknown format, or a generator that the format cannot hold.
+        ZeroshiftError: if there is no such family.
     """
-    if format not in FORMATS:
-        raise ZeroshiftError(f"Unknown format {format!r}: choose one of {', '.join(FORMATS)}.")
-    if format == "safetensors":
+    return [NATIVE, *FAMILIES[architecture].exports]
+
+
+def export_suffix(architecture: str, format: str) -> str:
+    """The usual file suffix of a format, such as ".pt"; empty for a folder."""
+    return ".safetensors" if format == NATIVE else FAMILIES[architecture].export_suffix.get(format, "")
+
+
+def export_generator(generator: Generator, path: str | Path, format: str = NATIVE) -> None:
+    """Writes a generator in one of its `export_formats`.
+
+    "safetensors" is the format of `save_generator`; "rosinality-pt" the one of the published StyleGAN2 programs;
+    "diffusers" a folder for `DDIMPipeline.from_pretrained` (`LDMPipeline`, if the model has a decoder).
+
+    Raises:
+        ZeroshiftError: if the family does not have the format, or the format cannot hold the generator.
+    """
+    if format == NATIVE:
         save_generator(generator, path)
-    elif format == "rosinality-pt" and isinstance(generator, StyleGAN2):
-        write_rosinality(generator, path)
-    elif format == "diffusers" and type(generator) is Diffusion:
-        from zeroshift.generators.checkpoints.diffusers import write_pipeline
-
-        write_pipeline(generator, Path(path))
+    elif format in generator.exports:
+        generator.export(Path(path), format)
     else:
-        holds = "StyleGAN2 generators" if format == "rosinality-pt" else "unconditional diffusion models"
-        raise ZeroshiftError(f"The format {format} holds {holds} only, not {generator.architecture}.")
+        formats = ", ".join((NATIVE, *generator.exports))
+        raise ZeroshiftError(
+            f"A {generator.architecture} generator cannot be exported as {format!r}. Choose from: {formats}."
+        )
 
 
-def _read(path: Path) -> Generator:
-    if path.is_dir():
-        from zeroshift.generators.checkpoints.diffusers import read_pipeline
-
-        return read_pipeline(path)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(len(_TORCH_LEGACY))
-    except FileNotFoundError as error:
-        raise ZeroshiftError(f"There is no generator file {path}.") from error
-    except OSError as error:
-        raise ZeroshiftError(f"{path} cannot be read: {error.strerror}.") from error
-    if not head:
-        raise ZeroshiftError(f"{path} is empty.")
-    # First, as the length that it begins with may begin like any other kind of file.
-    if head[5:9] == b"\0\0\0{":
-        return _read_safetensors(path)
-    if head.startswith(b"PK\x03\x04") or head == _TORCH_LEGACY:
-        from zeroshift.generators.checkpoints import diffae as diffae_checkpoint
-
-        return diffae_checkpoint.read_diffae(path) if diffae_checkpoint.is_diffae(path) else read_rosinality(path)
-    if head.startswith(b"\x80"):
-        from zeroshift.generators.checkpoints import nvidia
-
-        return nvidia.load_pkl(path)
-    raise ZeroshiftError(
-        f"{path} is no generator file: expected safetensors, a .pt of rosinality's StyleGAN2 or an NVIDIA .pkl."
-    )
+def _load_file(path: Path, module: nn.Module | None) -> Generator:
+    # Checked first: the length at the start of a safetensors file may look like the start of any other file.
+    if first_bytes(path)[5:9] == b"\0\0\0{":
+        return _load_safetensors(path, module)
+    if module is not None:
+        raise ZeroshiftError(f"{path} was not written by zeroshift, so no module can be filled from it.")
+    return read_foreign(path)
 
 
-def _read_safetensors(path: Path) -> Generator:
+def _load_safetensors(path: Path, module: nn.Module | None) -> Generator:
     with _safetensors(path) as file:
-        described = _described(path, file.metadata())
+        described = parse_description(file.metadata())
+        if described is None:
+            reader = find_reader(path)
+            if isinstance(reader, type):  # a family of another package
+                return reader.read(path)
+        described = _description(path, file.metadata())
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    architectures = _architectures()
-    if described["architecture"] not in architectures:
-        raise ZeroshiftError(f"{path} holds a generator of unknown architecture {described['architecture']!r}.")
+    architecture = described["architecture"]
+    if architecture not in FAMILIES:
+        raise ZeroshiftError(
+            f"{path} holds a generator of the unknown family {architecture!r}. Install the package that provides it; "
+            f"the families are: {', '.join(FAMILIES)}."
+        )
     try:
-        generator = architectures[described["architecture"]](**described["config"])
+        generator = FAMILIES[architecture].from_config(described["config"], module)
         generator.load_state_dict(tensors)
+    except ZeroshiftError as error:
+        raise ZeroshiftError(f"{path} could not be loaded. {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ZeroshiftError(f"{path} is damaged: its weights do not fit its description.") from error
     return generator
 
 
-def _architectures() -> dict[str, Callable[..., Generator]]:
-    from zeroshift.generators.diffusion.autoencoder import DiffusionAutoencoder
-    from zeroshift.generators.stylegan.stylegan3 import StyleGAN3
-
-    return {kind.architecture: kind for kind in (StyleGAN2, StyleGAN3, Diffusion, DiffusionAutoencoder)}
-
-
 @contextlib.contextmanager
-def _safetensors(path: Path):
+def _safetensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -167,14 +200,11 @@ def _safetensors(path: Path):
     except FileNotFoundError as error:
         raise ZeroshiftError(f"There is no generator file {path}.") from error
     except Exception as error:  # safetensors' own exceptions, of several types
-        raise ZeroshiftError(f"{path} is damaged: it is no complete safetensors file.") from error
+        raise ZeroshiftError(f"{path} is damaged: it is not a complete safetensors file.") from error
 
 
-def _described(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    try:
-        described = json.loads((metadata or {})["zeroshift"])
-        if isinstance(described["architecture"], str) and isinstance(described["config"], dict):
-            return described
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise ZeroshiftError(f"{path} was not written by zeroshift: its metadata does not say what generator it holds.")
+def _description(path: Path, metadata: Any) -> dict[str, Any]:
+    described = parse_description(metadata)
+    if described is None:
+        raise ZeroshiftError(f"{path} was not written by zeroshift: its metadata does not describe a generator.")
+    return described

@@ -1,11 +1,11 @@
-"""Generators from NVIDIA's .pkl files (stylegan2-ada-pytorch, stylegan3), of which nothing is ever executed.
+"""Reads NVIDIA's .pkl files (stylegan2-ada-pytorch, stylegan3) without executing anything in them.
 
 Such a file is a plain pickle of {"G": ..., "D": ..., "G_ema": ..., "training_set_kwargs": ..., "augment_pipe": ...}.
 A network in it is a call of `torch_utils.persistence._reconstruct_persistent_obj` on a dictionary with the source code
-of its class, which the published programs execute, and with its `__dict__`, which is all we want: parameters, buffers,
-submodules, constructor arguments. Tensors are calls of `torch._utils._rebuild_tensor_v2`, each with a pickle of its own
-inside (a storage in torch.save's old format). So: a table of the names that may occur, an inert stand-in for each, and
-torch.load(weights_only=True) for the storages. Any other name ends the reading.
+of its class, which the published programs execute, and with its `__dict__`, which is all we need: parameters, buffers,
+submodules, constructor arguments. Tensors are calls of `torch._utils._rebuild_tensor_v2`, each with a nested pickle (a
+storage in torch.save's old format). We keep a table of the allowed names with an inert replacement for each, and read
+storages with torch.load(weights_only=True). Any other name is an error.
 """
 
 import io
@@ -31,26 +31,26 @@ __all__ = ["load_pkl", "read_pkl"]
 
 
 def load_pkl(path: str | Path) -> Generator:
-    """The generator of an NVIDIA .pkl, in evaluation mode on the CPU: G_ema, or with a warning G where it is missing.
+    """The generator in an NVIDIA .pkl, in evaluation mode on the CPU: G_ema, or with a warning G if that is missing.
 
     Raises:
-        ZeroshiftError: a file that is missing, damaged, suspect or not of this kind, or a generator that is neither a
-            StyleGAN2 (skip architecture) nor a StyleGAN3.
+        ZeroshiftError: a missing, damaged, suspicious or other file, or a generator that is neither a StyleGAN2 (skip
+            architecture) nor a StyleGAN3.
     """
     state_dict, init_kwargs = read_pkl(path)
     try:
         if "synthesis.input.freqs" in state_dict:
             return stylegan3_from_nvidia(state_dict, init_kwargs)
         return stylegan2_from_nvidia(state_dict, init_kwargs)
-    except Exception as error:  # sizes and settings are a stranger's, too
+    except Exception as error:  # sizes and settings come from the file, too
         raise ZeroshiftError(f"The generator in {path} cannot be used: {error}") from error
 
 
 def read_pkl(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Parameters and buffers of the generator in an NVIDIA .pkl by name, and its settings.
 
-    The settings are the published constructor arguments; for a StyleGAN2, `synthesis_kwargs` says what its layers say
-    of themselves (architecture, activation, conv_clamp), as the two programs differ in their defaults.
+    The settings are the published constructor arguments. For a StyleGAN2, `synthesis_kwargs` also has the attributes of
+    its layers (architecture, activation, conv_clamp), as the two programs have different defaults.
 
     Raises:
         ZeroshiftError: as `load_pkl`.
@@ -59,7 +59,7 @@ def read_pkl(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with open(path, "rb") as file:
             if not file.read(1):
                 raise ZeroshiftError(f"{path} is empty.")
-            # A mapped file never gives more bytes than it has, whatever lengths it claims.
+            # A mapped file never returns more bytes than it has, whatever lengths it claims.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 network = _generator(_Unpickler(content, path).load(), path)
         return dict(_tensors(network)), _settings(network)
@@ -67,15 +67,15 @@ def read_pkl(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise
     except OSError as error:
         raise ZeroshiftError(f"{path} cannot be read: {error.strerror}.") from error
-    except Exception as error:  # an unpickler fed with garbage raises nearly anything
+    except Exception as error:  # a damaged pickle can raise nearly anything
         raise ZeroshiftError(
-            f"{path} is damaged or no NVIDIA .pkl: it cannot be read to its end ({type(error).__name__}: {error}). "
+            f"{path} is damaged or not an NVIDIA .pkl: it cannot be read to its end ({type(error).__name__}: {error}). "
             "Download it again."
         ) from error
 
 
 class _Inert:
-    """Holds what a file described. Its attributes are closed to the file's instructions."""
+    """Holds a value from the file. The file's instructions cannot set its attributes."""
 
     __slots__ = ("value",)
 
@@ -87,7 +87,7 @@ class _Inert:
 
 
 class _Function(_Inert):
-    """One of our own functions, under the name that the file calls."""
+    """One of our functions, under the name that the file calls."""
 
     __slots__ = ()
 
@@ -95,11 +95,11 @@ class _Function(_Inert):
         return self.value(*args)
 
 
-class _EasyDict(dict):
+class _EasyDict(dict[Any, Any]):
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        """The published class keeps no attributes of its own."""
+        """The published class has no attributes."""
 
 
 class _Network(_Inert):
@@ -117,7 +117,7 @@ class _Network(_Inert):
 
 
 class _Array(_Inert):
-    """A NumPy array, whose content nobody needs."""
+    """A NumPy array, whose content is not needed."""
 
     __slots__ = ()
 
@@ -126,7 +126,7 @@ class _Array(_Inert):
 
 
 class _Dtype(_Inert):
-    """A NumPy dtype; `value` is its code, byte order included."""
+    """A NumPy dtype; `value` is its code, with the byte order."""
 
     __slots__ = ()
 
@@ -140,14 +140,15 @@ class _Dtype(_Inert):
 def _numpy_scalar(dtype: _Dtype, data: bytes) -> bool | int | float:
     if not re.fullmatch(r"[<>=]?[biuf][1248]", dtype.value):
         raise pickle.UnpicklingError(f"a NumPy scalar of type {dtype.value}")
-    return np.frombuffer(data, dtype.value, count=1).item()
+    value: bool | int | float = np.frombuffer(data, dtype.value, count=1).item()
+    return value
 
 
 def _storage(data: bytes) -> _Inert:
-    """The numbers of a storage, as a flat tensor."""
+    """A storage as a flat tensor."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TypedStorage is deprecated, but is what these files hold
-        storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        warnings.simplefilter("ignore")  # TypedStorage is deprecated, but these files hold it
+        storage: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if not isinstance(storage, torch.storage.TypedStorage):
             raise pickle.UnpicklingError(f"a {type(storage).__name__} where a tensor's storage should be")
         return _Inert(torch.empty(0, dtype=storage.dtype).set_(storage.untyped()))
@@ -178,7 +179,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     **{(module, "_reconstruct"): lambda *_: _Array() for module in _NUMPY},
     **{(module, "_frombuffer"): lambda *_: _Array() for module in ("numpy.core.numeric", "numpy._core.numeric")},
 }
-_TYPES = (_EasyDict, OrderedDict, set, frozenset, tuple)  # pickle wants these as types, to make objects of
+_TYPES = (_EasyDict, OrderedDict, set, frozenset, tuple)  # pickle instantiates these
 
 
 class _Unpickler(pickle.Unpickler):
@@ -188,8 +189,8 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
-            found = _ALLOWED[module, name]
-            return found if found in _TYPES or isinstance(found, str) else _Function(found)
+            allowed = _ALLOWED[module, name]
+            return allowed if allowed in _TYPES or isinstance(allowed, str) else _Function(allowed)
         if module.split(".")[0] in ("tensorflow", "tflib", "tfutil") or module.startswith("dnnlib.tflib"):
             raise ZeroshiftError(
                 f"{self._path} is a TensorFlow pickle of the first StyleGAN programs, which zeroshift does not read. "
@@ -197,34 +198,34 @@ class _Unpickler(pickle.Unpickler):
                 "--source=... --dest=...` of stylegan2-ada-pytorch or stylegan3. Nothing in it was executed."
             )
         raise ZeroshiftError(
-            f"{self._path} asks for {module}.{name}, which no NVIDIA generator needs: it may be of another program, or "
-            "malicious. Nothing in it was executed."
+            f"{self._path} asks for {module}.{name}, which no NVIDIA generator needs: it may belong to another program "
+            "or be malicious. Nothing in it was executed."
         )
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        raise ZeroshiftError(f"{self._path} is no NVIDIA .pkl: it refers to data outside of the pickle.")
+        raise ZeroshiftError(f"{self._path} is not an NVIDIA .pkl: it refers to data outside the pickle.")
 
 
 def _generator(content: Any, path: str | Path) -> _Network:
-    found = content if isinstance(content, dict) else {"G_ema": content}  # a bare network will do
+    networks = content if isinstance(content, dict) else {"G_ema": content}  # a single network
     for key in ("G_ema", "G"):
-        network = found.get(key)
+        network = networks.get(key)
         if isinstance(network, _Network) and {"mapping", "synthesis"} <= set(network.children()):
             if key == "G":
-                warnings.warn(f"{path} has no G_ema, the averaged generator: using G.", stacklevel=4)
+                warnings.warn(f"{path} has no G_ema, the averaged generator; using G.", stacklevel=4)
             return network
-    kinds = {str(key): getattr(value, "class_name", type(value).__name__) for key, value in found.items()}
+    kinds = {str(key): getattr(value, "class_name", type(value).__name__) for key, value in networks.items()}
     raise ZeroshiftError(f"{path} holds no StyleGAN2 or StyleGAN3 generator under G_ema or G, but {kinds}.")
 
 
 def _walk(network: _Network) -> Iterator[tuple[str, _Network]]:
-    """All modules with the prefixes of their names. A module that occurs twice ends the walk."""
-    pending, seen = [("", network)], set()
+    """All modules with the prefixes of their names. A module that occurs twice is an error."""
+    pending, visited = [("", network)], set()
     while pending:
         prefix, module = pending.pop()
-        if id(module) in seen:
+        if id(module) in visited:
             raise pickle.UnpicklingError(f"the module {prefix} occurs twice")
-        seen.add(id(module))
+        visited.add(id(module))
         yield prefix, module
         pending += [(f"{prefix}{name}.", child) for name, child in module.children().items()]
 
@@ -240,11 +241,13 @@ def _tensors(network: _Network) -> Iterator[tuple[str, Tensor]]:
 
 def _settings(network: _Network) -> dict[str, Any]:
     names = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "mapping_kwargs")
-    given = dict(zip(names, network.value.get("_init_args", ()), strict=False)) | network.value.get("_init_kwargs", {})
-    settings = {key: dict(value) if isinstance(value, dict) else value for key, value in given.items()}
+    arguments = dict(zip(names, network.value.get("_init_args", ()), strict=False)) | network.value.get(
+        "_init_kwargs", {}
+    )
+    settings = {key: dict(value) if isinstance(value, dict) else value for key, value in arguments.items()}
     synthesis = network.children()["synthesis"]
     if "b4" in synthesis.children():
-        # stylegan3's StyleGAN2 takes these arguments flat, and clamps by default; stylegan2-ada-pytorch neither.
+        # stylegan3's StyleGAN2 takes flat arguments and clamps by default; stylegan2-ada-pytorch does neither.
         settings = {key: settings.pop(key) for key in names if key in settings} | {
             "synthesis_kwargs": settings.pop("synthesis_kwargs", {}) | settings
         }
@@ -253,11 +256,11 @@ def _settings(network: _Network) -> dict[str, Any]:
 
 
 def _common(network: _Network, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those attributes that layers have, and agree in."""
+    """Attributes that all layers which have them agree on."""
     common: dict[str, Any] = {}
     for name in names:
         for _, module in _walk(network):
-            value = module.value.get(name, "linear")  # which is the activation of the affine layers
+            value = module.value.get(name, "linear")  # the activation of the affine layers
             if value != "linear" and common.setdefault(name, value) != value:
-                raise ZeroshiftError(f"its layers differ in {name} ({common[name]}, {value}); ours are all alike.")
+                raise ZeroshiftError(f"its layers differ in {name} ({common[name]}, {value}), which is not supported.")
     return common

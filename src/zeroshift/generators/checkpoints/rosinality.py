@@ -1,6 +1,6 @@
-"""Checkpoint files (.pt) of rosinality's stylegan2-pytorch: the format of the published IPL, NADA and e4e programs.
+"""Checkpoint files (.pt) of rosinality's stylegan2-pytorch, the format of the published IPL, NADA and e4e programs.
 
-They are read with `torch.load(weights_only=True)`: nothing in them is executed.
+`torch.load(weights_only=True)` reads them; no code in them is executed.
 """
 
 import argparse
@@ -17,30 +17,30 @@ from zeroshift.io.atomic import atomic_write
 
 __all__ = ["read_rosinality", "write_rosinality"]
 
-_GENERATORS = ("g_ema", "g", "generator", "state_dict")  # where the published programs keep it, best first
+_GENERATORS = ("g_ema", "g", "generator", "state_dict")  # in order of preference
 _PREFIXES = ("", "decoder.", "generator.", "module.")  # "decoder.": an e4e, pSp or ReStyle model
 
 
 def read_rosinality(path: str | Path) -> StyleGAN2:
-    """The generator of a .pt file on the CPU: the moving average (`g_ema`) where there is one.
+    """The generator in a .pt file, on the CPU: the moving average (`g_ema`) if there is one.
 
     Raises:
-        ZeroshiftError: a damaged file, one that holds more than plain data, or one without such a generator.
+        ZeroshiftError: a damaged file, a file with more than plain data, or one without such a generator.
     """
     try:
-        # Training checkpoints keep their settings in an argparse.Namespace, which is plain data.
+        # Training checkpoints store their settings as an argparse.Namespace, which is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise ZeroshiftError(
-            f"{path} could not be read: it is damaged, or holds more than tensors and plain data (no code is executed)."
+            f"{path} cannot be read: it is damaged, or holds more than tensors and plain data (no code was executed)."
         ) from error
     if not isinstance(content, Mapping):
-        raise ZeroshiftError(f"{path} holds no StyleGAN2 generator: expected a dictionary with g_ema or g.")
+        raise ZeroshiftError(f"{path} holds no StyleGAN2 generator. Expected a dictionary with g_ema or g.")
     weights = _generator_weights(content)
     if weights is None:
-        found = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise ZeroshiftError(f"{path} holds no StyleGAN2 generator in rosinality's layout; it holds {found}.")
+        keys = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise ZeroshiftError(f"{path} holds no StyleGAN2 generator in rosinality's layout; it holds {keys}.")
     average = content.get("latent_avg")
     try:
         return stylegan2_from_rosinality(weights, average if isinstance(average, torch.Tensor) else None)
@@ -52,7 +52,7 @@ def write_rosinality(generator: StyleGAN2, path: str | Path) -> None:
     """Writes {"g_ema": state dict, "latent_avg": mean w [w_dim]}, atomically.
 
     Raises:
-        ZeroshiftError: settings that rosinality's program cannot hold.
+        ZeroshiftError: settings that rosinality's program does not support.
     """
     content = {
         "g_ema": stylegan2_to_rosinality(generator),

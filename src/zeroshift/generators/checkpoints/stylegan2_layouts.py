@@ -1,8 +1,8 @@
-"""Published StyleGAN2 weights, as dictionaries of arrays, to our generator and back.
+"""Converts published StyleGAN2 weights, as dictionaries of arrays, to our generator and back.
 
-Both published layouts store the same numbers: equalised weights of unit scale, the transposed kernels of the doubling
-convolutions unflipped, per-layer gains outside the weights. What differs is names, a few leading axes of size one,
-and which settings a program can hold.
+Both published layouts store the same numbers: equalized weights of unit scale, the transposed kernels of upsampling
+convolutions unflipped, per-layer gains outside the weights. They differ in names, some leading axes of size one, and
+the settings that a program supports.
 """
 
 import re
@@ -21,27 +21,30 @@ __all__ = ["stylegan2_from_nvidia", "stylegan2_from_rosinality", "stylegan2_to_r
 
 StateDict = Mapping[str, Tensor | np.ndarray]
 
-_FILTER = (1.0, 3.0, 3.0, 1.0)  # the one resampling filter of both programs
-_SETTINGS = {"activation": "lrelu", "architecture": "skip", "resample_filter": list(_FILTER)}  # the only ones we hold
+_FILTER = (1.0, 3.0, 3.0, 1.0)  # the only resampling filter of both programs
+_SETTINGS = {
+    "activation": "lrelu",
+    "architecture": "skip",
+    "resample_filter": list(_FILTER),
+}  # the only ones we support
 
 
 def stylegan2_from_nvidia(state_dict: StateDict, init_kwargs: Mapping[str, Any] | None = None) -> StyleGAN2:
     """A generator from the weights of stylegan2-ada-pytorch's `Generator` (G or G_ema), in evaluation mode.
 
-    Size, channels, depth and classes are read from the shapes. `init_kwargs` (the published constructor arguments)
-    give what shapes cannot: `conv_clamp` and `lr_multiplier`. Layers without noise get strength 0; without
-    `mapping.w_avg` the average w is estimated.
+    Size, channels, depth and classes come from the shapes; `conv_clamp` and `lr_multiplier` from `init_kwargs`, the
+    published constructor arguments. Layers without noise get strength 0. A missing `mapping.w_avg` is estimated.
 
     Raises:
-        ZeroshiftError: not such a generator, another architecture than "skip", or other filters or activations.
+        ZeroshiftError: other weights, an architecture other than "skip", or other filters or activations.
     """
     weights = _tensors(state_dict)
     mapping_kwargs = dict((init_kwargs or {}).get("mapping_kwargs") or {})
-    # stylegan2-ada-pytorch groups the settings of the synthesis network, the StyleGAN2 of stylegan3 does not.
+    # stylegan2-ada-pytorch groups the settings of the synthesis network; the StyleGAN2 of stylegan3 does not.
     synthesis_kwargs = {**(init_kwargs or {}), **((init_kwargs or {}).get("synthesis_kwargs") or {})}
     for key, value in [*mapping_kwargs.items(), *synthesis_kwargs.items()]:
         if key in _SETTINGS and (value if isinstance(value, str) else list(value)) != _SETTINGS[key]:
-            raise ZeroshiftError(f"This StyleGAN2 has {key} = {value!r}; only {_SETTINGS[key]!r} can be loaded.")
+            raise ZeroshiftError(f"This StyleGAN2 has {key} = {value!r}; only {_SETTINGS[key]!r} is supported.")
     _take_filters(weights, "resample_filter")
     if "synthesis.b4.const" not in weights:
         raise ZeroshiftError("These are not weights of an NVIDIA StyleGAN2 generator: synthesis.b4.const is missing.")
@@ -72,18 +75,20 @@ def stylegan2_from_nvidia(state_dict: StateDict, init_kwargs: Mapping[str, Any] 
 def stylegan2_from_rosinality(state_dict: StateDict, latent_avg: Tensor | np.ndarray | None = None) -> StyleGAN2:
     """A generator from the weights of rosinality's stylegan2-pytorch `Generator`, in evaluation mode.
 
-    Size, channel multiplier, depth and style width are read from the shapes. `latent_avg` is the mean w (one row, or
-    one row a layer, as the e4e and ReStyle programs store it); it is estimated when None.
+    Size, channel multiplier, depth and style width come from the shapes. `latent_avg` is the mean w: one row, or one
+    row per layer as in the e4e and ReStyle programs; None: it is estimated.
 
     Raises:
-        ZeroshiftError: not such a generator.
+        ZeroshiftError: other weights.
     """
     weights = _tensors(state_dict)
     _take_filters(weights, "kernel")
     depth = len(_numbers(weights, r"style\.(\d+)\.weight"))
     num_convs = len(_numbers(weights, r"convs\.(\d+)\.conv\.weight"))
     if "input.input" not in weights or depth == 0 or num_convs % 2:
-        raise ZeroshiftError("These are not weights of rosinality's StyleGAN2 generator: input.input, style or convs.")
+        raise ZeroshiftError(
+            "These are not weights of rosinality's StyleGAN2 generator: input.input, style or convs are missing."
+        )
     sizes = [4 << power for power in range(num_convs // 2 + 1)]
     last_convs = ["conv1", *(f"convs.{index}" for index in range(1, num_convs, 2))]  # of each size
     w_dim = _shape(weights, f"style.{depth}.weight", 2)[0]
@@ -109,10 +114,10 @@ def stylegan2_from_rosinality(state_dict: StateDict, latent_avg: Tensor | np.nda
 def stylegan2_to_rosinality(generator: StyleGAN2) -> dict[str, Tensor]:
     """The state dict of rosinality's `Generator`: its names, shapes and order, filters and noise images included.
 
-    The average w is not part of it (published files keep it beside, as `latent_avg`).
+    The average w is not part of it; published files store it separately, as `latent_avg`.
 
     Raises:
-        ZeroshiftError: settings that rosinality's program cannot hold.
+        ZeroshiftError: settings that rosinality's program does not support.
     """
     _check_fits_rosinality(generator)
     sizes = [int(size) for size in generator.config["channels"]]
@@ -125,7 +130,7 @@ def stylegan2_to_rosinality(generator: StyleGAN2) -> dict[str, Tensor]:
 
 
 def _rosinality_names(sizes: list[int], depth: int) -> dict[str, str | None]:
-    """Published name -> our name, in the published order; None: a filter."""
+    """Published name -> our name, in the published order; None for filters."""
     names: dict[str, str | None] = {}
     for index in range(depth):
         names |= {f"style.{index + 1}.{part}": f"mapping.fc{index}.{part}" for part in ("weight", "bias")}
@@ -159,7 +164,7 @@ def _rosinality_names(sizes: list[int], depth: int) -> dict[str, str | None]:
 
 
 def _rosinality_shape(name: str, value: Tensor) -> tuple[int, ...]:
-    """The published shape of our parameter: kernels, constant and noise images have leading axes of size one."""
+    """The published shape of our parameter. Kernels, constant and noise images have leading axes of size one."""
     if name.endswith("noise_const"):
         return (1, 1, *value.shape)
     if name.endswith("torgb.bias"):
@@ -175,7 +180,7 @@ def _check_fits_rosinality(generator: StyleGAN2) -> None:
     problems = {
         "class labels": config["num_classes"] > 0,
         f"z and w of different widths ({config['z_dim']} and {width})": config["z_dim"] != width,
-        "a mapping network with a hidden width of its own": config["mapping_features"] not in (None, width),
+        "a mapping network with another hidden width": config["mapping_features"] not in (None, width),
         f"a learning-rate multiplier of {config['mapping_lr_mul']}": config["mapping_lr_mul"] != 0.01,
         f"conv_clamp = {config['conv_clamp']}": config["conv_clamp"] is not None,
     }
@@ -183,10 +188,10 @@ def _check_fits_rosinality(generator: StyleGAN2) -> None:
     multiplier = max(1, channels[generator.resolution] * generator.resolution // 16384)  # any, up to 32 pixels
     fitting = {size: 512 if size <= 32 else 16384 // size * multiplier for size in channels}
     problems[f"channels {channels} instead of {fitting}"] = channels != fitting
-    found = [problem for problem, holds in problems.items() if holds]
-    if found:
+    unsupported = [problem for problem, holds in problems.items() if holds]
+    if unsupported:
         raise ZeroshiftError(
-            f"rosinality's program has no place for {'; '.join(found)}. Export as safetensors instead."
+            f"rosinality's program does not support {'; '.join(unsupported)}. Export as safetensors instead."
         )
 
 
@@ -196,7 +201,7 @@ def _tensors(state_dict: StateDict) -> dict[str, Tensor]:
             str(name): value if isinstance(value, Tensor) else torch.tensor(value) for name, value in state_dict.items()
         }
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ZeroshiftError("These weights hold something else than arrays of numbers.") from error
+        raise ZeroshiftError("These weights are not all arrays of numbers.") from error
 
 
 def _numbers(weights: StateDict, pattern: str) -> list[int]:
@@ -205,30 +210,30 @@ def _numbers(weights: StateDict, pattern: str) -> list[int]:
 
 def _shape(weights: Mapping[str, Tensor], name: str, ndim: int) -> tuple[int, ...]:
     if name not in weights or weights[name].ndim != ndim:
-        raise ZeroshiftError(f"These are not weights of a StyleGAN2 generator: no {name} with {ndim} axes.")
+        raise ZeroshiftError(f"These are not weights of a StyleGAN2 generator: there is no {name} with {ndim} axes.")
     return tuple(weights[name].shape)
 
 
 def _take_filters(weights: dict[str, Tensor], suffix: str) -> None:
-    """Removes the resampling filters, after a check that they are what the generator has built in."""
+    """Removes the resampling filters, after checking that they are the built-in one."""
     expected = torch.outer(torch.tensor(_FILTER), torch.tensor(_FILTER)) / 64
     for name in [name for name in weights if name.endswith(f".{suffix}")]:
-        found = weights.pop(name).float()
-        if found.shape != expected.shape or not torch.allclose(found / found.sum(), expected, atol=1e-4):
-            raise ZeroshiftError(f"{name} is not the [1, 3, 3, 1] filter, the only one that can be loaded.")
+        taps = weights.pop(name).float()
+        if taps.shape != expected.shape or not torch.allclose(taps / taps.sum(), expected, atol=1e-4):
+            raise ZeroshiftError(f"{name} is not the [1, 3, 3, 1] filter, the only one that is supported.")
 
 
 def _filled(generator: StyleGAN2, weights: dict[str, Tensor]) -> StyleGAN2:
-    """Copies `weights` (our names; axes of size one may differ), and makes up what the published files may lack."""
+    """Copies `weights` (our names; axes of size one may differ) and fills in what published files may lack."""
     state = generator.state_dict()
     wrong = sorted(set(weights) - set(state))
     for name, value in state.items():
-        given = weights.get(name)
-        if given is not None:
-            if [size for size in given.shape if size != 1] == [size for size in value.shape if size != 1]:
-                value.copy_(given.reshape(value.shape))
+        weight = weights.get(name)
+        if weight is not None:
+            if [size for size in weight.shape if size != 1] == [size for size in value.shape if size != 1]:
+                value.copy_(weight.reshape(value.shape))
             else:
-                wrong.append(f"{name} {list(given.shape)} (expected {list(value.shape)})")
+                wrong.append(f"{name} {list(weight.shape)} (expected {list(value.shape)})")
         elif name.endswith("noise_strength"):
             value.zero_()
         elif name.endswith("noise_const"):

@@ -1,4 +1,4 @@
-"""NVIDIA's StyleGAN3 state dicts as ours."""
+"""Converts NVIDIA's StyleGAN3 weights to our generator."""
 
 from collections.abc import Mapping as MappingType
 from typing import Any
@@ -29,36 +29,37 @@ _MAY_BE_MISSING = ("mapping.w_avg", ".transform", ".magnitude_ema", *_FILTERS)
 
 
 def stylegan3_from_nvidia(state_dict: MappingType[str, Tensor], init_kwargs: MappingType[str, Any]) -> StyleGAN3:
-    """Our StyleGAN3 with the weights of one of NVIDIA's.
+    """A StyleGAN3 with NVIDIA's weights, in evaluation mode.
 
     Args:
-        state_dict: its parameters and buffers by name. The input transform, the magnitudes and the filters may be
-            missing: then they are what they were at the start of training. A missing w_avg is estimated.
-        init_kwargs: what its constructor was called with (z_dim, c_dim, w_dim, img_resolution, mapping_kwargs, ...).
+        state_dict: parameters and buffers by name. The input transform, the magnitudes and the filters may be missing
+            and then have their initial values. A missing w_avg is estimated.
+        init_kwargs: the published constructor arguments (z_dim, c_dim, w_dim, img_resolution, mapping_kwargs, ...).
+
     Raises:
-        ZeroshiftError: settings or weights that are not those of a StyleGAN3.
+        ZeroshiftError: settings or weights that do not belong to a StyleGAN3.
     """
     settings = dict(init_kwargs)
     settings |= {f"mapping_kwargs.{name}": value for name, value in settings.pop("mapping_kwargs", {}).items()}
     if settings.pop("img_channels", 3) != 3:
-        raise ZeroshiftError(f"This generator has {init_kwargs['img_channels']} colour channels; zeroshift needs 3.")
+        raise ZeroshiftError(f"This generator has {init_kwargs['img_channels']} color channels; zeroshift needs 3.")
     config = {_OUR_NAMES.get(key, key): value for key, value in settings.items() if key not in _ONLY_TRAINING_READS}
     try:
         generator = StyleGAN3(**config)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ZeroshiftError(f"The settings of this generator are not those of a StyleGAN3: {error}.") from error
+        raise ZeroshiftError(f"The settings of this generator do not belong to a StyleGAN3: {error}.") from error
     weights = {name: torch.as_tensor(value) for name, value in state_dict.items()}
     own = {**generator.state_dict(), **dict(generator.named_buffers())}
     missing = [name for name in own if name not in weights and not name.endswith(_MAY_BE_MISSING)]
     unfit = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
     if missing or unfit:
         raise ZeroshiftError(
-            f"These weights do not fit a StyleGAN3 of these settings: {len(missing)} are missing, {len(unfit)} unknown "
-            f"or of another size ({(missing + unfit)[0]}, for one). Is it another kind of generator?"
+            f"These weights do not fit a StyleGAN3 with these settings: {len(missing)} are missing, {len(unfit)} "
+            f"unknown or of another size (for example {(missing + unfit)[0]}). Is it another kind of generator?"
         )
     for name in own:
         if name.endswith(_FILTERS) and name in weights and (weights[name] - own[name]).abs().max() > 1e-5:
-            raise ZeroshiftError(f"This StyleGAN3 was trained with other filters ({name}); that is not supported.")
+            raise ZeroshiftError(f"This StyleGAN3 has other filters ({name}), which are not supported.")
     generator.load_state_dict({name: weights.get(name, value) for name, value in generator.state_dict().items()})
     if "mapping.w_avg" not in weights:
         generator.mapping.w_avg.copy_(generator.average_w())

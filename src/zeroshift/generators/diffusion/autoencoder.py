@@ -3,37 +3,41 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from zeroshift.config.settings import Sampling
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator, Latents
 from zeroshift.generators.diffusion.autoencoder_network import ConditionalUNet, SemanticEncoder
-from zeroshift.generators.diffusion.model import Diffusion, plain
+from zeroshift.generators.diffusion.model import ADAPTIVE_SETTINGS, Diffusion, plain
+from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.diffusion.schedule import NoiseSchedule
 
 __all__ = ["DiffusionAutoencoder"]
 
 
 class DiffusionAutoencoder(Diffusion):
-    """A U-Net that is told z_sem, what an image means, and begins at x_T, the rest of it.
+    """A U-Net conditioned on z_sem, the meaning of an image; x_T holds the rest.
 
-    A latent is one row: z_dim numbers that stand for z_sem, then x_T; all standard normal. z_sem is made of its numbers
-    by a stored mean and covariance factor. Codes are rows, too: z_sem itself, then x_t0. See `Diffusion` about t0.
+    A latent is one row of standard normal numbers: z_dim of them for z_sem, then x_T. A stored mean and covariance
+    factor turn the first into z_sem. Codes are rows too: z_sem, then x_t0. See `Diffusion` for t0.
 
     Args:
         unet: constructor arguments of `ConditionalUNet`.
-        encoder: of `SemanticEncoder`.
-        scheduler: of a DDPMScheduler or DDIMScheduler.
-        sampling: `Sampling` as a dict.
+        encoder: constructor arguments of `SemanticEncoder`.
+        scheduler: configuration of a DDPMScheduler or DDIMScheduler.
+        sampling: `DDIMOptions` as a dict.
+
     Raises:
-        ZeroshiftError: if both networks disagree, or the schedule is no DDIM's.
+        ZeroshiftError: if both networks disagree, or DDIM does not support the noise schedule.
     """
 
     architecture = "diffusion_autoencoder"
+    unused_settings = frozenset({"class_index", *ADAPTIVE_SETTINGS})
+    exports: ClassVar[Mapping[str, str]] = {}  # diffusers has no such pipeline
+    deliveries: ClassVar[Mapping[str, str]] = {}
 
     z_mean: Tensor  # [z_dim]
     z_factor: Tensor  # [z_dim, z_dim], lower triangular, times its transpose the covariance of z_sem
@@ -45,12 +49,12 @@ class DiffusionAutoencoder(Diffusion):
         scheduler: Mapping[str, Any],
         sampling: Mapping[str, Any] | None = None,
     ):
-        Generator.__init__(self)  # not Diffusion's: the network is none of diffusers'
+        Generator.__init__(self)  # not Diffusion's: the network is not one of diffusers
         for key in ("resolution", "z_dim"):
             if unet[key] != encoder[key]:
                 raise ZeroshiftError(f"U-Net and encoder differ in {key}: {unet[key]} and {encoder[key]}.")
         self._networks = json.loads(json.dumps({"unet": dict(unet), "encoder": dict(encoder)}))  # as read from a file
-        self.sampling = Sampling(**sampling or {})
+        self.sampling = DDIMOptions.from_saved(sampling)
         self.schedule = NoiseSchedule(scheduler)
         self.unet, self.decoder = ConditionalUNet(**unet), None
         self.encoder = SemanticEncoder(**encoder)
@@ -66,7 +70,7 @@ class DiffusionAutoencoder(Diffusion):
         return {**self._networks, "scheduler": plain(self.schedule.scheduler), "sampling": asdict(self.sampling)}
 
     @torch.no_grad()
-    def standardise(self, z_sem: Tensor) -> None:
+    def fit_statistics(self, z_sem: Tensor) -> None:
         """Sets mean and covariance of z_sem to those of a sample [N, z_dim], N > z_dim."""
         covariance = z_sem.double().T.cov()
         ridge = 1e-6 * covariance.diagonal().mean() * torch.eye(len(covariance), device=z_sem.device)
@@ -85,7 +89,7 @@ class DiffusionAutoencoder(Diffusion):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Codes:
-        """z_sem, pulled to its mean by `truncation`, and x_t0: [N, z_dim + 3 * resolution**2]. There are no labels."""
+        """z_sem, pulled to its mean by `truncation_psi`, and x_t0: [N, z_dim + 3 * resolution**2]. No labels."""
         z_sem = self._z_sem(latents, truncation_psi)
         levels = self.schedule.approach(self.sampling.t0, self.sampling.noise_steps)
         return torch.cat([z_sem, self.carry(self.start(latents), levels, z_sem).flatten(1)], dim=1)
@@ -99,7 +103,7 @@ class DiffusionAutoencoder(Diffusion):
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Latents:
-        """Latents of real images [N, 3, resolution, resolution] in [-1, 1], whose `codes` are those of `invert`."""
+        """Latents of real images [N, 3, resolution, resolution] in [-1, 1]; their `codes` are those of `invert`."""
         codes = self.invert(images)
         z_sem = self.condition(codes)
         levels = self.schedule.approach(self.sampling.t0, self.sampling.noise_steps)[::-1]
@@ -113,11 +117,12 @@ class DiffusionAutoencoder(Diffusion):
 
     def start(self, codes: Codes) -> Tensor:
         """The noisy images [N, 3, resolution, resolution] of codes or latents."""
-        return codes[:, self.z_mean.numel() :].unflatten(1, (3, self.resolution, self.resolution))
+        return codes[:, self.z_mean.numel() :].reshape(len(codes), 3, self.resolution, self.resolution)
 
     def predict(self, x: Tensor, level: int, condition: Tensor | None) -> Tensor:
         """The network's output for x [N, 3, resolution, resolution] at a timestep, of the same shape."""
-        return self.unet(x, torch.full((len(x),), level, device=x.device), condition)
+        output: Tensor = self.unet(x, torch.full((len(x),), level, device=x.device), condition)
+        return output
 
     def _z_sem(self, latents: Latents, truncation_psi: float) -> Tensor:
         numbers = latents[:, : self.z_mean.numel()]

@@ -1,7 +1,8 @@
 """The networks of a diffusion autoencoder (Preechakul et al., "Diffusion autoencoders", 2022), in plain PyTorch.
 
-A semantic encoder gives z_sem of an image; a U-Net that is told z_sem and the timestep predicts the noise. Both are the
-ablated diffusion model's U-Net (Dhariwal and Nichol, 2021), the encoder its first half with one convolution a block.
+A semantic encoder computes z_sem of an image; a U-Net conditioned on z_sem and the timestep predicts the noise. Both
+are the U-Net of the ablated diffusion model (Dhariwal and Nichol, 2021); the encoder is its first half, with one
+convolution per block.
 """
 
 import math
@@ -23,10 +24,10 @@ def time_features(timesteps: Tensor, width: int) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """A residual block that may double ("up") or halve ("down") the resolution before its first convolution.
+    """A residual block; `resample` "up" doubles, "down" halves the resolution before the first convolution.
 
-    With `embed_dim`, it has a second convolution behind an adaptive group norm of time and z_sem (equation 7 of the
-    paper, with scales around one): z_s (t_s GroupNorm(h) + t_b). Without, as in the encoder, a single one.
+    With `embed_dim` there is a second convolution after an adaptive group norm of time and z_sem (equation 7 of the
+    paper, with scales around one): z_s (t_s GroupNorm(h) + t_b). Without it, as in the encoder, there is one.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class ResBlock(nn.Module):
             scale, shift = self.time(F.silu(time))[:, :, None, None].chunk(2, dim=1)
             h = self.norm1(h) * (1 + scale) + shift
             h = self.conv1(F.silu(h * (1 + self.semantic(F.silu(z_sem))[:, :, None, None])))
-        return self.skip(self._resampled(x)) + h
+        output: Tensor = self.skip(self._resampled(x)) + h
+        return output
 
     def _resampled(self, x: Tensor) -> Tensor:
         if self.resample == "up":
@@ -61,7 +63,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of all pixels with one head, added to its input [N, channels, H, W]."""
+    """Residual self-attention over all pixels, with one head: [N, channels, H, W] -> the same shape."""
 
     def __init__(self, channels: int, groups: int):
         super().__init__()
@@ -73,11 +75,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # [N, HW, channels]
         mixed = F.scaled_dot_product_attention(*self.qkv(tokens).chunk(3, dim=2))
-        return x + self.out(mixed).transpose(1, 2).reshape(x.shape)
+        output: Tensor = x + self.out(mixed).transpose(1, 2).reshape(x.shape)
+        return output
 
 
 class _Stage(nn.Module):
-    """A residual block, and what may follow it: attention, and a block that doubles the resolution."""
+    """A residual block, then optionally attention and a block that doubles the resolution."""
 
     def __init__(self, block: ResBlock, attention: Attention | None = None, up: ResBlock | None = None):
         super().__init__()
@@ -91,7 +94,7 @@ class _Stage(nn.Module):
 
 
 class _Half(nn.Module):
-    """What both networks begin with: from the image to the lowest resolution and through the middle."""
+    """First half of both networks: from the image to the lowest resolution and through the middle."""
 
     def __init__(
         self, resolution: int, channels: Sequence[int], blocks: int, attention: Sequence[int], groups: int,
@@ -118,7 +121,7 @@ class _Half(nn.Module):
         self.mid = nn.ModuleList([_Stage(block(width, width), Attention(width, groups)), _Stage(block(width, width))])
 
     def descend(self, x: Tensor, time: Tensor | None = None, z_sem: Tensor | None = None) -> list[Tensor]:
-        """The outputs of the first convolution and of all stages on the way down, then that of the middle."""
+        """Outputs of the first convolution and of all stages on the way down, then of the middle."""
         outputs = [self.conv_in(x)]
         for stage in self.down:
             outputs.append(stage(outputs[-1], time, z_sem))
@@ -132,12 +135,12 @@ class SemanticEncoder(_Half):
     """Images to z_sem.
 
     Args:
-        resolution: of the images.
-        channels: widths of the levels, from full resolution downwards, each half the one before.
-        blocks: residual blocks a level.
+        resolution: size of the images.
+        channels: channels of the levels, from full resolution downwards; each level halves the resolution.
+        blocks: residual blocks per level.
         attention: resolutions with self-attention, besides the middle.
-        z_dim: numbers in z_sem.
-        groups: of the group norms, at most one a channel.
+        z_dim: width of z_sem.
+        groups: groups of the group norms, at most one per channel.
     """
 
     def __init__(
@@ -150,15 +153,16 @@ class SemanticEncoder(_Half):
 
     def forward(self, images: Tensor) -> Tensor:
         """z_sem [N, z_dim] of images [N, 3, resolution, resolution] in [-1, 1]."""
-        return self.out(F.silu(self.norm_out(self.descend(images)[-1])).mean(dim=(2, 3)))
+        z_sem: Tensor = self.out(F.silu(self.norm_out(self.descend(images)[-1])).mean(dim=(2, 3)))
+        return z_sem
 
 
 class ConditionalUNet(_Half):
-    """Noisy images, their timesteps and z_sem to the predicted noise (or velocity, as it was trained).
+    """Noisy images, their timesteps and z_sem to the predicted noise, or velocity, depending on its training.
 
-    Args: as of `SemanticEncoder`, and
+    Args: those of `SemanticEncoder`, and
         embed_dim: width of the time embedding.
-        time_dim: how many cosines and sines it is made of; by default the first width.
+        time_dim: number of cosines and sines of the timestep; None: the channels of the first level.
     """
 
     def __init__(
@@ -178,12 +182,12 @@ class ConditionalUNet(_Half):
         for level, outputs in reversed(list(enumerate(channels))):
             attends = resolution >> level in attention
             for index in range(blocks + 1):
-                rises = level > 0 and index == blocks
+                is_last = level > 0 and index == blocks
                 self.up.append(
                     _Stage(
                         block(width + skips.pop(), outputs),
                         Attention(outputs, groups) if attends else None,
-                        block(outputs, outputs, "up") if rises else None,
+                        block(outputs, outputs, "up") if is_last else None,
                     )
                 )
                 width = outputs
@@ -197,4 +201,5 @@ class ConditionalUNet(_Half):
         *skips, h = self.descend(x, time, z_sem)
         for stage in self.up:
             h = stage(torch.cat([h, skips.pop()], dim=1), time, z_sem)
-        return self.conv_out(F.silu(self.norm_out(h)))
+        output: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return output

@@ -1,4 +1,4 @@
-"""Low-rank updates (Hu et al., "LoRA", 2021) of a network's convolutions and attentions, by peft."""
+"""Low-rank updates (Hu et al., "LoRA", 2021) of convolutions and attention layers, with peft."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' name
 
 
 def add(network: nn.Module, rank: int, seed: int) -> None:
-    """Puts updates W + B A of a rank beside the weights of every convolution and of attention; B is 0 at first.
+    """Adds updates W + B A to the weights W of convolutions and attention layers; B starts at 0.
 
     Raises:
         ZeroshiftError: if peft is not installed.
@@ -27,18 +27,18 @@ def add(network: nn.Module, rank: int, seed: int) -> None:
     except ImportError as error:
         raise ZeroshiftError("Low-rank updates need the package peft: pip install 'zeroshift[lora]'.") from error
 
-    places = [
+    targets = [
         name
         for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and "attention" in name)
     ]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=places), network)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), network)
 
 
 def updates(network: nn.Module) -> dict[str, nn.ModuleList]:
-    """The updates, A and B, by the name of the module that they are beside."""
+    """The updates, A and B, by the name of the module that they belong to."""
     named: Iterator[tuple[str, Any]] = network.named_modules()
     return {
         name: nn.ModuleList([module.lora_A["default"], module.lora_B["default"]])
@@ -48,7 +48,7 @@ def updates(network: nn.Module) -> dict[str, nn.ModuleList]:
 
 
 def merge(network: nn.Module) -> None:
-    """Adds the updates to the weights, and leaves the network as it was before `add`."""
+    """Adds the updates to the weights and removes them, so that the network has its structure from before `add`."""
     for name in updates(network):
         module: Any = network.get_submodule(name)
         module.merge()
@@ -59,11 +59,11 @@ def merge(network: nn.Module) -> None:
 
 
 def write(network: nn.Module, path: Path) -> None:
-    """Writes the updates as diffusers' loaders of LoRA read them, atomically."""
-    placed: Iterable[tuple[str, Any]] = updates(network).items()
+    """Writes the updates in the format of diffusers' LoRA loaders, atomically."""
+    named: Iterable[tuple[str, Any]] = updates(network).items()
     tensors = {
         f"unet.{name}.lora_{side}.weight": layer.weight.detach().cpu().contiguous()
-        for name, pair in placed
+        for name, pair in named
         for side, layer in zip("AB", pair, strict=True)
     }
     with atomic_write(path) as temporary:

@@ -1,4 +1,4 @@
-"""diffusers' DDIMPipeline with `load_lora_weights`, which diffusers itself has for conditional U-Nets only."""
+"""diffusers' DDIMPipeline with `load_lora_weights`, which diffusers offers for conditional U-Nets only."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["LoRADDIMPipeline", "LoRAUNet2DModel"]
 
 
 class LoRAUNet2DModel(UNet2DModel, PeftAdapterMixin):
-    """An unconditional U-Net that takes diffusers' LoRA adapters: load_lora_adapter, set_adapters, fuse_lora, ..."""
+    """An unconditional U-Net with diffusers' LoRA adapters: load_lora_adapter, set_adapters, fuse_lora and others."""
 
 
 class LoRADDIMPipeline(DDIMPipeline):
@@ -21,10 +21,10 @@ class LoRADDIMPipeline(DDIMPipeline):
     unet: Any
 
     def __init__(self, unet: Any, scheduler: Any):
-        adaptable = LoRAUNet2DModel.from_config(unet.config)
+        adaptable: Any = LoRAUNet2DModel.from_config(unet.config)  # type: ignore[no-untyped-call]
         adaptable.load_state_dict(unet.state_dict())
-        super().__init__(adaptable.to(unet.device, unet.dtype).eval(), scheduler)
+        super().__init__(adaptable.to(unet.device, unet.dtype).eval(), scheduler)  # type: ignore[no-untyped-call]
 
     def load_lora_weights(self, folder: str | Path, adapter_name: str = "default") -> None:
-        """Takes up the pytorch_lora_weights.safetensors of a folder, such as a run's."""
+        """Loads pytorch_lora_weights.safetensors from a folder, such as a run folder."""
         self.unet.load_lora_adapter(str(folder), prefix="unet", weight_name=LORA_FILE, adapter_name=adapter_name)

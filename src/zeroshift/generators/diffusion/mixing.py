@@ -13,22 +13,21 @@ __all__ = ["mix_predictions"]
 
 
 def mix_predictions(source: Generator, targets: Sequence[Generator], shares: Sequence[float]) -> "Diffusion":
-    """The source with predictions source + Σ share_i (target_i - source), at every step of DDIM.
+    """The source with the predictions source + Σ share_i (target_i - source) at every DDIM step.
 
-    DiffusionCLIP (Kim et al., 2022), section 3.4: one target with a share below 1 changes the image less, several
-    targets make an image of several domains. The weights are shared with `source` and `targets`.
+    DiffusionCLIP (Kim et al., 2022), section 3.4: a share below 1 weakens the change, several targets mix their
+    domains. The weights are shared with `source` and `targets`.
 
     Raises:
-        ZeroshiftError: if the generators are no diffusion models, or not of one architecture and size.
+        ZeroshiftError: if the generators are not diffusion models of the same architecture and size.
     """
     if not isinstance(source, Diffusion):
         raise ZeroshiftError(
-            "Real images can be brought into the domain of a diffusion model only, and this is a "
-            f"{source.architecture} generator."
+            f"Only diffusion models can translate real images, and this is a {source.architecture} generator."
         )
     alike = [one for one in targets if isinstance(one, Diffusion) and one.architecture == source.architecture]
     if len(alike) < len(targets) or any(one.config != source.config for one in alike):
-        raise ZeroshiftError("Only diffusion models of one architecture, size and sampling can be mixed.")
+        raise ZeroshiftError("Only diffusion models of the same architecture, size and sampling settings can be mixed.")
 
     def predict(x: Tensor, level: int, condition: Tensor | None) -> Tensor:
         own = mixed = source.predict(x, level, condition)

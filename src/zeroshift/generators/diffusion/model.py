@@ -6,40 +6,53 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from zeroshift.config.settings import Sampling
+from zeroshift.config.settings import GeneratorOptions
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator, Latents
 from zeroshift.generators.diffusion import lora
+from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.diffusion.schedule import NoiseSchedule
 
 __all__ = ["Diffusion", "plain"]
 
 DECODERS = ("VQModel", "AutoencoderKL")
+# Settings of noise inputs and of the adaptive choice of layers, which diffusion models do not have.
+ADAPTIVE_SETTINGS = (
+    "adapt.noise_mode", "adapt.num_layers", "adapt.layer_batch_size", "adapt.layer_lr", "adapt.layer_steps",
+)  # fmt: skip
 
 
 class Diffusion(Generator):
     """A noise-predicting U-Net, sampled by deterministic DDIM.
 
-    The latent is x_T. What the source decides of an image is x_t0, the code; the rest of the way, from t0 to the image,
-    differs between source and target: DiffusionCLIP (Kim et al., 2022), section 3.1.
+    The latent is x_T. The code is x_t0, computed by the source; source and target differ in the steps from t0 to the
+    image (DiffusionCLIP: Kim et al., 2022, section 3.1).
 
     Args:
         unet: configuration of a diffusers UNet2DModel.
-        scheduler: of a DDPMScheduler or DDIMScheduler.
-        decoder: of a VQModel or AutoencoderKL, for a latent diffusion model.
-        sampling: `Sampling` as a dict.
+        scheduler: configuration of a DDPMScheduler or DDIMScheduler.
+        decoder: configuration of a VQModel or AutoencoderKL, for a latent diffusion model.
+        sampling: `DDIMOptions` as a dict.
+
     Raises:
-        ZeroshiftError: if the model is conditional, not square, without three colours, or its schedule no DDIM's.
+        ZeroshiftError: if the model is conditional, its images are not square or not RGB, or DDIM does not support its
+            noise schedule.
     """
 
     architecture = "diffusion"
+    Options = DDIMOptions
+    preset = "diffusion"
+    unused_settings = frozenset({"class_index", "truncation_psi", *ADAPTIVE_SETTINGS})
+    exports: ClassVar[Mapping[str, str]] = {"diffusers": "zeroshift.generators.checkpoints.diffusers:write_pipeline"}
+    deliveries: ClassVar[Mapping[str, str]] = {"pipeline": "diffusers"}
+
     mapper_input_dim = None
     num_classes = 0
 
@@ -54,19 +67,19 @@ class Diffusion(Generator):
         sampling: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        self.sampling = Sampling(**sampling or {})
+        self.sampling = DDIMOptions.from_saved(sampling)
         self.schedule = NoiseSchedule(scheduler)
         self.unet = self._build_unet(unet)
         self.decoder = None if decoder is None else _build_decoder(decoder)
         size, channels = self.unet.config.sample_size, self.unet.config.in_channels
         if not isinstance(size, int):
-            raise ZeroshiftError(f"The diffusion model makes images of {size} pixels; they must be square.")
+            raise ZeroshiftError(f"The diffusion model generates images of {size} pixels; they must be square.")
         self.latent_shape = (channels, size, size)
         self.resolution = size
         if self.decoder is not None:
             self.resolution = size * 2 ** (len(self.decoder.config.block_out_channels) - 1)
         elif channels != 3:
-            raise ZeroshiftError(f"The diffusion model makes images of {channels} channels; it must be 3.")
+            raise ZeroshiftError(f"The diffusion model generates images with {channels} channels; it must be 3.")
 
     def _build_unet(self, config: Mapping[str, Any]) -> Any:
         """The network behind `predict`."""
@@ -87,9 +100,22 @@ class Diffusion(Generator):
             "sampling": asdict(self.sampling),
         }
 
-    def set_sampling(self, sampling: Sampling) -> None:
-        """How images are made from now on."""
-        self.sampling = sampling
+    @classmethod
+    def network_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of a `config` that describes the network, without `sampling`."""
+        return {name: value for name, value in config.items() if name != "sampling"}
+
+    @property
+    def options(self) -> DDIMOptions:
+        """The sampling settings in use."""
+        return self.sampling
+
+    def configure(self, options: GeneratorOptions) -> None:
+        """Sets the sampling settings; a plain GeneratorOptions changes nothing."""
+        if isinstance(options, DDIMOptions):
+            self.sampling = options
+        else:
+            super().configure(options)
 
     def codes(
         self,
@@ -99,7 +125,7 @@ class Diffusion(Generator):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Codes:
-        """x_t0 [N, C, H, W] of x_T. There is no mean to truncate to, so truncation changes nothing; nor are labels."""
+        """x_t0 [N, C, H, W] of x_T. There is no truncation and there are no labels."""
         levels = self.schedule.approach(self.sampling.t0, self.sampling.noise_steps)
         return self.carry(latents, levels, self.condition(latents))
 
@@ -112,13 +138,13 @@ class Diffusion(Generator):
 
     @property
     def num_training_images(self) -> int:
-        """The steps of DDIM, if each of them is trained on; otherwise 1."""
+        """The number of DDIM steps with `train_each_step`, otherwise 1."""
         return self.sampling.steps if self.sampling.train_each_step else 1
 
     def training_images(
         self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Iterator[Tensor]:
-        """The images to train on: the final one, or the one predicted at each step, whose graph is of that step alone.
+        """The final image, or with `train_each_step` the one predicted at each step, with the graph of that step alone.
 
         The latter is DiffusionCLIP's "GPU-efficient fine-tuning" (Kim et al., 2022, appendix B.2).
         """
@@ -138,19 +164,19 @@ class Diffusion(Generator):
         return self.carry(self.encode(images), levels, None)
 
     def inverted_mapper_input(self, codes: Codes) -> Tensor | None:
-        """What the network is told besides x_t0."""
+        """The condition of the network; None without one."""
         return self.condition(codes)
 
     def condition(self, codes: Codes) -> Tensor | None:
-        """What the network is told besides x and its level; a diffusion autoencoder's z_sem, here nothing."""
+        """Input of the network besides x and the timestep: z_sem in a diffusion autoencoder, None here."""
         return None
 
     def start(self, codes: Codes) -> Tensor:
-        """The noisy image or latent [N, C, H, W] that codes hold; here they are it."""
+        """The noisy image or latent [N, C, H, W] in the codes; here the codes themselves."""
         return codes
 
     def carry(self, x: Tensor, levels: Sequence[int], condition: Tensor | None) -> Tensor:
-        """x [N, C, H, W] carried through noise levels, up or down."""
+        """x [N, C, H, W] after the DDIM steps between these noise levels, up or down."""
         for here, there in pairwise(levels):
             output = self._output(x, max(here, there), condition)
             x, _ = self.schedule.step(x, output, here, there, self.sampling.clip_sample)
@@ -158,7 +184,8 @@ class Diffusion(Generator):
 
     def predict(self, x: Tensor, level: int, condition: Tensor | None) -> Tensor:
         """The network's output for x [N, C, H, W] at a timestep, of the same shape."""
-        return self.unet(x, level).sample[:, : x.shape[1]]  # a learned variance, if any, comes after it
+        output: Tensor = self.unet(x, level).sample[:, : x.shape[1]]  # a learned variance, if any, comes after it
+        return output
 
     def _output(self, x: Tensor, level: int, condition: Tensor | None) -> Tensor:
         if self.sampling.gradient_checkpointing and torch.is_grad_enabled():
@@ -167,15 +194,19 @@ class Diffusion(Generator):
 
     def decode(self, x: Tensor) -> Tensor:
         """Images [N, 3, resolution, resolution] of x without noise."""
-        return x if self.decoder is None else self.decoder.decode(x / self.decoder.config.scaling_factor).sample
+        if self.decoder is None:
+            return x
+        images: Tensor = self.decoder.decode(x / self.decoder.config.scaling_factor).sample
+        return images
 
     def encode(self, images: Tensor) -> Tensor:
         """x without noise [N, C, H, W] of images [N, 3, resolution, resolution]."""
         if self.decoder is None:
             return images
         encoded = self.decoder.encode(images)
-        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        return latents * self.decoder.config.scaling_factor
+        latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        scaled: Tensor = latents * self.decoder.config.scaling_factor
+        return scaled
 
     def layers(self) -> dict[str, nn.Module]:
         """The U-Net's parts: "unet.conv_in", "unet.down_blocks.0", ..., "unet.conv_out"; or the updates in them."""
@@ -195,7 +226,7 @@ class Diffusion(Generator):
         lora.add(self.unet, rank, seed)
 
     def merged(self) -> "Diffusion":
-        """A copy whose weights hold what low-rank updates added; the generator itself if there are none."""
+        """A copy with the low-rank updates added to the weights; the generator itself if there are none."""
         if not lora.updates(self.unet):
             return self
         merged = copy.deepcopy(self)
@@ -203,13 +234,10 @@ class Diffusion(Generator):
         return merged
 
     def deliver(self, folder: Path) -> None:
-        """Writes pytorch_lora_weights.safetensors, if there are low-rank updates, and the whole model as pipeline/."""
+        """Writes `deliveries`, and the low-rank updates, if any, as pytorch_lora_weights.safetensors."""
         if lora.updates(self.unet):
             lora.write(self.unet, folder / lora.LORA_FILE)
-        if self.architecture == Diffusion.architecture:
-            from zeroshift.generators.checkpoints.diffusers import write_pipeline
-
-            write_pipeline(self.merged(), folder / "pipeline")
+        super().deliver(folder)
 
 
 def _build_decoder(config: Mapping[str, Any]) -> Any:
@@ -223,6 +251,7 @@ def _build_decoder(config: Mapping[str, Any]) -> Any:
 
 
 def plain(module: Any) -> dict[str, Any]:
-    """A module's diffusers configuration as it comes back from JSON, without what it remembers of its origin."""
+    """A module's diffusers configuration as read back from JSON, without private entries."""
     kept = {name: value for name, value in module.config.items() if not name.startswith("_")}
-    return json.loads(json.dumps({"_class_name": type(module).__name__, **kept}))
+    described: dict[str, Any] = json.loads(json.dumps({"_class_name": type(module).__name__, **kept}))
+    return described

@@ -1,11 +1,20 @@
 """How diffusion generators make an image: deterministic DDIM."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from zeroshift.config.schema import require
 from zeroshift.config.settings import GeneratorOptions
 
 __all__ = ["DDIMOptions"]
+
+# Names in files of version 0.1.
+_RENAMED = {
+    "clip": "clip_sample",
+    "each_step": "train_each_step",
+    "checkpointing": "gradient_checkpointing",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,11 @@ class DDIMOptions(GeneratorOptions):
     """Train on the image predicted at each step, with the memory of one step, instead of through all steps."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
+
+    @classmethod
+    def from_saved(cls, values: Mapping[str, Any] | None) -> "DDIMOptions":
+        """The settings in a saved generator, also of version 0.1; None: the defaults."""
+        return cls(**{_RENAMED.get(name, name): value for name, value in (values or {}).items()})
 
     def validate(self) -> None:
         """Checks the values.

@@ -1,4 +1,4 @@
-"""What StyleGAN2 and StyleGAN3 share: a mapping network, and one w for every layer of the synthesis network."""
+"""Base class of StyleGAN2 and StyleGAN3: a mapping network, and one w for every layer of the synthesis network."""
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ __all__ = ["StyleBased"]
 class StyleBased(Generator):
     """A generator with a mapping network; its codes are ws [N, num_ws, w_dim]."""
 
+    unused_settings = frozenset({"adapt.lora_rank", "source_images_dir"})
+
     num_ws: int
     mapping: Mapping
 
@@ -21,7 +23,8 @@ class StyleBased(Generator):
         """w [N, w_dim], not truncated. Raises ZeroshiftError for latents or labels of a wrong shape."""
         if latents.ndim != 2 or latents.shape[1] != self.latent_shape[0]:
             raise ZeroshiftError(f"Latents must be [N, {self.latent_shape[0]}], not {list(latents.shape)}.")
-        return self.mapping(latents, labels)
+        w: Tensor = self.mapping(latents, labels)
+        return w
 
     def codes(
         self,

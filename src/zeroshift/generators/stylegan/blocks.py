@@ -1,4 +1,4 @@
-"""Building blocks that the StyleGAN generators share: equalised layers, the mapping network, [1, 3, 3, 1] filters."""
+"""Building blocks of the StyleGAN generators: equalized layers, the mapping network, [1, 3, 3, 1] filters."""
 
 import math
 
@@ -25,7 +25,7 @@ def normalize_second_moment(x: Tensor) -> Tensor:
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate (Karras et al., 2018, section 4.1), computed in at least float32.
+    """Linear layer with equalized learning rate (Karras et al., 2018, section 4.1), computed in at least float32.
 
     Stored weights have unit scale / lr_mul and are multiplied by lr_mul / sqrt(fan-in) at run time, the bias by lr_mul.
     With `activate`, leaky ReLU 0.2 times sqrt(2) follows.
@@ -58,7 +58,7 @@ class EqualLinear(nn.Module):
 class Mapping(nn.Module):
     """Mapping network z -> w of StyleGAN2(-ADA) and StyleGAN3, with its average w (`w_avg`).
 
-    z and the embedded class label are each normalised to unit second moment and concatenated.
+    z and the embedded class label are each normalized to unit second moment and concatenated.
     """
 
     w_avg: Tensor
@@ -91,14 +91,14 @@ class Mapping(nn.Module):
         if self.num_classes:
             x = torch.cat([x, normalize_second_moment(self.embed(self._rows(labels, len(z)).to(z.device)))], dim=1)
         elif labels is not None and labels.numel():
-            raise ZeroshiftError("This generator has no classes: do not give labels.")
+            raise ZeroshiftError("This generator has no classes. Leave the labels out.")
         for index in range(self.num_layers):
             x = self.get_submodule(f"fc{index}")(x)
         return x
 
     def _rows(self, labels: Tensor | None, count: int) -> Tensor:
         if labels is None:
-            raise ZeroshiftError(f"This generator is class-conditional: give labels, of {self.num_classes} classes.")
+            raise ZeroshiftError(f"This generator is class-conditional. Give labels of its {self.num_classes} classes.")
         if labels.ndim == 1 and not labels.is_floating_point():
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
                 raise ZeroshiftError(f"Class labels must lie between 0 and {self.num_classes - 1}.")
@@ -111,7 +111,7 @@ class Mapping(nn.Module):
 
 
 def resampling_filter() -> Tensor:
-    """[1, 3, 3, 1] x [1, 3, 3, 1], of sum 4, which keeps brightness when the size doubles: [4, 4]."""
+    """[1, 3, 3, 1] x [1, 3, 3, 1] with sum 4, so that doubling the size keeps the brightness: [4, 4]."""
     taps = torch.tensor([0.25, 0.75, 0.75, 0.25])
     return torch.outer(taps, taps)
 
@@ -119,11 +119,11 @@ def resampling_filter() -> Tensor:
 def upsample(x: Tensor, kernel: Tensor) -> Tensor:
     """Doubles an image with a [4, 4] filter and zeros outside: [N, C, H, W] -> [N, C, 2H, 2W]."""
     channels = x.shape[1]
-    with torch.autocast(x.device.type, enabled=False):  # the image is summed up in the precision it has
+    with torch.autocast(x.device.type, enabled=False):  # the image keeps its precision
         return F.conv_transpose2d(x, kernel.to(x.dtype).expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
 
 
 def blur(x: Tensor, kernel: Tensor) -> Tensor:
-    """Filters what a stride-2 transposed convolution gave: [N, C, 2H+1, 2W+1] -> [N, C, 2H, 2W]."""
+    """Filters the output of a stride-2 transposed convolution: [N, C, 2H+1, 2W+1] -> [N, C, 2H, 2W]."""
     channels = x.shape[1]
     return F.conv2d(x, kernel.to(x.dtype).expand(channels, 1, 4, 4), padding=1, groups=channels)

@@ -1,12 +1,13 @@
 """StyleGAN2 (Karras et al., 2020), skip architecture, in plain PyTorch: one implementation for CPU and GPU.
 
-Parameters bear the names of NVIDIA's stylegan2-ada-pytorch, except that the learned constant is a layer of its own
+Parameters have the names of NVIDIA's stylegan2-ada-pytorch, except the learned constant: it is a separate layer
 (`synthesis.input.const`), so that it can be adapted by name like the others.
 """
 
 import math
 from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +37,9 @@ class Constant(nn.Module):
 class StyledConv(nn.Module):
     """Modulated and demodulated 3x3 convolution, noise, bias, leaky ReLU 0.2 times sqrt(2).
 
-    Karras et al. (2020), equations 1 to 3, with the order of operations changed: instead of one kernel a sample,
-    the input channels are scaled by the style, one shared kernel is applied, and the output channels are scaled by the
-    demodulation coefficients. Equal in value and gradient, and faster on every device we know.
+    Karras et al. (2020), equations 1 to 3, in another order: instead of one kernel per sample, styles scale the input
+    channels and demodulation coefficients the output channels of one shared kernel. Equal in value and gradient, and
+    faster on every device we measured.
     """
 
     noise_const: Tensor
@@ -65,24 +66,24 @@ class StyledConv(nn.Module):
             x = F.conv2d(x, self.weight, padding=1)
         else:
             x = blur(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), self.filter)
-        # The gain sqrt(2) goes through the leaky ReLU, so that it costs no pass of its own over the image.
+        # The gain sqrt(2) commutes with the leaky ReLU; applied here, it needs no extra pass over the image.
         gain = math.sqrt(2)
         offset = (self.bias * gain)[:, None, None]  # [out_channels, 1, 1]
         if noise is not None:
             offset = offset + noise * (self.noise_strength * gain)
         x = torch.addcmul(offset.to(x.dtype), x, (demodulation * gain)[:, :, None, None].to(x.dtype))
-        x = F.leaky_relu(x, 0.2, inplace=True)  # one image-sized tensor less to keep for the gradient
+        x = F.leaky_relu(x, 0.2, inplace=True)  # keeps one image-sized tensor less for the gradient
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
     def _demodulation(self, style: Tensor) -> Tensor:
-        """Equation 3, one coefficient a sample and output channel, in float32: [N, out_channels]."""
+        """Equation 3: one coefficient per sample and output channel, in float32: [N, out_channels]."""
         with torch.autocast(style.device.type, enabled=False):
             energy = at_least_float32(self.weight).square().sum(dim=(2, 3))  # [out_channels, in_channels]
             return (style.square() @ energy.t() + 1e-8).rsqrt()
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to colours, without demodulation."""
+    """Modulated 1x1 convolution to RGB, without demodulation."""
 
     def __init__(self, in_channels: int, w_dim: int, *, clamp: float | None):
         super().__init__()
@@ -94,8 +95,8 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, in_channels, R, R], w [N, w_dim] -> [N, 3, R, R] in at least float32."""
         style = self.affine(w) / math.sqrt(x.shape[1])
-        # So few output channels make a matrix product cheaper than a convolution, and one kernel a sample cheaper than
-        # scaled activations.
+        # With so few output channels, a matrix product is cheaper than a convolution, and one kernel per sample cheaper
+        # than scaled activations.
         kernels = (self.weight[:, :, 0, 0] * style[:, None]).to(x.dtype).transpose(1, 2)  # [N, in_channels, 3]
         x = (x.permute(0, 2, 3, 1).flatten(1, 2) @ kernels).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         x = at_least_float32(x) + self.bias[:, None, None]
@@ -103,7 +104,7 @@ class ToRGB(nn.Module):
 
 
 class Block(nn.Module):
-    """One resolution: (conv0, which doubles the size, except at 4x4,) conv1 and torgb."""
+    """One resolution: conv0, which doubles the size (except at 4x4), conv1 and torgb."""
 
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, resolution: int, clamp: float | None):
         super().__init__()
@@ -115,7 +116,7 @@ class Block(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """ws [N, num_ws, w_dim] -> image. Each resolution adds its colours to the doubled image of the one before."""
+    """ws [N, num_ws, w_dim] -> image. Each resolution adds its RGB output to the upsampled image of the one before."""
 
     filter: Tensor
 
@@ -132,7 +133,7 @@ class Synthesis(nn.Module):
         return [module for module in self.modules() if isinstance(module, StyledConv)]
 
     def forward(self, ws: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
-        """`noises`: one a styled convolution, as `StyledConv.forward` takes them."""
+        """`noises`: one per styled convolution, as for `StyledConv.forward`."""
         rows, noise = ws.unbind(dim=1), iter(noises)
         x = self.input(len(ws))
         image, row = at_least_float32(x.new_zeros(len(ws), 3, 2, 2)), 0
@@ -142,28 +143,33 @@ class Synthesis(nn.Module):
                 x = block.conv0(x, rows[row], next(noise))
                 row += 1
             x = block.conv1(x, rows[row], next(noise))
-            row += 1  # the row of a torgb is also that of the next block's conv0
+            row += 1  # torgb and the next block's conv0 share a row
             image = upsample(image, self.filter) + block.torgb(x, rows[row])
         return image
 
 
 class StyleGAN2(StyleBased):
-    """StyleGAN2 generator, in the shape of either published program.
+    """StyleGAN2 generator, in the shapes of both published programs.
 
     Args:
-        resolution: image size, a power of two from 4.
-        z_dim, w_dim: widths of the latent and of its image under the mapping network.
-        num_classes: 0, or the number of classes of a conditional mapping network.
+        resolution: image size, a power of two, at least 4.
+        z_dim, w_dim: widths of the latent and of w.
+        num_classes: number of classes of a conditional mapping network; 0: unconditional.
         mapping_layers: depth of the mapping network.
-        channels: feature channels by resolution, {4: ..., 8: ..., ..., resolution: ...} (JSON's string keys will do).
-        mapping_features, embed_features: hidden width and label width of the mapping network; w_dim when None.
+        channels: feature channels by resolution, {4: ..., 8: ..., ..., resolution: ...}; keys may be strings.
+        mapping_features, embed_features: hidden width and label width of the mapping network; None: w_dim.
         mapping_lr_mul: learning-rate multiplier of the mapping network.
-        conv_clamp: bound on every layer's output, as the mixed-precision models of stylegan2-ada have it.
+        conv_clamp: bound on every layer's output, as in the mixed-precision models of stylegan2-ada; None: no bound.
+
     Raises:
-        ZeroshiftError: sizes that make no StyleGAN2.
+        ZeroshiftError: sizes that do not fit a StyleGAN2.
     """
 
     architecture = "stylegan2"
+    exports: ClassVar[MappingType[str, str]] = {
+        "rosinality-pt": "zeroshift.generators.checkpoints.rosinality:write_rosinality"
+    }
+    export_suffix: ClassVar[MappingType[str, str]] = {"rosinality-pt": ".pt"}
 
     def __init__(
         self,
@@ -180,7 +186,7 @@ class StyleGAN2(StyleBased):
     ):
         super().__init__()
         if resolution < 4 or resolution & (resolution - 1):
-            raise ZeroshiftError(f"A StyleGAN2's resolution is a power of two from 4 on, not {resolution}.")
+            raise ZeroshiftError(f"The resolution of a StyleGAN2 is a power of two, at least 4, not {resolution}.")
         sizes = [2**power for power in range(2, int(math.log2(resolution)) + 1)]
         given = {size: min(32768 // size, 512) for size in sizes} if channels is None else channels
         widths = {int(size): int(width) for size, width in given.items()}
@@ -221,7 +227,8 @@ class StyleGAN2(StyleBased):
         samples = range(len(codes)) if samples is None else samples
         if len(samples) != len(codes):
             raise ZeroshiftError(f"{len(samples)} sample numbers do not fit {len(codes)} codes.")
-        return self.synthesis(codes, self._noises(noise_mode, noise_seed, samples))
+        images: Tensor = self.synthesis(codes, self._noises(noise_mode, noise_seed, samples))
+        return images
 
     def _noises(self, mode: str, seed: int, samples: Sequence[int]) -> list[Tensor | None]:
         convs = self.synthesis.convs()
@@ -234,18 +241,18 @@ class StyleGAN2(StyleBased):
         counts = [conv.noise_const.numel() for conv in convs]
         drawn = normal((sum(counts),), seed, "noise", samples=samples).to(self.device)
         shapes = [(len(samples), 1, *conv.noise_const.shape) for conv in convs]
-        return [part.reshape(shape) for part, shape in zip(drawn.split(counts, dim=1), shapes, strict=True)]
+        return [part.reshape(shape) for part, shape in zip(torch.split(drawn, counts, dim=1), shapes, strict=True)]
 
     def layers(self) -> dict[str, nn.Module]:
-        """Constant, styled convolutions and colour layers of the synthesis network, input to output."""
+        """Constant, styled convolutions and RGB layers of the synthesis network, input to output."""
         kinds = (Constant, StyledConv, ToRGB)
         return {name: module for name, module in self.named_modules() if isinstance(module, kinds)}
 
     def layer_candidates(self) -> list[str]:
         """Row i of ws votes for entry i: [first conv, first to_rgb, the other convs ...], the published order.
 
-        From the third entry on, the published program is one row off (row 1 feeds both the first to_rgb and b8.conv0);
-        what it chooses depends on this order, so it is kept.
+        From the third entry on, the published program is one row off (row 1 feeds both the first to_rgb and b8.conv0).
+        We keep this order, as the published choices of layers depend on it.
         """
         convs = [name for name, module in self.layers().items() if isinstance(module, StyledConv)]
         return [convs[0], "synthesis.b4.torgb", *convs[1:]]

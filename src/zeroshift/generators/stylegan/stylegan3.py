@@ -1,6 +1,6 @@
 """StyleGAN3 (Karras et al., 2021), configurations T and R, in plain PyTorch: the same code on CPU and GPU.
 
-Parameters bear the published program's names, so its state dict is ours (the filters aside, which are designed anew).
+Parameters have the names of the published program, so its state dict fits, except filters, which are recomputed.
 """
 
 from collections.abc import Sequence
@@ -21,24 +21,26 @@ class StyleGAN3(StyleBased):
 
     Args:
         resolution: image size in pixels.
-        z_dim, w_dim: widths of the latent and of its image under the mapping network.
-        num_classes: 0, or the number of classes of a conditional mapping network.
+        z_dim, w_dim: widths of the latent and of w.
+        num_classes: number of classes of a conditional mapping network; 0: unconditional.
         mapping_layers, mapping_lr_mul: depth and learning-rate multiplier of the mapping network.
         channel_base, channel_max: a layer with cutoff f has min(channel_base / (2 f), channel_max) channels.
-        num_layers, num_critical: layers between Fourier features and colours, and how many of the last of them are
-            critically sampled.
+        num_layers, num_critical: layers between Fourier features and RGB layer, and the number of critically sampled
+            ones at their end.
         first_cutoff, first_stopband: of the first layer, in cycles per image.
         last_stopband_rel: stopband of the last layer, relative to its cutoff.
-        margin_size: pixels that layers keep around the image.
-        output_scale: factor on the image.
+        margin_size: margin around the image in pixels.
+        output_scale: factor of the image.
         conv_kernel, filter_size, lrelu_upsampling, radial: kernel size, filter taps relative to the lower of two rates,
             sampling rate of the leaky ReLU relative to its surroundings, radially symmetric downsampling.
-        conv_clamp: bound on every layer's output.
+        conv_clamp: bound on every layer's output; None: no bound.
+
     Raises:
-        ZeroshiftError: sizes that make no StyleGAN3.
+        ZeroshiftError: sizes that do not fit a StyleGAN3.
     """
 
     architecture = "stylegan3"
+    unused_settings = StyleBased.unused_settings | {"adapt.noise_mode"}
 
     def __init__(
         self,
@@ -68,7 +70,7 @@ class StyleGAN3(StyleBased):
         if min(z_dim, w_dim, mapping_layers, channel_base, channel_max, conv_kernel, num_critical) < 1 or (
             resolution <= 2 * first_cutoff or num_layers <= num_critical or min(filter_size, lrelu_upsampling) < 2
         ):
-            raise ZeroshiftError(f"These sizes make no StyleGAN3: {self.config}.")
+            raise ZeroshiftError(f"These sizes do not fit a StyleGAN3: {self.config}.")
         self.resolution, self.mapper_input_dim, self.latent_shape = resolution, w_dim, (z_dim,)
         self.num_classes, self.num_ws = num_classes, num_layers + 2
         self.mapping = Mapping(z_dim, w_dim, num_classes, mapping_layers, lr_mul=mapping_lr_mul)
@@ -103,10 +105,11 @@ class StyleGAN3(StyleBased):
             raise ZeroshiftError(f"Unknown noise mode {noise_mode!r}: choose one of {', '.join(NOISE_MODES)}.")
         if codes.shape[1:] != (self.num_ws, self.mapper_input_dim):
             raise ZeroshiftError(f"Codes must be [N, {self.num_ws}, {self.mapper_input_dim}], not {list(codes.shape)}.")
-        return self.synthesis(codes)
+        images: Tensor = self.synthesis(codes)
+        return images
 
     def layers(self) -> dict[str, nn.Module]:
-        """The Fourier input, the filtered convolutions and the colour layer, input to output."""
+        """The Fourier input, the filtered convolutions and the RGB layer, input to output."""
         return {f"synthesis.{name}": module for name, module in self.synthesis.named_children()}
 
     def layer_candidates(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Low-pass filters of StyleGAN3 and the leaky ReLU between two of them (Karras et al., 2021, appendices B and C)."""
+"""Low-pass filters of StyleGAN3 (Karras et al., 2021, appendices B and C)."""
 
 import math
 
@@ -17,10 +17,11 @@ def design_lowpass(taps: int, cutoff: float, width: float, rate: float, *, radia
         taps: number of taps along an axis.
         cutoff: frequency where the gain is one half, below rate / 2.
         width: width of the transition band, in the units of `cutoff`.
-        rate: sampling rate that the filter runs at.
-        radial: a radially symmetric filter (jinc instead of sinc), which also keeps rotations (config R).
+        rate: sampling rate of the filter.
+        radial: radially symmetric filter (jinc instead of sinc), equivariant to rotation (config R).
+
     Returns:
-        [taps], to be run along both axes, or [taps, taps] when radial.
+        [taps], to be applied along both axes, or [taps, taps] if radial.
 
     Karras et al. (2021), appendix B, equations 4 to 8 (Kaiser's formulas for attenuation and beta) and 14 (jinc).
     """
@@ -30,7 +31,7 @@ def design_lowpass(taps: int, cutoff: float, width: float, rate: float, *, radia
         filter = np.sinc(2 * cutoff / rate * offsets) * window
     else:
         radius = np.hypot(offsets[:, None], offsets[None, :]) / rate
-        # An odd number of taps has one in the centre, where jinc takes its limit, pi cutoff^2 / (pi cutoff).
+        # An odd number of taps has one in the center, where jinc takes its limit, pi cutoff^2 / (pi cutoff).
         bessel = torch.special.bessel_j1(torch.from_numpy(2 * math.pi * cutoff * radius)).numpy()
         jinc = np.divide(bessel, math.pi * radius, out=np.full_like(radius, cutoff), where=radius > 0)
         filter = jinc * np.outer(window, window)
@@ -40,17 +41,16 @@ def design_lowpass(taps: int, cutoff: float, width: float, rate: float, *, radia
 def _kaiser_beta(attenuation: float) -> float:
     if attenuation > 50:
         return 0.1102 * (attenuation - 8.7)
-    if attenuation > 21:
-        return 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
-    return 0.0
+    excess = max(attenuation - 21, 0.0)
+    return float(0.5842 * excess**0.4 + 0.07886 * excess)
 
 
 def upsample(x: Tensor, filter: Tensor, factor: int, crop: int, size: int) -> Tensor:
     """Inserts factor - 1 zeros after each pixel, convolves with `filter` [taps] along both axes and crops.
 
-    x is [N, C, H, W]; the result is [N, C, size, size], cut `crop` pixels from the top left corner of the full
-    convolution. The mean of a signal is kept. Fastest where x is channels_last, and computed in float32 whatever x is:
-    depthwise transposed convolutions have no fast kernel for bfloat16 on a CPU (nine times slower).
+    x is [N, C, H, W]; the result is [N, C, size, size], `crop` pixels from the top left corner of the full convolution.
+    The mean of the signal does not change. Fastest for channels_last, and always computed in float32: depthwise
+    transposed convolutions have no fast bfloat16 kernel on a CPU (nine times slower).
     """
     channels = x.shape[1]
     taps = (filter * factor).expand(channels, 1, -1)
@@ -63,7 +63,7 @@ def upsample(x: Tensor, filter: Tensor, factor: int, crop: int, size: int) -> Te
 def downsample(x: Tensor, filter: Tensor, factor: int) -> Tensor:
     """Convolves x [N, C, H, W] with `filter`, [taps] along both axes or [taps, taps], and keeps every factor-th pixel.
 
-    Only where the filter lies within the image: each side becomes (side - taps) // factor + 1.
+    No padding: each side becomes (side - taps) // factor + 1.
     """
     channels = x.shape[1]
     taps = filter.to(x.dtype)

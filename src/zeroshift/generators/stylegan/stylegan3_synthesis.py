@@ -1,4 +1,4 @@
-"""Synthesis network of StyleGAN3 (Karras et al., 2021): Fourier features, filtered convolutions, colours."""
+"""Synthesis network of StyleGAN3 (Karras et al., 2021): Fourier features, filtered convolutions, RGB layer."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ __all__ = ["Band", "Synthesis", "plan_bands"]
 
 @dataclass(frozen=True)
 class Band:
-    """The signal that a layer gives: its grid, its frequencies, its channels."""
+    """Output signal of a layer: grid, frequencies, channels."""
 
     size: int
     rate: int
@@ -48,7 +48,7 @@ def plan_bands(
     rates = np.exp2(np.ceil(np.log2(np.minimum(stopbands * 2, resolution))))
     half_widths = np.maximum(stopbands, rates / 2) - cutoffs
     sizes = rates + 2 * margin_size
-    sizes[-2:] = resolution  # the last two have no use for a margin
+    sizes[-2:] = resolution  # the last two need no margin
     channels = np.rint(np.minimum(channel_base / 2 / cutoffs, channel_max))
     channels[-1] = 3
     columns = zip(sizes, rates, cutoffs, half_widths, channels, strict=True)
@@ -56,7 +56,7 @@ def plan_bands(
 
 
 class FourierInput(nn.Module):
-    """Fourier features, turned and shifted by an affine map of w, then a 1x1 mixing of the channels (section 3.2)."""
+    """Fourier features, rotated and shifted by an affine map of w, then mixed by a 1x1 convolution (section 3.2)."""
 
     transform: Tensor
     freqs: Tensor
@@ -67,36 +67,37 @@ class FourierInput(nn.Module):
         self.band = band
         frequencies = torch.randn(band.channels, 2)
         radii = frequencies.norm(dim=1, keepdim=True)
-        # A normal sample becomes uniform in the disc of radius `cutoff` (to the published program's approximation).
+        # A normal sample becomes uniform in the disc of radius `cutoff`, by the published program's approximation.
         frequencies = frequencies / (radii * radii.square().exp().pow(0.25)) * band.cutoff
         self.weight = nn.Parameter(torch.randn(band.channels, band.channels))
         self.affine = EqualLinear(w_dim, 4)
-        with torch.no_grad():  # neither turned nor shifted
+        with torch.no_grad():  # neither rotated nor shifted
             self.affine.weight.zero_()
             self.affine.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
-        self.register_buffer("transform", torch.eye(3))  # the user's own, inverse, in image coordinates
+        self.register_buffer("transform", torch.eye(3))  # set by users: inverse, in image coordinates
         self.register_buffer("freqs", frequencies)
         self.register_buffer("phases", torch.rand(band.channels) - 0.5)
 
     def forward(self, w: Tensor) -> Tensor:
         """w [N, w_dim] -> float32 [N, channels, size, size], channels_last."""
         with torch.autocast(w.device.type, enabled=False):  # phases need float32
-            transform = self._turn_and_shift(w) @ self.transform  # [N, 3, 3]
+            transform = self._rotate_and_shift(w) @ self.transform  # [N, 3, 3]
             phases = self.phases + (transform[:, :2, 2] @ self.freqs.t())  # [N, C]
             freqs = self.freqs @ transform[:, :2, :2]  # [N, C, 2]
             band = self.band
-            # A user's transform may push frequencies out of the band: these fade out.
+            # A user's transform may push frequencies out of the band; those fade out.
             headroom = band.rate / 2 - band.cutoff
             amplitudes = (1 - (freqs.norm(dim=2) - band.cutoff) / headroom).clamp(0, 1)  # [N, C]
-            grid = (torch.arange(band.size, device=w.device) + 0.5 - band.size / 2) / band.rate  # pixel centres
+            grid = (torch.arange(band.size, device=w.device) + 0.5 - band.size / 2) / band.rate  # pixel centers
             x_part = grid[:, None] * freqs[:, None, None, :, 0]  # [N, 1, W, C]
             y_part = grid[:, None, None] * freqs[:, None, None, :, 1]  # [N, H, 1, C]
             features = torch.sin(2 * math.pi * (x_part + y_part + phases[:, None, None, :]))  # [N, H, W, C]
             features = features * amplitudes[:, None, None, :]
-            return (features @ (self.weight / math.sqrt(band.channels)).t()).permute(0, 3, 1, 2)
+            mixed: Tensor = features @ (self.weight / math.sqrt(band.channels)).t()
+            return mixed.permute(0, 3, 1, 2)
 
-    def _turn_and_shift(self, w: Tensor) -> Tensor:
-        """Rotation after translation, [N, 3, 3], both inverse with respect to the image."""
+    def _rotate_and_shift(self, w: Tensor) -> Tensor:
+        """Rotation after translation, [N, 3, 3], both inverse relative to the image."""
         t = self.affine(w)
         cos, sin, right, down = (t / t[:, :2].norm(dim=1, keepdim=True)).unbind(dim=1)
         zero, one = torch.zeros_like(cos), torch.ones_like(cos)
@@ -105,11 +106,11 @@ class FourierInput(nn.Module):
 
 
 class FilteredConv(nn.Module):
-    """Modulated convolution, then a leaky ReLU at a raised sampling rate between two low-pass filters (section 3.1).
+    """Modulated convolution, then a leaky ReLU at a higher sampling rate between two low-pass filters (section 3.1).
 
-    As in our StyleGAN2, styles scale the input channels and demodulation the output channels of one shared kernel. The
-    published program divides the styles by their root mean square over the batch; here each sample has its own, which
-    cancels in the demodulation all the same and keeps a sample independent of its neighbours.
+    As in our StyleGAN2, styles scale the input channels and demodulation scales the output channels of one shared
+    kernel. The published program divides styles by their root mean square over the batch, we by that of each sample.
+    The factor cancels in the demodulation, and samples stay independent of each other.
     """
 
     magnitude_ema: Tensor
@@ -141,12 +142,12 @@ class FilteredConv(nn.Module):
         down_filter = design_lowpass(down_taps, target.cutoff, 2 * target.half_width, rate, radial=radial)
         self.register_buffer("up_filter", up_filter, persistent=False)
         self.register_buffer("down_filter", down_filter, persistent=False)
-        # The new grid's centre lies on the old one's (appendix C.3): where to cut the upsampled image, and how large.
-        self.raised_size = (target.size - 1) * self.down + down_taps
-        padding = self.raised_size + up_taps - 1 - (source.size + kernel - 1) * self.up
+        # The centers of both grids coincide (appendix C.3). Size and crop of the upsampled image:
+        self.upsampled_size = (target.size - 1) * self.down + down_taps
+        padding = self.upsampled_size + up_taps - 1 - (source.size + kernel - 1) * self.up
         self.crop = up_taps - 1 - (padding + self.up) // 2
         if self.crop < 0:
-            raise ZeroshiftError("These sizes make no StyleGAN3: the filters reach beyond the margin.")
+            raise ZeroshiftError("These sizes do not fit a StyleGAN3: the filters reach beyond the margin.")
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, in_channels, H, H], w [N, w_dim] -> [N, out_channels, size, size]."""
@@ -158,17 +159,17 @@ class FilteredConv(nn.Module):
             demodulation = (style.square() @ kernel.square().sum(dim=(2, 3)).t() + 1e-8).rsqrt()  # [N, out_channels]
             style = style * self.magnitude_ema.rsqrt()
         x = F.conv2d(x * style[:, :, None, None].to(x.dtype), kernel, padding=kernel.shape[-1] - 1)
-        # The gain sqrt(2) goes through the leaky ReLU, so that it costs no pass of its own over the image.
+        # The gain sqrt(2) commutes with the leaky ReLU; applied here, it needs no extra pass over the image.
         scale, offset = (demodulation * math.sqrt(2))[:, :, None, None], (self.bias * math.sqrt(2))[:, None, None]
         x = torch.addcmul(offset.to(x.dtype), x, scale.to(x.dtype))
-        x = F.leaky_relu(upsample(x, self.up_filter, self.up, self.crop, self.raised_size), 0.2, inplace=True)
+        x = F.leaky_relu(upsample(x, self.up_filter, self.up, self.crop, self.upsampled_size), 0.2, inplace=True)
         if self.clamp is not None:
             x = x.clamp(-self.clamp, self.clamp)
         return downsample(x, self.down_filter, self.down)  # [N, out_channels, size, size]
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to colours, without demodulation or filters."""
+    """Modulated 1x1 convolution to RGB, without demodulation or filters."""
 
     magnitude_ema: Tensor
 
@@ -188,7 +189,7 @@ class ToRGB(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """ws [N, num_ws, w_dim] -> image: row 0 places the Fourier features, row i + 1 styles layer i."""
+    """ws [N, num_ws, w_dim] -> image. Row 0 transforms the Fourier features, row i + 1 is the style of layer i."""
 
     def __init__(
         self,
@@ -210,9 +211,9 @@ class Synthesis(nn.Module):
             layer: nn.Module
             if index == last:
                 layer = ToRGB(w_dim, source, clamp=clamp)
-            else:  # critically sampled layers keep the separable filter in configuration R, too
-                turns = radial and index < last - num_critical
-                layer = FilteredConv(w_dim, source, target, radial=turns, clamp=clamp, **filtered)
+            else:  # critically sampled layers have the separable filter in configuration R, too
+                is_radial = radial and index < last - num_critical
+                layer = FilteredConv(w_dim, source, target, radial=is_radial, clamp=clamp, **filtered)
             self.names.append(f"L{index}_{target.size}_{target.channels}")
             self.add_module(self.names[-1], layer)
 
@@ -221,4 +222,5 @@ class Synthesis(nn.Module):
         x = self.input(rows[0])
         for name, w in zip(self.names, rows[1:], strict=True):
             x = self.get_submodule(name)(x, w)
-        return x * self.output_scale
+        images: Tensor = x * self.output_scale
+        return images

@@ -1,0 +1,34 @@
+"""What the catalogue says of a generator."""
+
+from dataclasses import dataclass
+
+__all__ = ["CatalogueEntry"]
+
+
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """A generator with a name: a published checkpoint, or one that an installed package ships."""
+
+    name: str
+    family: str
+    """A name of FAMILIES."""
+    resolution: int
+    licence: str
+    address: str | None = None
+    """Address of the file or of the model on the Hugging Face Hub; None if a package ships it."""
+    size_mb: float | None = None
+    """Size of the download in MB; None if unknown."""
+    package_file: str = ""
+    """"package:relative/path" of a file or folder that an installed package ships."""
+    preset: str = ""
+    """Preset for this generator; empty: the family's."""
+    encoder: str = ""
+    """Default guidance encoder; empty: the preset's."""
+    evaluator: str = ""
+    """Held-out evaluator: a network for all measures of features; empty: the usual networks for photos."""
+    num_samples: int | None = None
+    """Samples for `evaluate`; None: as many as each measure's protocol takes."""
+    truth: str = ""
+    """"module:object" with the methods of `zeroshift.evaluation.truth.Truth`; empty: the truth is unknown."""
+    train_command: str = ""
+    """Command that makes the file if it is missing."""

@@ -1,0 +1,100 @@
+"""Reads generator files of other programs. The content of a file decides which reader opens it, not its name."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import Generator
+from zeroshift.generators.registry import FAMILIES
+
+__all__ = ["FOLDER_FAMILY", "READERS", "Reader", "find_reader", "first_bytes", "read_foreign"]
+
+FOLDER_FAMILY = "diffusion"  # of pipeline folders and models on the Hugging Face Hub
+_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of a torch.save file before version 1.6
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Opens one kind of files."""
+
+    can_read: Callable[[Path, bytes], bool]
+    """Decides by the path and the first bytes, which are empty for folders."""
+    read: str
+    """"module:function" that gives the generator of a path."""
+    family: str | None
+    """The family of the generators in these files; None if it can only be told by reading."""
+
+
+def _is_diffae(path: Path, head: bytes) -> bool:
+    from zeroshift.generators.checkpoints.diffae import is_diffae
+
+    return head.startswith(b"PK\x03\x04") and is_diffae(path)
+
+
+_HERE = "zeroshift.generators.checkpoints"
+READERS = (
+    Reader(lambda path, head: path.is_dir(), f"{_HERE}.diffusers:read_pipeline", FOLDER_FAMILY),
+    Reader(_is_diffae, f"{_HERE}.diffae:read_diffae", "diffusion_autoencoder"),
+    Reader(
+        lambda path, head: head.startswith((b"PK\x03\x04", _TORCH_LEGACY)),
+        f"{_HERE}.rosinality:read_rosinality",
+        "stylegan2",
+    ),
+    Reader(lambda path, head: head.startswith(b"\x80"), f"{_HERE}.nvidia:load_pkl", None),
+)
+"""In this order. Families of other packages come first: `Generator.can_read` and `Generator.read`."""
+
+
+def read_foreign(path: Path) -> Generator:
+    """The generator in a file or folder of another program.
+
+    Raises:
+        ZeroshiftError: a file that is missing, empty, damaged or of an unknown kind.
+    """
+    reader = find_reader(path)
+    if reader is None:
+        raise ZeroshiftError(
+            f"{path} is not a generator file. Expected safetensors, a .pt in rosinality's layout, a .pkl of NVIDIA, a "
+            ".ckpt of a diffusion autoencoder or a diffusers folder."
+        )
+    if isinstance(reader, Reader):
+        read: Callable[[Path], Generator] = resolve_name(reader.read)
+        return read(path)
+    return reader.read(path)
+
+
+def find_reader(path: Path) -> Reader | type[Generator] | None:
+    """What opens a file or folder: a family of another package or one of READERS; None if nothing does.
+
+    Raises:
+        ZeroshiftError: a file that is missing, empty or unreadable.
+    """
+    head = first_bytes(path)
+    for name in FAMILIES:
+        with contextlib.suppress(ZeroshiftError):  # a broken package must not keep others from reading their files
+            if FAMILIES[name].can_read(path):
+                return FAMILIES[name]
+    return next((reader for reader in READERS if reader.can_read(path, head)), None)
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first 16 bytes of a file; none of a folder.
+
+    Raises:
+        ZeroshiftError: a file that is missing, empty or unreadable.
+    """
+    if path.is_dir():
+        return b""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(_TORCH_LEGACY))
+    except FileNotFoundError as error:
+        raise ZeroshiftError(f"There is no generator file {path}.") from error
+    except OSError as error:
+        raise ZeroshiftError(f"{path} cannot be read: {error.strerror}.") from error
+    if not head:
+        raise ZeroshiftError(f"{path} is empty.")
+    return head
