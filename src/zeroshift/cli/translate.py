@@ -1,8 +1,10 @@
 """`zeroshift translate`: real images into the domain of a run."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +45,7 @@ def translate(
     """
     import torch
 
+    from zeroshift.generators.diffusion.options import DDIMOptions
     from zeroshift.io.images import make_grid, read_image, save_png, square
     from zeroshift.sampling.translate import Translator
     from zeroshift.training.run_generators import load_source_and_target, require_one_source
@@ -61,7 +64,10 @@ def translate(
     for file in files:  # report unreadable files before models are loaded
         read_image(file)
     first = folders[0].config.sampling
-    loaded = [load_source_and_target(run, first, steps=steps, invert_steps=invert_steps) for run in folders]
+    loaded = [load_source_and_target(run, first) for run in folders]
+    for generator in itertools.chain(*loaded):
+        if isinstance(generator.options, DDIMOptions):  # Translator refuses other families
+            generator.configure(replace(generator.options, steps=steps, invert_steps=invert_steps))
     translator = Translator(loaded[0][0], [target for _, target in loaded], [strength * share for share in shares])
     out = default_output(folders[0], "translated", out)
     for file in tracked(files, len(files), "Translating"):

@@ -1,4 +1,4 @@
-"""Runs of diffusion models from the command line: adapt, generate, interpolate, translate, export."""
+"""`zeroshift translate`, and the other commands on runs of diffusion models."""
 
 import json
 import shlex
@@ -11,13 +11,13 @@ from diffusers import DDIMPipeline
 from PIL import Image
 
 from tests.helpers.diffusion_models import ddpm
-from zeroshift.cli.adapt import default_config
 from zeroshift.cli.main import main
+from zeroshift.methods.configure import default_config
 from zeroshift.training.run_folder import RunFolder
 
 SMALL = shlex.split(
     "--target zombie --method nada --device cpu --steps 2 --adapt.lr 1e-3 --adapt.lr-final 1e-3 --num-latents 4 "
-    "--diffusion.t0 0.3 --diffusion.noise-steps 1 --diffusion.steps 2 --preview-samples 1"
+    "--sampling.t0 0.3 --sampling.noise-steps 1 --sampling.steps 2 --preview-samples 1"
 )
 
 
@@ -46,7 +46,7 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def halves(path: Path) -> list[np.ndarray]:
-    """The two pictures of a sheet, as numbers."""
+    """The two images of a sheet as arrays."""
     sheet = np.asarray(Image.open(path)).astype(float)
     assert sheet.shape == (16, 33, 3)
     return [sheet[:, :16], sheet[:, 17:]]
@@ -56,22 +56,22 @@ def translate(*arguments: object) -> int:
     return main(["translate", *map(str, arguments), "--steps", "40", "--invert-steps", "40"])
 
 
-def test_the_family_has_its_preset(source: Path, tiny_generator: Path) -> None:
+def test_the_family_has_a_preset(source: Path, tiny_generator: Path) -> None:
     for name in (str(source), "google/ddpm-church-256"):
         config = default_config(name)
         assert config.encoders == ("ViT-B-16-quickgelu/openai",)
-        assert (config.num_latents, config.adapt.directional_form, config.diffusion.clip_sample) == (50, "log", False)
+        assert (config.num_latents, config.adapt.directional_form, config.sampling.clip_sample) == (50, "log", False)
     assert default_config("miniature-diffusion").encoders == ("miniature",)
-    assert default_config(str(tiny_generator)).latents == 0
-    assert default_config("ffhq").latents == 0
+    assert default_config(str(tiny_generator)).num_latents == 0
+    assert default_config("ffhq").num_latents == 0
 
 
-def test_a_run_tells_what_repeats_it(runs: list[Path], source: Path) -> None:
+def test_the_report_repeats_the_settings(runs: list[Path], source: Path) -> None:
     page = (runs[0] / "report.html").read_text(encoding="utf-8")
-    assert "--diffusion.noise-steps 1" in page
+    assert "--sampling.noise-steps 1" in page
     assert "directional-form" not in page, "as in the preset"
     assert (runs[0] / "pipeline" / "model_index.json").is_file()
-    assert json.loads((runs[0] / "config.json").read_text())["diffusion"]["steps"] == 2
+    assert json.loads((runs[0] / "config.json").read_text())["sampling"]["steps"] == 2
 
 
 def test_generate_and_interpolate(runs: list[Path], tmp_path: Path) -> None:
@@ -99,14 +99,14 @@ def test_strength_zero_returns_the_image(runs: list[Path], photo: Path, tmp_path
 
 
 def test_several_runs_mix(runs: list[Path], photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = []
+    results = []
     for mix in ("1,0", "0,1", "0.5,0.5"):
         assert translate(*runs, photo, "--mix", mix, "--out", tmp_path / mix) == 0
-        found.append(halves(tmp_path / mix / "me.png")[1])
+        results.append(halves(tmp_path / mix / "me.png")[1])
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "0.5,0.5" / "me.png")
     assert translate(*runs, photo, "--out", tmp_path / "equal") == 0
-    assert (halves(tmp_path / "equal" / "me.png")[1] == found[2]).all()
-    assert (found[0] != found[1]).any()
+    assert (halves(tmp_path / "equal" / "me.png")[1] == results[2]).all()
+    assert (results[0] != results[1]).any()
 
 
 def test_a_folder_of_images(runs: list[Path], photo: Path) -> None:
@@ -132,7 +132,7 @@ def test_export(runs: list[Path], tmp_path: Path) -> None:
     assert main(["export", str(runs[0]), "--format", "diffusers", "--out", str(tmp_path / "model")]) == 0
     ours, theirs = (DDIMPipeline.from_pretrained(path).unet for path in (runs[0] / "pipeline", tmp_path / "model"))
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    assert main(["export", str(runs[0]), "--format", "rosinality-pt"]) == 1
+    assert main(["export", str(runs[0]), "--format", "rosinality-pt"]) == 2
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +154,10 @@ def gan_run(tiny_generator: Path, tiny_encoder: Path, tmp_path_factory: pytest.T
         ("{run} {photo} --mix 0.5,0.5", "2 shares"),
         ("{run} {photo} --steps 0", "--steps is 0"),
         ("{run} {gan} {photo}", "different generators"),
-        ("{gan} {photo}", "a diffusion model only"),
+        ("{gan} {photo}", "Only diffusion models can translate"),
     ],
 )
-def test_wrong_use_is_told(
+def test_wrong_arguments_are_explained(
     runs: list[Path], gan_run: Path, photo: Path, words: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [word.format(run=runs[0], gan=gan_run, photo=photo) for word in words.split()]
@@ -168,4 +168,4 @@ def test_wrong_use_is_told(
 
 def test_no_steps_for_a_gan(gan_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(gan_run), "--steps", "3"]) == 1
-    assert "in one step" in capsys.readouterr().err
+    assert "no sampling steps" in capsys.readouterr().err

@@ -1,0 +1,65 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.helpers.diffusion_models import ddpm
+from zeroshift.generators.base import Generator
+from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.generators.diffusion.options import DDIMOptions
+from zeroshift.sampling.inversion import invert, read_folder
+
+OPTIONS = DDIMOptions(t0=0.2, noise_steps=1, steps=1, invert_steps=2)
+
+
+@pytest.fixture
+def generator(tmp_path: Path) -> Generator:
+    generator = load_generator(ddpm(tmp_path / "ddpm"))
+    generator.configure(OPTIONS)
+    return generator
+
+
+def count(cache: Path) -> int:
+    return len(list(cache.glob("*.safetensors")))
+
+
+def test_codes_are_those_of_the_generator_and_kept(generator: Generator, tmp_path: Path) -> None:
+    images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    reports: list[tuple[int, int]] = []
+    codes = invert(generator, images, tmp_path / "cache", lambda done, total: reports.append((done, total)))
+    torch.testing.assert_close(codes, generator.invert(images), atol=1e-5, rtol=1e-4)
+    assert reports == [(4, 5), (5, 5)]
+    assert torch.equal(invert(generator, images.flip(0), tmp_path / "cache", pytest.fail), codes.flip(0))
+
+
+def test_the_cache_knows_what_codes_depend_on(generator: Generator, tmp_path: Path) -> None:
+    image, cache = torch.zeros(1, 3, 16, 16), tmp_path / "cache"
+    invert(generator, image, cache)
+    generator.configure(replace(OPTIONS, steps=7, noise_steps=9, gradient_checkpointing=True))
+    invert(generator, image, cache, pytest.fail)
+    assert count(cache) == 1, "settings of sampling do not matter"
+    for change in ({"t0": 0.3}, {"invert_steps": 3}, {"clip_sample": False}):
+        generator.configure(replace(OPTIONS, **change))
+        before = count(cache)
+        invert(generator, image, cache)
+        assert count(cache) == before + 1, change
+    generator.configure(OPTIONS)
+    invert(generator, image + 0.1, cache)
+    with torch.no_grad():
+        next(generator.parameters()).add_(0.1)
+    invert(generator, image, cache)
+    assert count(cache) == 6, "other pixels and other weights have files of their own"
+
+
+def test_folders_are_read_as_center_squares(tmp_path: Path) -> None:
+    wide = np.zeros((4, 8, 3), np.uint8)
+    wide[:, 2:6] = 255
+    Image.fromarray(wide).save(tmp_path / "b.png")
+    Image.fromarray(wide[:, :4]).save(tmp_path / "a.png")
+    images = read_folder(tmp_path, 4)
+    assert images.shape == (2, 3, 4, 4)
+    assert torch.equal(images[1], torch.ones(3, 4, 4))
+    assert images[0].min() == -1
