@@ -22,7 +22,6 @@ __all__ = [
     "append_record",
     "atomic_write",
     "disk_errors",
-    "open_to_all",
     "read_records",
     "set_default_mode",
 ]
@@ -107,10 +106,6 @@ def set_default_mode(file: Path) -> None:
         os.chmod(file, _create(probe))
     finally:
         probe.unlink(missing_ok=True)
-
-
-open_to_all = set_default_mode  # former name
-_TEMPORARY = TEMPORARY_PREFIX  # former name
 
 
 def _temporary_path(path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.diffusion.model import Diffusion, plain
-from zeroshift.io.atomic import disk_errors, open_to_all
+from zeroshift.io.atomic import disk_errors, set_default_mode
 
 __all__ = ["read_pipeline", "write_pipeline"]
 
@@ -88,7 +88,7 @@ def write_pipeline(generator: Diffusion, folder: Path) -> None:
                 part.save_pretrained(temporary / name)
             (temporary / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
             for file in filter(Path.is_file, temporary.rglob("*")):
-                open_to_all(file)
+                set_default_mode(file)
             if folder.exists():
                 shutil.rmtree(folder)
             temporary.rename(folder)
