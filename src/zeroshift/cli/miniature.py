@@ -1,28 +1,52 @@
-"""`zeroshift miniature`: the commands of the embedded world, as `zeroshift.miniature.commands` exports them."""
+"""`zeroshift miniature`: the functions of `zeroshift.miniature.commands` as subcommands."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import tyro
+
+from zeroshift.cli.arguments import call
 from zeroshift.errors import ZeroshiftError
 
 __all__ = ["main"]
 
+DESCRIPTION = """The embedded miniature world: rendered portraits with a known truth, and small models trained on them.
+
+Examples:
+  zeroshift miniature sheet --domains zombie "pencil sketch"
+  zeroshift miniature photos --domain zombie --num 1000 --out zombies
+  zeroshift miniature COMMAND --help"""
+TRAIN_DESCRIPTION = """Train one of the shipped models with its recipe. This is for maintainers; no user has to train them.
+
+Examples:
+  zeroshift miniature train generator --out training/generator
+  zeroshift miniature train MODEL --help"""
+
 
 def main(arguments: Sequence[str]) -> None:
-    """Each exported function is a subcommand; one named train_X is called as `zeroshift miniature train X`."""
-    import tyro
-
+    """Every function is a subcommand; a function named `train_x_y` is called as `train x-y`."""
     from zeroshift.miniature import commands
 
-    functions = {name.replace("_", "-"): getattr(commands, name) for name in commands.__all__}
+    functions: dict[str, Callable[..., object]] = {
+        name.replace("_", "-"): getattr(commands, name) for name in commands.__all__
+    }
     recipes = {name.removeprefix("train-"): f for name, f in functions.items() if name.startswith("train-")}
     others = {name: f for name, f in functions.items() if not name.startswith("train-")}
 
     def train() -> None:
-        """Train a model of the world by its recipe: `zeroshift miniature train MODEL --help`."""
+        """Train one of the shipped models with its recipe (for maintainers)."""
         raise ZeroshiftError(f"Name the model to train: {', '.join(recipes)}.")
 
     if arguments[:1] == ["train"] and len(arguments) > 1:
-        prog, commands_there, rest = "zeroshift miniature train", recipes, arguments[1:]
+        _run("miniature train", recipes, arguments[1:], TRAIN_DESCRIPTION)
     else:
-        prog, commands_there, rest = "zeroshift miniature", {**others, "train": train}, arguments
-    tyro.extras.subcommand_cli_from_dict(commands_there, prog=prog, args=list(rest))
+        _run("miniature", {**others, "train": train}, arguments, DESCRIPTION)
+
+
+def _run(prefix: str, table: dict[str, Callable[..., object]], arguments: Sequence[str], description: str) -> None:
+    """Runs one subcommand, or lists all of them."""
+    if arguments and arguments[0] in table:
+        call(table[arguments[0]], f"{prefix} {arguments[0]}", arguments[1:])
+    else:
+        tyro.extras.subcommand_cli_from_dict(
+            table, prog=f"zeroshift {prefix}", description=description, args=list(arguments)
+        )

@@ -1,4 +1,4 @@
-"""The commands of `zeroshift miniature`, as plain functions: sheet, factors, photos, report, one `train_` a model."""
+"""The commands of `zeroshift miniature` as plain functions. Those named `train_…` are the recipes of the models."""
 
 from pathlib import Path
 
@@ -8,16 +8,17 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.images import save_png, to_uint8
 from zeroshift.miniature.training.autoencoder import train_autoencoder
 from zeroshift.miniature.training.diffusion import train_diffusion
+from zeroshift.miniature.training.evaluator import train_evaluator
 from zeroshift.miniature.training.generator import train_generator
-from zeroshift.miniature.training.guide import train_guide
-from zeroshift.miniature.training.judge import train_judge
+from zeroshift.miniature.training.guidance_encoder import train_guidance_encoder
 from zeroshift.miniature.training.probe import train_probe
 from zeroshift.miniature.world.domains import BEINGS, MEDIA, SOURCE, Domain, parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents
+from zeroshift.miniature.world.sheet import domain_sheet, factor_sheet
 
 __all__ = [
-    "factors", "photos", "report", "sheet", "train_autoencoder", "train_diffusion", "train_generator", "train_guide",
-    "train_judge", "train_probe",
+    "factors", "photos", "report", "sheet", "train_autoencoder", "train_diffusion", "train_evaluator",
+    "train_generator", "train_guidance_encoder", "train_probe",
 ]  # fmt: skip
 
 
@@ -29,71 +30,94 @@ def sheet(
     seed: int = 0,
     scale: int = 1,
 ) -> None:
-    """Draw the same people in several domains, a row a domain.
+    """Write one image with the same people in several domains, one row per domain.
+
+    Examples:
+      zeroshift miniature sheet
+      zeroshift miniature sheet --domains zombie "pencil sketch" "mosaic of an elf" --num 6 --scale 2
 
     Args:
-        out: the picture to write.
-        domains: labels such as zombie "pencil sketch" "mosaic of an elf"; if none, every medium and every being.
-        num: how many people.
-        seed: which people.
-        scale: enlarges the pictures.
-    """
-    from zeroshift.miniature.world.sheet import domain_sheet
+        out: Image file to write.
+        domains: Labels of domains, such as zombie "pencil sketch" "mosaic of an elf". Default: every medium, and every
+            being as a photo.
+        num: Number of people.
+        seed: Seed of the people.
+        scale: Factor that enlarges the images.
 
+    Raises:
+        ZeroshiftError: If a number is below 1 or a domain does not exist.
+    """
     if num < 1 or scale < 1:
-        raise ZeroshiftError("A sheet needs at least one person (--num) and a scale of at least 1 (--scale).")
+        raise ZeroshiftError(f"--num and --scale must be at least 1, not {num} and {scale}.")
     beings = (Domain(SOURCE.medium, being) for being in BEINGS if being != SOURCE.being)
-    every = (*(Domain(medium, SOURCE.being) for medium in MEDIA), *beings)
-    chosen = tuple(parse_domain(label) for label in domains) or every
+    default = (*(Domain(medium, SOURCE.being) for medium in MEDIA), *beings)
+    chosen = tuple(parse_domain(label) for label in domains) or default
     print(save_png(out, domain_sheet(chosen, num, seed, scale)))
 
 
 def factors(out: Path = Path("miniature-factors.png"), *, domain: str = "photo", scale: int = 1) -> None:
-    """Draw one person with one factor varied a row, for all factors that the domain shows.
+    """Write one image of one person, one row per factor: the factor varies, all others stay the same.
+
+    The rows are the factors that are visible in the domain.
+
+    Examples:
+      zeroshift miniature factors
+      zeroshift miniature factors --domain "marble statue" --out statue.png
 
     Args:
-        out: the picture to write.
-        domain: its label.
-        scale: enlarges the pictures.
-    """
-    from zeroshift.miniature.world.sheet import factor_sheet
+        out: Image file to write.
+        domain: Label of the domain.
+        scale: Factor that enlarges the images.
 
+    Raises:
+        ZeroshiftError: If the scale is below 1 or the domain does not exist.
+    """
     if scale < 1:
-        raise ZeroshiftError("A sheet needs a scale of at least 1 (--scale).")
+        raise ZeroshiftError(f"--scale must be at least 1, not {scale}.")
     print(save_png(out, factor_sheet(parse_domain(domain), scale=scale)))
 
 
 def photos(out: Path = Path("miniature-photos"), *, domain: str = "photo", num: int = 48, seed: int = 80100) -> None:
-    """Write portraits of random people as single files: images to start from, or to hold results against.
+    """Write rendered portraits of random people as 00000.png, 00001.png, ...
+
+    They serve as source images of a diffusion run or as reference images of an evaluation.
 
     Examples:
       zeroshift miniature photos
       zeroshift adapt --generator miniature-diffusion --target zombie --source-images-dir miniature-photos
-      zeroshift miniature photos --domain zombie --num 1000 --out zombies      for `zeroshift evaluate --reference`
+      zeroshift miniature photos --domain zombie --num 1000 --out zombies
+      zeroshift evaluate RUN --reference zombies
 
     Args:
-        out: the folder.
-        domain: what they show, such as zombie "pencil sketch" "mosaic of an elf".
-        num: how many people.
-        seed: which people; the models were trained on those of other seeds.
+        out: Folder to write to.
+        domain: Label of the domain, such as zombie "pencil sketch" "mosaic of an elf".
+        num: Number of people.
+        seed: Seed of the people. The models were trained on people of other seeds.
+
+    Raises:
+        ZeroshiftError: If the number is below 1 or the domain does not exist.
     """
     if num < 1:
-        raise ZeroshiftError("Name at least one person (--num).")
-    shown = parse_domain(domain)
-    for numbers in torch.arange(num).split(64):
-        latents = sample_latents(seed, numbers.tolist())
-        for number, image in zip(numbers.tolist(), render(latents, shown, seed, numbers.tolist()), strict=True):
+        raise ZeroshiftError(f"--num must be at least 1, not {num}.")
+    parsed = parse_domain(domain)
+    for numbers in torch.split(torch.arange(num), 64):
+        samples = numbers.tolist()
+        images = render(sample_latents(seed, samples), parsed, seed, samples)
+        for number, image in zip(samples, images, strict=True):
             save_png(out / f"{number:05d}.png", to_uint8(image[None])[0])
     print(out)
 
 
 def report(out: Path = Path("docs/miniature-report"), *, seed: int = 90001) -> None:
-    """Measure the shipped models against what must hold, and write the table and pictures.
+    """Measure the shipped models, compare with their requirements, and write report.md and its images.
+
+    Examples:
+      zeroshift miniature report --out miniature-report
 
     Args:
-        out: folder for report.md and its pictures.
-        seed: which people the models are examined on; those of small seeds were trained on.
+        out: Folder to write to.
+        seed: Seed of the people. Small seeds were used in training.
     """
-    from zeroshift.miniature.exams.report import report as measure
+    from zeroshift.miniature.exams.report import report as write_report
 
-    measure(out, seed=seed)
+    write_report(out, seed=seed)

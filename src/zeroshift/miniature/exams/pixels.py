@@ -1,4 +1,4 @@
-"""Pixel measures between rendered and generated images."""
+"""Pixel differences between generated and true images."""
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +8,9 @@ __all__ = ["portrait_loss", "psnr"]
 
 
 def portrait_loss(images: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute difference of pixels and of their gradients, at full, half and quarter size, averaged over sizes.
+    """Mean absolute difference of pixels and image gradients, averaged over full, half and quarter resolution.
 
-    Around the eyes, where errors are seen first, every difference counts up to three times.
+    Differences around the eyes, where errors are most visible, have up to three times the weight of others.
     """
     difference = images - truth
     size = images.shape[-1]

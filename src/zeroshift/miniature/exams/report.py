@@ -1,4 +1,4 @@
-"""What the miniature world's models must be able to do, measured: a table with thresholds, and pictures."""
+"""The report on the shipped models: measurements with their requirements, and images."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -27,29 +28,36 @@ from zeroshift.miniature.exams.measure import (
     attack_transfer,
     domain_accuracy,
     domain_report,
+    in_chunks,
     label_features,
     probe_report,
     retrieval_report,
-)  # fmt: skip
-from zeroshift.miniature.networks.encoders import Probe, load_judge, load_probe
-from zeroshift.miniature.world.domains import BEINGS, DOMAINS, KEPT_OUT, MEDIA, SEEN, SOURCE, Domain
+)
+from zeroshift.miniature.exams.pixels import psnr
+from zeroshift.miniature.exams.sheets import diffusion_sheet, generator_sheet
+from zeroshift.miniature.networks.encoders import Probe, load_evaluator, load_probe
+from zeroshift.miniature.world.domains import BEINGS, DOMAINS, HELD_OUT, MEDIA, SOURCE, TRAINED, Domain
 from zeroshift.miniature.world.renderer import render, sample_latents
-from zeroshift.miniature.world.sheet import diffusion_sheet, domain_sheet, factor_sheet, generator_sheet
+from zeroshift.miniature.world.sheet import domain_sheet, factor_sheet
 
 __all__ = [
-    "Figure",
-    "diffusion_figures",
-    "generator_figures",
-    "markdown",
-    "measure_all",
-    "one_domain_per_medium",
-    "report",
-]
+    "Measurement", "Models", "diffusion_measurements", "generator_measurements", "markdown", "measure_all",
+    "one_domain_per_medium", "report",
+]  # fmt: skip
+
+_COUNT = 15  # measurements without diffusion models
+_DIFFUSION_COUNT = 4  # further measurements per diffusion model
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One measured number. `text` is its form for reading; `bound` what must hold, "" where it is only reported."""
+class Measurement:
+    """One measured number.
+
+    Attributes:
+        text: the formatted value.
+        bound: the requirement; "" means none.
+        holds: whether it is met; None if there is no requirement.
+    """
 
     name: str
     value: float
@@ -58,113 +66,132 @@ class Figure:
     holds: bool | None = None
 
 
-def _share(name: str, value: float, at_least: float | None = None, below: float | None = None) -> Figure:
-    return _figure(name, value, f"{100 * value:.1f} %", at_least, below, lambda bound: f"{100 * bound:g} %")
+@dataclass(frozen=True)
+class Models:
+    """The models to measure. `diffusion` may contain "diffusion" and "autoencoder"."""
+
+    guidance: Encoder
+    evaluator: Encoder
+    probe: Probe
+    generator: Generator
+    diffusion: Mapping[str, Any]
 
 
-def _number(name: str, value: float, unit: str = "", at_least: float | None = None) -> Figure:
-    return _figure(name, value, f"{value:.2f}{unit}", at_least, None, lambda bound: f"{bound:g}{unit}")
+def _percent(name: str, value: float, at_least: float | None = None, below: float | None = None) -> Measurement:
+    return _measurement(name, value, f"{100 * value:.1f} %", at_least, below, lambda bound: f"{100 * bound:g} %")
 
 
-def _figure(
+def _number(name: str, value: float, unit: str = "", at_least: float | None = None) -> Measurement:
+    return _measurement(name, value, f"{value:.2f}{unit}", at_least, None, lambda bound: f"{bound:g}{unit}")
+
+
+def _measurement(
     name: str, value: float, text: str, at_least: float | None, below: float | None, show: Callable[[float], str]
-) -> Figure:
+) -> Measurement:
     if at_least is not None:
-        return Figure(name, value, text, f"at least {show(at_least)}", value >= at_least)
+        return Measurement(name, value, text, f"at least {show(at_least)}", value >= at_least)
     if below is not None:
-        return Figure(name, value, text, f"below {show(below)}", value < below)
-    return Figure(name, value, text)
+        return Measurement(name, value, text, f"below {show(below)}", value < below)
+    return Measurement(name, value, text)
 
 
 def one_domain_per_medium() -> tuple[Domain, ...]:
-    """Twelve seen domains, one a medium, over all beings in turn: a sample for what is slow to measure."""
+    """Twelve training domains, one per medium, with varying beings: a sample for slow measurements."""
     chosen = []
     for offset, medium in enumerate(MEDIA):
         beings = list(BEINGS)[offset % len(BEINGS) :] + list(BEINGS)[: offset % len(BEINGS)]
-        chosen.append(next(domain for being in beings if (domain := Domain(medium, being)) not in KEPT_OUT))
+        chosen.append(next(domain for being in beings if (domain := Domain(medium, being)) not in HELD_OUT))
     return tuple(chosen)
 
 
-@torch.no_grad()
-def generator_figures(generator: Generator, judge: Encoder, *, seed: int, count: int) -> list[Figure]:
-    """The generator against the renderer at the same latents, and what the judge takes its pictures for.
+def encoder_measurements(
+    encoders: Mapping[str, Encoder], exam: DomainExam, *, seed: int, candidates: int
+) -> Iterator[Measurement]:
+    """Domain accuracy of encoders by name, then their caption retrieval among `candidates` people."""
+    for name, encoder in encoders.items():
+        accuracy = domain_report(exam, encoder.encode_image, encoder.encode_text, encoder.templates)
+        yield _percent(f"{name}: zero-shot domain accuracy, seen pairs", accuracy["seen"], at_least=0.98)
+        yield _percent(f"{name}: zero-shot domain accuracy, held-out pairs", accuracy["held_out"], at_least=0.85)
+    for name, encoder in encoders.items():
+        retrieval = retrieval_report(
+            encoder.encode_image, encoder.encode_text, seed=seed, domains=one_domain_per_medium(), candidates=candidates
+        )
+        photos = retrieval[SOURCE.full_label]
+        yield _percent(f"{name}: caption of a photo of a person among {candidates}", photos, at_least=0.5)
+        yield _percent(f"{name}: the same, mean of 12 domains", sum(retrieval.values()) / len(retrieval))
 
-    The judge chooses among the labels of all 84 domains. PSNR is that of all pixels of all images together, peak 2.
+
+@torch.no_grad()
+def generator_measurements(generator: Generator, evaluator: Encoder, *, seed: int, count: int) -> list[Measurement]:
+    """The generator against the renderer at the same latents, and the evaluator's classification of its images.
+
+    The evaluator chooses among the labels of all 84 domains. PSNR is over all pixels of all images, with peak 2.
     """
     latents = sample_latents(seed, range(count))
-    labels = label_features(judge.encode_text, judge.templates, [domain.label for domain in DOMAINS])
+    labels = label_features(evaluator.encode_text, evaluator.templates, [domain.label for domain in DOMAINS])
     truth = torch.full((count,), DOMAINS.index(SOURCE))
     images, truncated = (
-        torch.cat([generator(part, truncation_psi=truncation) for part in latents.split(64)]).clamp(-1, 1)
-        for truncation in (1.0, 0.7)
+        torch.cat([generator(part, truncation_psi=psi) for part in torch.split(latents, 64)]).clamp(-1, 1)
+        for psi in (1.0, 0.7)
     )
-    psnr = 10 * torch.log10(4 / (images - render(latents)).square().mean())
 
-    def judged(pictures: torch.Tensor) -> float:
-        features = torch.cat([judge.encode_image(part) for part in pictures.split(64)])
-        return domain_accuracy(features, labels, truth).mean().item()
+    def accuracy(images: torch.Tensor) -> float:
+        return domain_accuracy(in_chunks(evaluator.encode_image, images), labels, truth).mean().item()
 
+    quality = psnr(images, render(latents)).item()
     return [
-        _number("generator: PSNR against the renderer", psnr.item(), " dB", at_least=24),
-        _share("generator: judged photo of a person", judged(images), at_least=0.99),
-        _share("generator: the same, truncated to 0.7", judged(truncated)),
+        _number("generator: PSNR against the renderer", quality, " dB", at_least=24),
+        _percent("generator: classified as a photo of a person", accuracy(images), at_least=0.99),
+        _percent("generator: the same, truncated to 0.7", accuracy(truncated)),
     ]
 
 
-def diffusion_figures(name: str, generator: Diffusion, judge: Encoder, *, seed: int, count: int) -> list[Figure]:
-    """A diffusion model by name: see `examine`."""
-    found = examine(generator, judge, seed=seed, count=count)
+def diffusion_measurements(
+    name: str, generator: Diffusion, evaluator: Encoder, *, seed: int, count: int
+) -> list[Measurement]:
+    """The results of `examine` for a diffusion model by name."""
+    results = examine(generator, evaluator, seed=seed, count=count)
     return [
-        _number(f"{name}: FD of samples to {count} renders, judge's features", found["distance"]),
-        _number(f"{name}: the same of {count} other renders", found["floor"]),
-        _share(f"{name}: judged photo of a person", found["accuracy"]),
-        _number(f"{name}: inverted and regenerated, {STEPS} steps each, PSNR", found["round_trip"], " dB"),
+        _number(f"{name}: FD of samples to {count} renders, held-out evaluator's features", results["distance"]),
+        _number(f"{name}: the same of {count} other renders", results["floor"]),
+        _percent(f"{name}: classified as a photo of a person", results["accuracy"]),
+        _number(f"{name}: inverted and regenerated, {STEPS} steps each, PSNR", results["round_trip"], " dB"),
     ]
 
 
-def measure_all(
-    guide: Encoder, judge: Encoder, probe: Probe, generator: Generator, diffusion: Mapping[str, Diffusion],
-    *, seed: int, people: int, candidates: int,
-) -> Iterator[Figure]:  # fmt: skip
-    """All figures, one by one.
+def measure_all(models: Models, *, seed: int, people: int, candidates: int) -> Iterator[Measurement]:
+    """All measurements, one by one.
 
     Args:
-        diffusion: the diffusion models by name.
-        seed: of the people; the trainings used small numbers.
-        people: in each of the 84 domains, for the exams of domains and factors.
-        candidates: captions to choose from, and photos in the exams of photos; half as many with faint patterns.
+        seed: seed of the people. Small seeds were used in training.
+        people: number of people in each of the 84 domains, for the exams of domains and factors.
+        candidates: number of captions to choose from, and of photos in the exams of photos; adversarial photos are
+            half as many.
     """
     exam = DomainExam.make(seed, people)
-    for name, encoder in (("guide", guide), ("judge", judge)):
-        accuracy = domain_report(exam, encoder.encode_image, encoder.encode_text, encoder.templates)
-        yield _share(f"{name}: zero-shot domain accuracy, seen pairs", accuracy["seen"], at_least=0.98)
-        yield _share(f"{name}: zero-shot domain accuracy, kept-out pairs", accuracy["kept_out"], at_least=0.85)
-    for name, encoder in (("guide", guide), ("judge", judge)):
-        domains = one_domain_per_medium()
-        found = retrieval_report(
-            encoder.encode_image, encoder.encode_text, seed=seed, domains=domains, candidates=candidates
-        )
-        photos = found[SOURCE.full_label]
-        yield _share(f"{name}: caption of a photo of a person among {candidates}", photos, at_least=0.5)
-        yield _share(f"{name}: the same, mean of 12 domains", sum(found.values()) / len(found))
-    yield from generator_figures(generator, judge, seed=seed, count=candidates)
-    for name, model in diffusion.items():
-        yield from diffusion_figures(name, model, judge, seed=seed, count=candidates)
-    seen = probe_report(probe, exam, SEEN)
-    yield _share("probe: mean class accuracy, visible factors, seen domains", seen[CLASS], at_least=0.95)
-    yield _number("probe: mean R2, visible factors, seen domains", seen[R2], at_least=0.85)
+    encoders = {"guidance encoder": models.guidance, "held-out evaluator": models.evaluator}
+    yield from encoder_measurements(encoders, exam, seed=seed, candidates=candidates)
+    yield from generator_measurements(models.generator, models.evaluator, seed=seed, count=candidates)
+    for name, model in models.diffusion.items():
+        yield from diffusion_measurements(name, model, models.evaluator, seed=seed, count=candidates)
+    reading = probe_report(models.probe, exam, TRAINED)
+    yield _percent("probe: mean class accuracy, visible factors, seen domains", reading[CLASS], at_least=0.95)
+    yield _number("probe: mean R2, visible factors, seen domains", reading[R2], at_least=0.85)
     labels = [domain.label for domain in DOMAINS]
-    sides = [(e.encode_image, label_features(e.encode_text, e.templates, labels)) for e in (guide, judge)]
-    fooled = attack_transfer(sides[0], sides[1], seed=seed, count=candidates // 2)
-    yield _share("faint patterns: photos that fool the guide", fooled["fooled"])
-    yield _share("faint patterns: share of those that fool the judge, too", fooled["transferred"], below=0.2)
+    sides = [(e.encode_image, label_features(e.encode_text, e.templates, labels)) for e in encoders.values()]
+    attack = attack_transfer(sides[0], sides[1], seed=seed, count=candidates // 2)
+    yield _percent("faint patterns: photos that fool the guidance encoder", attack["fooled"])
+    yield _percent(
+        "faint patterns: fraction of those that also fool the held-out evaluator", attack["transferred"], below=0.2
+    )
 
 
-def markdown(figures: Sequence[Figure]) -> str:
-    """The figures as a Markdown table."""
+def markdown(measurements: Sequence[Measurement]) -> str:
+    """The measurements as a Markdown table."""
     verdict = {True: "yes", False: "**no**", None: ""}
-    rows = [f"| {f.name} | {f.text} | {f.bound or 'reported'} | {verdict[f.holds]} |" for f in figures]
-    return "\n".join(["| measure | measured | must be | holds |", "| --- | --- | --- | --- |", *rows]) + "\n"
+    rows = [f"| {m.name} | {m.text} | {m.bound or 'reported'} | {verdict[m.holds]} |" for m in measurements]
+    header = ["| measure | measured | required | met |", "| --- | --- | --- | --- |"]
+    return "\n".join([*header, *rows]) + "\n"
 
 
 def report(
@@ -174,8 +201,8 @@ def report(
     people: int = 24,
     candidates: int = 256,
     console: Console | None = None,
-) -> list[Figure]:
-    """Measures the shipped models, prints the table and writes `report.md` with pictures into `out`.
+) -> list[Measurement]:
+    """Measures the shipped models, prints a table and writes `report.md` and its images into `out`.
 
     `people` and `candidates` are as in `measure_all`.
 
@@ -183,52 +210,56 @@ def report(
         ZeroshiftError: if a model's file is missing or damaged, or `out` cannot be written.
     """
     console, out = console or Console(), Path(out)
-    guide, judge, probe = load_encoder("miniature"), load_judge(), load_probe()
-    generator = load_generator("miniature")
-    diffusion = _diffusion_models(console)
-    pictures = {
-        "domains": (
-            "Eight people in every medium and as every being.",
-            lambda: domain_sheet(_sampler(), 8, seed),
-        ),
-        "factors": ("One factor varied a row.", lambda: factor_sheet()),
-        "generator": ("The generator beside the renderer.", lambda: generator_sheet(generator, 12, seed)),
-    }
-    if len(diffusion) == 2:
-        pictures["diffusion"] = (
-            "Random people of the diffusion models; photos, and what the autoencoder makes of them.",
-            lambda: diffusion_sheet(diffusion["diffusion"], diffusion["autoencoder"], 12, seed),
-        )
-    figures: list[Figure] = []
+    models = Models(
+        load_encoder("miniature"), load_evaluator(), load_probe(), load_generator("miniature"), _diffusion(console)
+    )
+    images = _images(models, seed)
+    measurements: list[Measurement] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as screen:
-        task = screen.add_task("measuring", total=_COUNT + 4 * len(diffusion) + len(pictures))
-        for figure in measure_all(
-            guide, judge, probe, generator, diffusion, seed=seed, people=people, candidates=candidates
-        ):
-            figures.append(figure)
-            screen.update(task, advance=1, description=figure.name)
-        for name, (_, draw) in pictures.items():
+        total = _COUNT + _DIFFUSION_COUNT * len(models.diffusion) + len(images)
+        task = screen.add_task("measuring", total=total)
+        for measurement in measure_all(models, seed=seed, people=people, candidates=candidates):
+            measurements.append(measurement)
+            screen.update(task, advance=1, description=measurement.name)
+        for name, (_, draw) in images.items():
             save_png(out / f"{name}.png", draw())
             screen.update(task, advance=1, description=f"drawing {name}")
-    table = Table("measure", "measured", "must be", "holds")
-    for figure in figures:
-        style = {True: "green", False: "bold red", None: ""}[figure.holds]
-        holds = {True: "yes", False: "no", None: ""}[figure.holds]
-        table.add_row(figure.name, figure.text, figure.bound or "reported", holds, style=style)
-    console.print(table)
-    text = "# The miniature world, measured\n\n`zeroshift miniature report` wrote this page.\n\n" + markdown(figures)
-    text += "".join(f"\n{caption}\n\n![{caption}]({name}.png)\n" for name, (caption, _) in pictures.items())
+    console.print(_table(measurements))
+    text = "# The miniature world, measured\n\nWritten by `zeroshift miniature report`.\n\n" + markdown(measurements)
+    text += "".join(f"\n{caption}\n\n![{caption}]({name}.png)\n" for name, (caption, _) in images.items())
     with atomic_write(out / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return figures
+    return measurements
 
 
-_COUNT = 15  # figures that `measure_all` gives without diffusion models, which have four each
+def _table(measurements: Sequence[Measurement]) -> Table:
+    table = Table("measure", "measured", "required", "met")
+    for m in measurements:
+        style = {True: "green", False: "bold red", None: ""}[m.holds]
+        met = {True: "yes", False: "no", None: ""}[m.holds]
+        table.add_row(m.name, m.text, m.bound or "reported", met, style=style)
+    return table
 
 
-def _diffusion_models(console: Console) -> dict[str, Any]:
-    """The diffusion models by name; one that is not there is told and left out: a world in training has not all."""
+def _images(models: Models, seed: int) -> dict[str, tuple[str, Callable[[], np.ndarray]]]:
+    """Name -> caption and drawing function of the images of the report."""
+    images: dict[str, tuple[str, Callable[[], np.ndarray]]] = {
+        "domains": ("Eight people in every medium and as every being.", lambda: domain_sheet(_sample(), 8, seed)),
+        "factors": ("One factor per row.", factor_sheet),
+        "generator": ("The generator beside the renderer.", lambda: generator_sheet(models.generator, 12, seed)),
+    }
+    diffusion = models.diffusion
+    if len(diffusion) == 2:
+        images["diffusion"] = (
+            "Random people of both diffusion models; photos, reconstructed by the autoencoder and from z_sem alone.",
+            lambda: diffusion_sheet(diffusion["diffusion"], diffusion["autoencoder"], 12, seed),
+        )
+    return images
+
+
+def _diffusion(console: Console) -> dict[str, Any]:
+    """The diffusion models by name. Missing ones are reported and left out, for a world that is still in training."""
     models: dict[str, Any] = {}
     for name in ("diffusion", "autoencoder"):
         try:
@@ -238,8 +269,8 @@ def _diffusion_models(console: Console) -> dict[str, Any]:
     return models
 
 
-def _sampler() -> tuple[Domain, ...]:
-    """Every medium on a person, then every other being as a photo."""
+def _sample() -> tuple[Domain, ...]:
+    """Every medium with a person, then every other being in a photo."""
     return (
         *(Domain(medium, SOURCE.being) for medium in MEDIA),
         *(Domain(SOURCE.medium, being) for being in BEINGS if being != SOURCE.being),

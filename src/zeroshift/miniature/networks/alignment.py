@@ -1,7 +1,7 @@
-"""The inner face of a portrait, laid out as if everybody stood in the same place and looked straight ahead.
+"""Face alignment: crops the face with position, scale, yaw and tilt undone.
 
-A face is some 25 pixels wide, and what tells brows, noses and mouths apart is a fraction of one: less than what
-position, size and turn of the head do to the same pixels. Undoing those first makes the small things easy to read.
+A face is about 25 pixels wide, and the differences between brows, noses and mouths are fractions of a pixel, which is
+less than the effect of the pose on the same pixels. Undoing the pose first makes small features easy to read.
 """
 
 import torch
@@ -12,18 +12,18 @@ from zeroshift.miniature.world.factors import FACTOR_INDEX, FACTORS
 
 __all__ = ["CROP", "align_faces"]
 
-CROP = 48  # pixels a side of an aligned face: nearly two for one of the picture
-_WIDTH, _TOP, _BOTTOM = 0.40, -0.45, 0.55  # of the crop, in head units: half width, upper and lower end
-_RADIUS = 0.45  # of the cylinder that a middling face is painted on
-_STEEPEST = 1.35  # radians from the viewer, beyond which a face turns out of sight
+CROP = 48  # width and height of an aligned face in pixels; almost twice the resolution of the image
+_WIDTH, _TOP, _BOTTOM = 0.40, -0.45, 0.55  # of the crop, in head units: half width, upper and lower edge
+_RADIUS = 0.45  # of the cylinder on which an average face lies
+_STEEPEST = 1.35  # largest angle to the viewing direction, in radians; the face is hidden beyond it
 _POSE = ("x_position", "y_position", "scale", "yaw", "tilt")
 
 
 def align_faces(images: Tensor, positions: dict[str, Tensor]) -> Tensor:
-    """[N, 3, 64, 64] -> [N, 3, CROP, CROP], the inverse of the coordinates in `figure.Figure`.
+    """Aligned faces: images [N, 3, 64, 64] -> [N, 3, CROP, CROP]. Inverts the coordinates of `figure.Figure`.
 
     Args:
-        positions: u [N] of the pose factors, true or read from the images.
+        positions: positions u [N] of (at least) the pose factors by name, true ones or read from the images.
     """
     pose = {}
     for name in _POSE:

@@ -1,7 +1,8 @@
-"""Architectures of the miniature world's guide, judge and probe, and their files.
+"""The guidance encoder, held-out evaluator and probe of the miniature world: architectures and files.
 
-The guide is a plain `open_clip.CLIP`; the judge has a convolutional image tower instead and a narrower text tower, so
-that what fools one need not fool the other; the probe is a convolutional network that reads factors.
+The guidance encoder is an `open_clip.CLIP`. The held-out evaluator has another, convolutional image tower and a
+narrower text tower, so that images that fool one of them do not necessarily fool the other. The probe is a
+convolutional network that reads factors from images. In files, the first two are named "guide" and "judge".
 """
 
 import json
@@ -17,7 +18,7 @@ from open_clip.model import CLIP
 from open_clip.transformer import TextTransformer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from zeroshift.clip.encoder import Encoder
 from zeroshift.errors import ZeroshiftError
@@ -27,29 +28,43 @@ from zeroshift.miniature.world.captions import TEMPLATES, known_labels, known_wo
 from zeroshift.miniature.world.factors import FACTORS
 
 __all__ = [
-    "GUIDE_CONFIG", "JUDGE_CONFIG", "NUM_READINGS", "PROBE_CONFIG", "ConvTower", "Judge", "Probe", "build_guide",
-    "encode_tokens", "load_judge", "load_probe", "load_weights", "readings", "save_encoder", "save_probe", "tokenize",
-    "weights_folder", "weights_path",
+    "EVALUATOR_CONFIG",
+    "GUIDANCE_CONFIG",
+    "NUM_READINGS",
+    "PROBE_CONFIG",
+    "ConvTower",
+    "Evaluator",
+    "Probe",
+    "build_guidance_encoder",
+    "encode_tokens",
+    "load_evaluator",
+    "load_probe",
+    "load_weights",
+    "readings",
+    "save_encoder",
+    "save_probe",
+    "tokenize",
+    "weights_folder",
+    "weights_path",
 ]  # fmt: skip
 
 CONTEXT_LENGTH = 64  # the longest captions have about 55 tokens
 VOCABULARY = 49408  # open_clip's own tokenizer
 
-# open_clip's JSON form
-GUIDE_CONFIG: dict[str, Any] = {
+# The arguments of open_clip.CLIP; bottlenecks and attention pooling as in CLIP's RN50.
+GUIDANCE_CONFIG: dict[str, Any] = {
     "embed_dim": 128,
-    # As in CLIP's RN50: bottlenecks and attention pooling.
     "vision_cfg": {"image_size": 64, "layers": [1, 2, 2, 1], "width": 24, "head_width": 64},
     "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": VOCABULARY, "width": 96, "heads": 3, "layers": 2},
 }  # fmt: skip
-JUDGE_CONFIG: dict[str, Any] = {
+EVALUATOR_CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     "channels": [32, 64, 128, 192],
     "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": VOCABULARY, "width": 64, "heads": 2, "layers": 2},
 }
 PROBE_CONFIG: dict[str, Any] = {"channels": [32, 64, 128, 192], "face_channels": [32, 48], "face_width": 256}
 
-NUM_READINGS = sum(len(factor.classes) or 1 for factor in FACTORS)  # one number a scalar, one logit a class
+NUM_READINGS = sum(len(factor.classes) or 1 for factor in FACTORS)  # one number per scalar factor, one logit per class
 
 
 class _Residual(nn.Module):
@@ -62,14 +77,17 @@ class _Residual(nn.Module):
         same = inputs == outputs and stride == 1
         self.skip = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.skip(x) + self.norm1(self.conv1(F.relu(self.norm0(self.conv0(x))))))
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv0(x)
+        h = self.conv1(F.relu(self.norm0(h)))
+        return F.relu(self.skip(x) + self.norm1(h))
 
 
 class ConvTower(nn.Module):
-    """A residual network with one block a width: [N, 3, 64, 64] -> [N, out_dim].
+    """A residual network with one block per entry of `channels`: [N, 3, 64, 64] -> [N, out_dim].
 
-    The last map [4, 4] is not averaged but flattened behind a narrow 1x1 convolution: where things are matters.
+    The head gets the mean of the last map [4, 4] and, through a narrow 1x1 convolution, the map itself, because
+    positions matter.
     """
 
     image_size = 64
@@ -84,16 +102,17 @@ class ConvTower(nn.Module):
         self.head = nn.Linear(channels[-1] + 32 * 16, out_dim)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         x = images.contiguous(memory_format=torch.channels_last)
         x = self.blocks(F.relu(self.norm(self.stem(x))))
-        return self.head(torch.cat([x.mean(dim=(2, 3)), F.relu(self.narrow(x)).flatten(1)], dim=1))
+        features: Tensor = self.head(torch.cat([x.mean(dim=(2, 3)), F.relu(self.narrow(x)).flatten(1)], dim=1))
+        return features
 
 
 class FaceTower(nn.Module):
-    """Aligned faces [N, 3, CROP, CROP] -> [N, NUM_READINGS], zeros when fresh.
+    """Aligned faces [N, 3, CROP, CROP] -> [N, NUM_READINGS]; initialized to return zeros.
 
-    Everybody's features lie in the same places here, so a wide linear layer looks at all places of a fine map at once.
+    Facial features are at fixed places in an aligned face, so a wide linear layer reads all places of a fine map.
     """
 
     def __init__(self, channels: Sequence[int], width: int):
@@ -110,14 +129,15 @@ class FaceTower(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+    def forward(self, faces: Tensor) -> Tensor:
         x = faces.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.narrow(self.blocks(F.relu(self.norm(self.stem(x))))))
-        return self.head(F.relu(self.wide_norm(self.wide(x.flatten(1)))))
+        outputs: Tensor = self.head(F.relu(self.wide_norm(self.wide(x.flatten(1)))))
+        return outputs
 
 
-class Judge(nn.Module):
-    """The shell of `open_clip.CustomTextCLIP` around a ConvTower."""
+class Evaluator(nn.Module):
+    """The held-out evaluator: a ConvTower and a text tower with the interface of `open_clip.CustomTextCLIP`."""
 
     def __init__(self, embed_dim: int, channels: Sequence[int], text_cfg: Mapping[str, Any]):
         super().__init__()
@@ -126,18 +146,20 @@ class Judge(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         self.context_length = self.text.context_length
 
-    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        return self.visual(images)
+    def encode_image(self, images: Tensor) -> Tensor:
+        features: Tensor = self.visual(images)
+        return features
 
-    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.text(tokens)
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        features: Tensor = self.text(tokens)
+        return features
 
 
 class Probe(nn.Module):
-    """Reads all factors from images [N, 3, 64, 64] in [-1, 1] of any domain; the domain is not told.
+    """Reads all factors from images [N, 3, 64, 64] in [-1, 1] of any domain, without knowing the domain.
 
-    A first tower reads the whole picture; a second one adds what it sees in the face, laid out by the first one's
-    reading of its pose.
+    A first tower reads the whole image. A second one reads the face, aligned with the pose that the first one reads,
+    and its outputs are added.
     """
 
     def __init__(self, channels: Sequence[int], face_channels: Sequence[int], face_width: int):
@@ -145,69 +167,72 @@ class Probe(nn.Module):
         self.tower = ConvTower(channels, NUM_READINGS)
         self.face = FaceTower(face_channels, face_width)
 
-    def outputs(self, images: torch.Tensor) -> torch.Tensor:
-        """[N, NUM_READINGS], see `readings`."""
-        whole = self.tower(images)
-        return whole + self.face(align_faces(images, readings(whole)))
+    def outputs(self, images: Tensor) -> Tensor:
+        """Raw outputs [N, NUM_READINGS]; `readings` splits them into factors."""
+        whole: Tensor = self.tower(images)
+        face: Tensor = self.face(align_faces(images, readings(whole)))
+        return whole + face
 
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Factor name -> positions u [N] of a scalar, or logits [N, classes]; also for factors that do not show."""
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Factor name -> positions u [N] or class logits [N, classes], also for factors that are not visible."""
         return readings(self.outputs(images))
 
 
-def readings(outputs: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Cuts [N, NUM_READINGS] into factors: positions [N] of a scalar, logits [N, classes] of a class factor.
+def readings(outputs: Tensor) -> dict[str, Tensor]:
+    """Splits outputs [N, NUM_READINGS] by factor: positions u [N] of scalars, logits [N, classes] of class factors.
 
-    Outputs of zero mean the middle of a scalar.
+    An output of zero is the middle position, u = 0.5, of a scalar.
     """
-    parts = outputs.split([len(factor.classes) or 1 for factor in FACTORS], dim=1)
+    parts = torch.split(outputs, [len(factor.classes) or 1 for factor in FACTORS], dim=1)
     return {f.name: part if f.is_class else part[:, 0] + 0.5 for f, part in zip(FACTORS, parts, strict=True)}
 
 
-def build_guide() -> CLIP:
-    """The guide with fresh weights."""
-    guide = CLIP(**GUIDE_CONFIG).to(memory_format=torch.channels_last)
-    for name, parameter in guide.visual.named_parameters():
-        if name.endswith("bn3.weight"):  # open_clip begins with zero: branches that add nothing take long to wake
+def build_guidance_encoder() -> CLIP:
+    """A guidance encoder with random weights."""
+    model = CLIP(**GUIDANCE_CONFIG).to(memory_format=torch.channels_last)
+    for name, parameter in model.visual.named_parameters():
+        if name.endswith("bn3.weight"):  # open_clip's initial zeros make training start slowly
             nn.init.constant_(parameter, 0.5)
-    return guide
+    return model
 
 
-def tokenize(texts: Sequence[str]) -> torch.Tensor:
-    """open_clip's token ids [N, CONTEXT_LENGTH]."""
-    return _TOKENIZER(list(texts))
+def tokenize(texts: Sequence[str]) -> Tensor:
+    """Token ids [N, CONTEXT_LENGTH] of open_clip's tokenizer."""
+    tokens: Tensor = _TOKENIZER(list(texts))
+    return tokens
 
 
 _TOKENIZER = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
 
 
-def encode_tokens(model: CLIP | Judge, tokens: torch.Tensor) -> torch.Tensor:
-    """Text features [N, embed_dim] at the cost of the longest text, not of the whole context.
+def encode_tokens(model: CLIP | Evaluator, tokens: Tensor) -> Tensor:
+    """Text features [N, embed_dim], equal to `model.encode_text` but computed on no more tokens than the longest text.
 
-    The text tower is causal, so tokens past the end token change nothing: equal to `model.encode_text`.
+    The text tower is causal, so tokens after the end token do not affect the result.
     """
     tower: Any = getattr(model, "text", model)
     ends = tokens.argmax(dim=1)  # the end token has the highest id
     length = int(ends.max()) + 1
     x = tower.token_embedding(tokens[:, :length]) + tower.positional_embedding[:length]
     x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
-    return x[torch.arange(len(x)), ends] @ tower.text_projection
+    features: Tensor = x[torch.arange(len(x)), ends] @ tower.text_projection
+    return features
 
 
 def weights_path(name: str) -> Path:
-    """Where the shipped file of "guide", "judge" or "probe" lies."""
+    """The path of a shipped file, such as "guide" (guidance encoder), "judge" (held-out evaluator) or "probe"."""
     return weights_folder() / f"{name}.safetensors"
 
 
 def weights_folder() -> Path:
-    """Where all shipped files lie."""
+    """The folder of the shipped files."""
     with as_file(files("zeroshift.miniature") / "weights") as path:
         return path
 
 
-def save_encoder(model: CLIP | Judge, path: str | Path) -> None:
-    """Writes a guide or judge, in half precision, as the self-contained file that docs/architecture.md describes."""
-    config = {"open_clip_config": GUIDE_CONFIG} if isinstance(model, CLIP) else {"judge_config": JUDGE_CONFIG}
+def save_encoder(model: CLIP | Evaluator, path: str | Path) -> None:
+    """Writes a guidance encoder or held-out evaluator in half precision, as a file that contains all it needs."""
+    config = {"open_clip_config": GUIDANCE_CONFIG} if isinstance(model, CLIP) else {"judge_config": EVALUATOR_CONFIG}
     metadata = {
         **config,
         "image_mean": [0.5] * 3,
@@ -220,18 +245,18 @@ def save_encoder(model: CLIP | Judge, path: str | Path) -> None:
 
 
 def save_probe(probe: Probe, path: str | Path) -> None:
-    """Writes a probe, in half precision, with its `probe_config`."""
+    """Writes a probe in half precision with its configuration."""
     _save(probe, path, {"probe_config": PROBE_CONFIG})
 
 
-def load_judge(path: str | Path | None = None, device: str | torch.device = "cpu") -> Encoder:
-    """The judge behind the interface of all encoders; it never guides, only measures.
+def load_evaluator(path: str | Path | None = None, device: str | torch.device = "cpu") -> Encoder:
+    """The held-out evaluator as an `Encoder`; the shipped one by default. It must never guide an adaptation.
 
     Raises:
-        ZeroshiftError: if the file is missing, damaged or no judge.
+        ZeroshiftError: if the file is missing, damaged or of another kind.
     """
     metadata, state = _load(path or weights_path("judge"), "judge_config")
-    model = Judge(**metadata["judge_config"])
+    model = Evaluator(**metadata["judge_config"])
     model.load_state_dict(state)
     encoder = Encoder(
         model, open_clip.SimpleTokenizer(context_length=model.context_length),
@@ -242,10 +267,10 @@ def load_judge(path: str | Path | None = None, device: str | torch.device = "cpu
 
 
 def load_probe(path: str | Path | None = None, device: str | torch.device = "cpu") -> Probe:
-    """The probe, frozen, in eval mode.
+    """The probe, frozen, in eval mode; the shipped one by default.
 
     Raises:
-        ZeroshiftError: if the file is missing, damaged or no probe.
+        ZeroshiftError: if the file is missing, damaged or of another kind.
     """
     metadata, state = _load(path or weights_path("probe"), "probe_config")
     probe = Probe(**metadata["probe_config"])
@@ -253,18 +278,18 @@ def load_probe(path: str | Path | None = None, device: str | torch.device = "cpu
     return probe.eval().requires_grad_(False).to(device)
 
 
-def load_weights(model: CLIP | Judge | Probe, path: str | Path) -> None:
-    """Puts the weights of a file that `save_encoder` or `save_probe` wrote into a model, for training to go on from.
+def load_weights(model: CLIP | Evaluator | Probe, path: str | Path) -> None:
+    """Loads the weights that `save_encoder` or `save_probe` wrote into a model, to continue its training.
 
     Raises:
-        ZeroshiftError: if the file is missing, damaged or of another model.
+        ZeroshiftError: if the file is missing, damaged or of another kind or size.
     """
-    kinds = {CLIP: "open_clip_config", Judge: "judge_config", Probe: "probe_config"}
+    kinds = {CLIP: "open_clip_config", Evaluator: "judge_config", Probe: "probe_config"}
     _, state = _load(path, kinds[type(model)])
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ZeroshiftError(f"{path} holds weights of other sizes: {error}") from error
+        raise ZeroshiftError(f"The weights in {path} do not fit the model: {error}") from error
 
 
 def _save(model: nn.Module, path: str | Path, metadata: Mapping[str, Any]) -> None:
@@ -276,13 +301,13 @@ def _save(model: nn.Module, path: str | Path, metadata: Mapping[str, Any]) -> No
         save_file(tensors, temporary, {name: json.dumps(value) for name, value in metadata.items()})
 
 
-def _load(path: str | Path, needed: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _load(path: str | Path, needed: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError, ValueError) as error:
-        raise ZeroshiftError(f"{path} cannot be read as a safetensors file of the miniature world: {error}.") from error
+        raise ZeroshiftError(f"{path} cannot be read as a safetensors file: {error}.") from error
     if needed not in metadata:
-        raise ZeroshiftError(f"{path} holds another kind of model: its metadata has no {needed!r}.")
+        raise ZeroshiftError(f"{path} contains another kind of model: its metadata has no {needed!r}.")
     return metadata, state

@@ -1,6 +1,6 @@
-"""Random changes to training images, strong enough that an encoder cannot live on faint patterns.
+"""Random augmentations of training images, strong enough that an encoder cannot rely on faint patterns.
 
-Nothing is mirrored, turned or recoloured: captions name left and right, tilt and colours.
+Images are not mirrored, rotated or recolored, because captions mention left and right, tilt and colors.
 """
 
 from dataclasses import dataclass
@@ -13,59 +13,59 @@ __all__ = ["Augmentation", "augment"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strong each change is; shares are parts of the rows that it happens to."""
+    """The strength of each augmentation. Fields with a probability apply to each image independently."""
 
-    zoom: float = 0.0  # size by exp(±zoom)
-    shift: float = 0.0  # moved by ± this part of the half width
-    contrast: float = 0.0  # around the image mean by exp(±contrast)
-    brightness: float = 0.0
-    blur: float = 0.0  # share; Gaussian, 0.5 to 1.3 pixels
-    low_pass: float = 0.0  # share; down to half size and up again
-    cutout: float = 0.0  # share; one square of 8 to 20 pixels in a random colour
-    noise: float = 0.0  # share; Gaussian noise of a standard deviation up to noise_level
+    zoom: float = 0.0  # scaled by up to exp(±zoom)
+    shift: float = 0.0  # by up to ± this fraction of half the image width
+    contrast: float = 0.0  # scaled around the image mean by up to exp(±contrast)
+    brightness: float = 0.0  # shifted by up to ± this
+    blur: float = 0.0  # probability; Gaussian with a standard deviation of 0.5 to 1.3 pixels
+    low_pass: float = 0.0  # probability; downsampled by two and upsampled again
+    cutout: float = 0.0  # probability; a square of 8 to 20 pixels is filled with a random color
+    noise: float = 0.0  # probability; Gaussian noise with a standard deviation of up to noise_level
     noise_level: float = 0.0
 
 
-def augment(images: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
-    """[N, 3, H, W] -> the same shape, clamped to [-1, 1]; draws from `generator` alone."""
+def augment(images: torch.Tensor, strength: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Augmented images [N, 3, H, W], clamped to [-1, 1]. All random numbers come from `generator`."""
     n = len(images)
 
     def uniform(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=generator)
 
-    def rows(share: float) -> torch.Tensor:
-        return (uniform(n) < share).nonzero().flatten()
+    def rows(probability: float) -> torch.Tensor:
+        return (uniform(n) < probability).nonzero().flatten()
 
     out = images.clone()
-    if how.zoom or how.shift:
+    if strength.zoom or strength.shift:
         theta = torch.zeros(n, 2, 3)
-        theta[:, 0, 0] = theta[:, 1, 1] = (how.zoom * (2 * uniform(n) - 1)).exp()
-        theta[:, :, 2] = how.shift * (2 * uniform(n, 2) - 1)
+        theta[:, 0, 0] = theta[:, 1, 1] = (strength.zoom * (2 * uniform(n) - 1)).exp()
+        theta[:, :, 2] = strength.shift * (2 * uniform(n, 2) - 1)
         grid = F.affine_grid(theta, list(images.shape), align_corners=False)
         out = F.grid_sample(out, grid, padding_mode="border", align_corners=False)
-    if how.contrast or how.brightness:
+    if strength.contrast or strength.brightness:
         mean = out.mean(dim=(1, 2, 3), keepdim=True)
-        gain = (how.contrast * (2 * uniform(n, 1, 1, 1) - 1)).exp()
-        out = (out - mean) * gain + mean + how.brightness * (2 * uniform(n, 1, 1, 1) - 1)
-    if len(chosen := rows(how.blur)):
+        gain = (strength.contrast * (2 * uniform(n, 1, 1, 1) - 1)).exp()
+        out = (out - mean) * gain + mean + strength.brightness * (2 * uniform(n, 1, 1, 1) - 1)
+    if len(chosen := rows(strength.blur)):
         out[chosen] = _blur(out[chosen], 0.5 + 0.8 * uniform(len(chosen)))
-    if len(chosen := rows(how.low_pass)):
+    if len(chosen := rows(strength.low_pass)):
         out[chosen] = F.interpolate(F.avg_pool2d(out[chosen], 2), scale_factor=2, mode="bilinear")
-    if len(chosen := rows(how.cutout)):
+    if len(chosen := rows(strength.cutout)):
         size = images.shape[-1]
         half = (4 + 6 * uniform(len(chosen), 1)).round()
-        centre = uniform(len(chosen), 2, 1) * size
-        inside = (torch.arange(size) - centre).abs() < half[:, None]  # [n, 2, size]
+        center = uniform(len(chosen), 2, 1) * size
+        inside = (torch.arange(size) - center).abs() < half[:, None]  # [n, 2, size]
         square = inside[:, 0, None, :, None] & inside[:, 1, None, None, :]
         out[chosen] = torch.where(square, 2 * uniform(len(chosen), 3, 1, 1) - 1, out[chosen])
-    if len(chosen := rows(how.noise)):
-        level = how.noise_level * uniform(len(chosen), 1, 1, 1)
+    if len(chosen := rows(strength.noise)):
+        level = strength.noise_level * uniform(len(chosen), 1, 1, 1)
         out[chosen] += level * torch.randn(out[chosen].shape, generator=generator)
     return out.clamp(-1, 1)
 
 
 def _blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Gaussian blur of [N, C, H, W] with a width in pixels a row, 7 taps."""
+    """Gaussian blur of [N, C, H, W] with 7 taps and one standard deviation in pixels per image, sigma [N]."""
     n, channels, height, width = images.shape
     taps = torch.exp(-0.5 * (torch.arange(-3, 4) / sigma[:, None]).square())
     taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)  # [N * C, 7]

@@ -1,7 +1,7 @@
-"""Trains the miniature diffusion autoencoder: `python -m zeroshift.miniature.train_autoencoder`.
+"""The recipe of the diffusion autoencoder: `zeroshift miniature train autoencoder`.
 
-Encoder and U-Net are trained together by the U-Net's loss, as published. Here, noise is added to z_sem on its way, so
-that nearby z_sem mean similar people and those that a Gaussian gives are plausible.
+Encoder and U-Net are trained together with the U-Net's loss, as published (Preechakul et al., 2022). Deviation: noise
+is added to z_sem before the U-Net, so that similar people have nearby z_sem and samples of a Gaussian are plausible.
 """
 
 import copy
@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from torch import Tensor
 
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
 from zeroshift.generators.diffusion.autoencoder import DiffusionAutoencoder
 from zeroshift.miniature.exams.diffusion_exam import print_exam
 from zeroshift.miniature.networks.encoders import weights_path
-from zeroshift.miniature.training.denoising import SCHEDULER, rate_share, velocity_loss
-from zeroshift.miniature.training.loop import Precision, arithmetic, average, float32_norms, run_training, step_stream
-from zeroshift.miniature.training.optimisers import Optimisers, seeded
+from zeroshift.miniature.training.denoising import SCHEDULER, DenoisingSettings, train_denoiser, velocity_loss
+from zeroshift.miniature.training.loop import Precision, float32_norms
+from zeroshift.miniature.training.optimizers import seeded
 from zeroshift.miniature.training.photos import Photos
 from zeroshift.miniature.world.renderer import render, sample_latents
 
@@ -31,10 +30,9 @@ UNET: dict[str, Any] = {
 ENCODER: dict[str, Any] = {
     "resolution": 64, "channels": (16, 32, 64, 96, 128), "z_dim": 64, "blocks": 1, "attention": (8,), "groups": 8,
 }  # fmt: skip
-Z_NOISE = 0.2  # standard deviation, as a part of z_sem's
-KERNEL_RATE = 0.5  # Muon's learning rate as a part of AdamW's
+Z_NOISE = 0.2  # standard deviation of the noise on z_sem, relative to z_sem's root mean square
 EXAM_SEED, EXAM_PEOPLE = 80003, 128
-STATISTICS = 2048  # people whose z_sem give its mean and covariance
+STATISTICS = 2048  # people from whose z_sem the mean and covariance are computed
 
 
 def train_autoencoder(
@@ -50,71 +48,54 @@ def train_autoencoder(
     threads: int = 1,
     weights: Path | None = None,
 ) -> int:
-    """Trains the diffusion autoencoder, or goes on where it stopped, and writes the weights of its moving average.
+    """Train the diffusion autoencoder and write its moving average.
+
+    The same command resumes an interrupted training.
+
+    Examples:
+      zeroshift miniature train autoencoder --out training/autoencoder --threads 2
 
     Args:
-        out: folder of checkpoint and log.
-        images: folder of rendered portraits, shared with the generator's recipe; filled where photos are missing.
-        steps: of `batch` photos; may be changed between calls, as the learning rate only falls at the end.
-        batch: photos a step.
-        seed: of weights, photos and noise. The photos of seed 4 are those of the generator's recipe.
-        rate: peak learning rate.
-        precision: arithmetic of the networks; bf16 is up to twice as fast on some processors, slower on others.
-        minutes: stop after so many minutes; the same command goes on later.
-        threads: processor cores to use.
-        weights: where the result goes; the place of the shipped file if not given.
+        out: Folder for the checkpoint and the log.
+        images: Folder of rendered portraits, shared with the generator's recipe. Missing photos are rendered.
+        steps: Training steps of `batch` photos. Can be changed until the learning rate decays, in the last 40 %.
+        batch: Photos per step.
+        seed: Seed of weights, photos and noise. Seed 4 has the same photos as the generator's recipe.
+        rate: Peak learning rate.
+        precision: Arithmetic of the network; bf16 is up to twice as fast on some processors and slower on others.
+        minutes: Stop after so many minutes. The same command resumes.
+        threads: Number of processor cores to use.
+        weights: File to write. Default: replace the shipped file.
 
     Returns:
         The step reached.
     """
     torch.set_num_threads(threads)
+    target = weights or weights_path("autoencoder")
     model = seeded(lambda: DiffusionAutoencoder(UNET, ENCODER, SCHEDULER), seed).to(memory_format=torch.channels_last)
     float32_norms(model)
-    optimiser = Optimisers([model.encoder, model.unet], weight_decay=0.0)
-    ema = average(model, 0.995)
-    photos, alphas = Photos(images, seed), model.schedule.alphas
-    exam = render(sample_latents(EXAM_SEED, range(EXAM_PEOPLE)))
+    alphas = model.schedule.alphas
 
-    def losses(network: Any, pictures: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Of the denoiser, and the root mean square of z_sem."""
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
-        z_sem = network.encoder(pictures)
+    def losses(network: DiffusionAutoencoder, images: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        images = images.contiguous(memory_format=torch.channels_last)
+        z_sem = network.encoder(images)
         size = z_sem.square().mean().sqrt()
-        told = z_sem + Z_NOISE * size * torch.randn(z_sem.shape, generator=random)
-        return velocity_loss(lambda x, t: network.unet(x, t, told), pictures, alphas, random), size
-
-    def update(step: int) -> dict[str, Tensor]:
-        with arithmetic(precision):
-            loss, size = losses(model, photos.batch("autoencoder", step, batch), step_stream(seed, "codes", step))
-        now = rate * rate_share(step, steps)
-        optimiser.step(loss, now, KERNEL_RATE * now)
-        ema.update_parameters(model)
-        return {"loss": loss, "size": size}
+        noisy = z_sem + Z_NOISE * size * torch.randn(z_sem.shape, generator=random)
+        return {"loss": velocity_loss(lambda x, t: network.unet(x, t, noisy), images, alphas, random), "size": size}
 
     @torch.no_grad()
-    def save(step: int) -> None:
-        delivered: Any = copy.deepcopy(ema.module)
-        people = photos.batch("statistics", 0, STATISTICS)
-        delivered.standardise(torch.cat([delivered.encoder(part) for part in people.split(64)]))
+    def save(network: DiffusionAutoencoder, step: int) -> None:
+        delivered = copy.deepcopy(network)
+        people = Photos(images, seed).batch("statistics", 0, STATISTICS)
+        delivered.fit_statistics(torch.cat([delivered.encoder(part) for part in torch.split(people, 64)]))
         recipe = {"recipe": "zeroshift.miniature.training.autoencoder", "seed": str(seed), "step": str(step)}
-        save_generator(delivered.half(), weights or weights_path("autoencoder"), recipe)
+        save_generator(delivered.half(), target, recipe)
 
-    @torch.no_grad()
-    def evaluate(step: int) -> dict[str, float]:
-        save(step)
-        parts = [losses(ema.module, part, step_stream(EXAM_SEED, "codes", 0))[0] for part in exam.split(64)]
-        return {"exam": float(torch.stack(parts).mean())}
-
-    reached = run_training(
-        out, {"model": model, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
-        settings={"seed": seed, "batch": batch, "rate": rate, "precision": precision},
-        evaluate=evaluate, save_every=200, evaluate_every=400,
+    exam = render(sample_latents(EXAM_SEED, range(EXAM_PEOPLE)))
+    reached = train_denoiser(
+        model, [model.encoder, model.unet], losses, save, purposes=("autoencoder", "codes"), exam=(exam, EXAM_SEED),
+        settings=DenoisingSettings(out, images, steps, batch, seed, rate, precision, minutes),
     )  # fmt: skip
-    save(reached)
     if reached == steps:
-        print_exam(load_generator(weights or weights_path("autoencoder")), EXAM_SEED)
+        print_exam(load_generator(target), EXAM_SEED)
     return reached
-
-
-if __name__ == "__main__":
-    tyro.cli(train_autoencoder)

@@ -1,9 +1,8 @@
-"""Training images of the encoders: rendered once into a folder of blocks, then drawn from it at random.
+"""Training images of the encoders: rendered once into a folder of blocks, from which batches are drawn at random.
 
-A block shows PEOPLE people in DOMAINS_PER_BLOCK domains each, one of which is the source domain, so that a batch can
-hold the same person in several domains and several people in the same domain: the hard negatives of contrastive
-training. Everything but the pixels follows from (seed, block number), so only pixels are stored. Pairs that are kept
-out (`domains.KEPT_OUT`) never occur.
+A block shows PEOPLE people in DOMAINS_PER_BLOCK domains each, one of which is the source domain. A batch thus contains
+the same person in several domains and several people in the same domain, the hard negatives of contrastive training.
+Files contain only pixels; everything else is a function of (seed, block number). Held-out pairs never occur.
 """
 
 import math
@@ -14,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 
 from zeroshift.core.rng import stream
-from zeroshift.io.atomic import atomic_write
-from zeroshift.miniature.world.domains import SEEN, SOURCE, Domain
+from zeroshift.miniature.training.cache import cached_images, to_float
+from zeroshift.miniature.world.domains import SOURCE, TRAINED, Domain
 from zeroshift.miniature.world.factors import positions
 from zeroshift.miniature.world.renderer import render, sample_latents
 
@@ -26,14 +26,19 @@ __all__ = ["DOMAINS_PER_BLOCK", "PEOPLE", "Batch", "Blocks"]
 
 PEOPLE = 64
 DOMAINS_PER_BLOCK = 6
-FIRST, NEW_BLOCKS = 60, 0.25  # to begin with, and a step
+FIRST, NEW_BLOCKS = 60, 0.25  # blocks available at the first step, and further ones per step
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images [N, 3, 64, 64] in [-1, 1], latents and factor positions [N, 32], domains and their indices in SEEN.
+    """A batch of training images.
 
-    `rows` [N] numbers the images among all of the blocks'.
+    Attributes:
+        images: [N, 3, 64, 64] in [-1, 1].
+        latents, positions: [N, 32]; positions are those of the factors, see `world.factors`.
+        domains: N domains.
+        indices: [N], the domains' indices in TRAINED.
+        rows: [N], the images' numbers among the images of all blocks.
     """
 
     images: torch.Tensor
@@ -45,12 +50,12 @@ class Batch:
 
 
 class Blocks:
-    """`count` blocks of a seed, kept in `folder` and rendered where they are missing."""
+    """The first `count` blocks of a seed, kept in `folder`; missing blocks are rendered when they are needed."""
 
     def __init__(self, folder: str | os.PathLike[str], count: int, seed: int = 0):
         self.folder, self.count, self.seed = Path(folder), count, seed
-        others = [domain for domain in SEEN if domain != SOURCE]
-        # All other domains take turns in an order that is drawn anew each round, so that they come equally often.
+        others = [domain for domain in TRAINED if domain != SOURCE]
+        # The other domains take turns in an order that is shuffled every round, so all are equally frequent.
         wanted = count * (DOMAINS_PER_BLOCK - 1)
         order: list[Domain] = []
         while len(order) < wanted:
@@ -62,33 +67,34 @@ class Blocks:
         self.positions = positions(self.latents.flatten(0, 1)).view(count, PEOPLE, -1)
 
     def prepare(self) -> None:
-        """Renders all missing blocks; may be stopped and called again, or run in several processes."""
+        """Renders all missing blocks. Can be interrupted, called again and run in several processes."""
         for block in track(range(self.count), description="rendering"):
             self._images(block)
 
-    def _images(self, block: int) -> np.ndarray:
-        """uint8 [DOMAINS_PER_BLOCK, PEOPLE, 3, 64, 64], mapped from the file."""
-        path = self.folder / f"seed{self.seed}-block{block:05d}.npy"
-        if not path.exists():
+    def _images(self, block: int) -> NDArray[np.uint8]:
+        """Images [DOMAINS_PER_BLOCK, PEOPLE, 3, 64, 64] of a block."""
+
+        def draw() -> torch.Tensor:
             samples = range(block * PEOPLE, (block + 1) * PEOPLE)
-            pictures = [render(self.latents[block], domain, self.seed, samples) for domain in self.domains[block]]
-            pixels = ((torch.stack(pictures) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
-            with atomic_write(path) as temporary, temporary.open("wb") as file:
-                np.save(file, pixels)
-        return np.load(path, mmap_mode="r")
+            return torch.stack(
+                [render(self.latents[block], domain, self.seed, samples) for domain in self.domains[block]]
+            )
+
+        return cached_images(self.folder / f"seed{self.seed}-block{block:05d}.npy", draw)
 
     def available(self, step: int, new_blocks: float = NEW_BLOCKS) -> int:
-        """How many blocks a training draws from at a step: it begins with a few, so that it need not wait for all.
+        """How many blocks batches are drawn from at a step. The number grows, so a training can start immediately.
 
         Args:
-            new_blocks: how many more each step; infinite for all from the first.
+            new_blocks: further blocks per step; infinity makes all available from the first step.
         """
         return self.count if math.isinf(new_blocks) else min(self.count, FIRST + int(step * new_blocks))
 
     def batch(self, generator: torch.Generator, available: int, groups: int, people: int) -> Batch:
-        """`groups` random blocks of the first `available`, `people` random people of each, in all domains of the block.
+        """A random batch: `people` people of each of `groups` blocks, in all domains of their block.
 
-        Rows are ordered group, domain, person: groups * DOMAINS_PER_BLOCK * people in all.
+        Blocks are drawn from the first `available`. The groups * DOMAINS_PER_BLOCK * people rows are ordered by group,
+        domain, person.
         """
         chosen = []
         for block in torch.randint(available, (groups,), generator=generator).tolist():
@@ -96,11 +102,11 @@ class Blocks:
         return self._batch(chosen)
 
     def block(self, block: int) -> Batch:
-        """All images of a block, ordered domain, person."""
+        """All images of a block, ordered by domain, person."""
         return self._batch([(block, torch.arange(PEOPLE))])
 
     def _batch(self, chosen: Sequence[tuple[int, torch.Tensor]]) -> Batch:
-        """The images of (block, people) in all domains of the block."""
+        """The images of some people of each block, in all domains of the block."""
         images, latents, places, domains, numbers = [], [], [], [], []
         for block, rows in chosen:
             pixels = torch.from_numpy(np.ascontiguousarray(self._images(block)[:, rows.numpy()]))
@@ -112,13 +118,13 @@ class Blocks:
                 ((block * DOMAINS_PER_BLOCK + torch.arange(DOMAINS_PER_BLOCK))[:, None] * PEOPLE + rows).flatten()
             )
         return Batch(
-            images=torch.cat(images).float() / 127.5 - 1,
+            images=to_float(torch.cat(images)),
             latents=torch.cat(latents),
             positions=torch.cat(places),
             domains=tuple(domains),
-            indices=torch.tensor([_SEEN_INDEX[domain] for domain in domains]),
+            indices=torch.tensor([_TRAINED_INDEX[domain] for domain in domains]),
             rows=torch.cat(numbers),
         )
 
 
-_SEEN_INDEX = {domain: index for index, domain in enumerate(SEEN)}
+_TRAINED_INDEX = {domain: index for index, domain in enumerate(TRAINED)}

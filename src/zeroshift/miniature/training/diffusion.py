@@ -1,11 +1,10 @@
-"""Trains the miniature diffusion model, a DDPM of the photos of persons, and writes it as a folder of diffusers."""
+"""The recipe of the diffusion model, a DDPM of photos of persons: `zeroshift miniature train diffusion`."""
 
 import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-import tyro
 from torch import Tensor
 
 from zeroshift.generators.checkpoints.diffusers import write_pipeline
@@ -13,23 +12,21 @@ from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.miniature.exams.diffusion_exam import print_exam
 from zeroshift.miniature.networks.encoders import weights_path
-from zeroshift.miniature.training.denoising import SCHEDULER, rate_share, velocity_loss
-from zeroshift.miniature.training.loop import Precision, arithmetic, average, float32_norms, run_training, step_stream
-from zeroshift.miniature.training.optimisers import Optimisers, seeded
-from zeroshift.miniature.training.photos import Photos
+from zeroshift.miniature.training.denoising import SCHEDULER, DenoisingSettings, train_denoiser, velocity_loss
+from zeroshift.miniature.training.loop import Precision, float32_norms
+from zeroshift.miniature.training.optimizers import seeded
 from zeroshift.miniature.world.renderer import render, sample_latents
 
 __all__ = ["UNET", "train_diffusion"]
 
-# Narrow where pixels are many; most parameters lie where they are few. Attention at 8x8 alone. Multiples of 16, as a
-# processor computes 24 channels at the cost of 32.
+# Narrow at high resolutions, where computation is expensive. Attention only at 8x8. Widths are multiples of 16, because
+# processors need the same time for 24 channels as for 32.
 UNET: dict[str, Any] = {
     "sample_size": 64, "in_channels": 3, "out_channels": 3, "layers_per_block": 1,
     "block_out_channels": (16, 32, 96, 192), "norm_num_groups": 8, "attention_head_dim": 32,
     "down_block_types": ("DownBlock2D", "DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
     "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D"),
 }  # fmt: skip
-KERNEL_RATE = 0.5  # Muon's learning rate as a part of AdamW's
 EXAM_SEED, EXAM_PEOPLE = 80002, 128
 
 
@@ -46,19 +43,24 @@ def train_diffusion(
     threads: int = 1,
     weights: Path | None = None,
 ) -> int:
-    """Trains the diffusion model, or goes on where it stopped, and writes the weights of its moving average.
+    """Train the diffusion model and write its moving average as a diffusers folder.
+
+    The same command resumes an interrupted training.
+
+    Examples:
+      zeroshift miniature train diffusion --out training/diffusion --threads 2
 
     Args:
-        out: folder of checkpoint and log.
-        images: folder of rendered portraits, shared with the generator's recipe; filled where photos are missing.
-        steps: of `batch` photos; may be changed between calls, as the learning rate only falls at the end.
-        batch: photos a step.
-        seed: of weights, photos and noise. The photos of seed 4 are those of the generator's recipe.
-        rate: peak learning rate.
-        precision: arithmetic of the network; bf16 is up to twice as fast on some processors, slower on others.
-        minutes: stop after so many minutes; the same command goes on later.
-        threads: processor cores to use.
-        weights: folder where the result goes; the place of the shipped one if not given.
+        out: Folder for the checkpoint and the log.
+        images: Folder of rendered portraits, shared with the generator's recipe. Missing photos are rendered.
+        steps: Training steps of `batch` photos. Can be changed until the learning rate decays, in the last 40 %.
+        batch: Photos per step.
+        seed: Seed of weights, photos and noise. Seed 4 has the same photos as the generator's recipe.
+        rate: Peak learning rate.
+        precision: Arithmetic of the network; bf16 is up to twice as fast on some processors and slower on others.
+        minutes: Stop after so many minutes. The same command resumes.
+        threads: Number of processor cores to use.
+        weights: Folder to write. Default: replace the shipped folder.
 
     Returns:
         The step reached.
@@ -67,42 +69,20 @@ def train_diffusion(
     target = weights or weights_path("diffusion").with_suffix("")
     model = seeded(lambda: Diffusion(UNET, SCHEDULER), seed).to(memory_format=torch.channels_last)
     float32_norms(model)
-    optimiser = Optimisers([model], weight_decay=0.0)
-    ema = average(model, 0.995)
-    photos, alphas = Photos(images, seed), model.schedule.alphas
+    alphas = model.schedule.alphas
+
+    def losses(network: Diffusion, images: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        images = images.contiguous(memory_format=torch.channels_last)
+        return {"loss": velocity_loss(lambda x, t: network.unet(x, t).sample, images, alphas, random)}
+
+    def save(network: Diffusion, step: int) -> None:
+        write_pipeline(copy.deepcopy(network).half(), target)
+
     exam = render(sample_latents(EXAM_SEED, range(EXAM_PEOPLE)))
-
-    def loss_of(network: Any, pictures: Tensor, random: torch.Generator) -> Tensor:
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
-        return velocity_loss(lambda x, t: network.unet(x, t).sample, pictures, alphas, random)
-
-    def update(step: int) -> dict[str, Tensor]:
-        with arithmetic(precision):
-            loss = loss_of(model, photos.batch("photos", step, batch), step_stream(seed, "noise", step))
-        now = rate * rate_share(step, steps)
-        optimiser.step(loss, now, KERNEL_RATE * now)
-        ema.update_parameters(model)
-        return {"loss": loss}
-
-    def save() -> None:
-        write_pipeline(copy.deepcopy(cast(Diffusion, ema.module)).half(), target)
-
-    @torch.no_grad()
-    def evaluate(step: int) -> dict[str, float]:
-        save()
-        parts = [loss_of(ema.module, part, step_stream(EXAM_SEED, "noise", 0)) for part in exam.split(64)]
-        return {"exam": float(torch.stack(parts).mean())}
-
-    reached = run_training(
-        out, {"model": model, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
-        settings={"seed": seed, "batch": batch, "rate": rate, "precision": precision},
-        evaluate=evaluate, save_every=200, evaluate_every=400,
+    reached = train_denoiser(
+        model, [model], losses, save, purposes=("photos", "noise"), exam=(exam, EXAM_SEED),
+        settings=DenoisingSettings(out, images, steps, batch, seed, rate, precision, minutes),
     )  # fmt: skip
-    save()
     if reached == steps:
         print_exam(load_generator(target), EXAM_SEED)
     return reached
-
-
-if __name__ == "__main__":
-    tyro.cli(train_diffusion)

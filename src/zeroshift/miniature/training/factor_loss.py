@@ -1,4 +1,4 @@
-"""How readings of factors are held against the truth: the probe's loss, and an aid in training guide and judge."""
+"""Loss of factor readings against the true factors: for the probe, and auxiliary for the contrastive encoders."""
 
 from collections.abc import Sequence
 
@@ -18,17 +18,19 @@ _VISIBLE = {
 
 
 def visibility(domains: Sequence[Domain]) -> torch.Tensor:
-    """[N, 32]: one where the domain of the row shows the factor, zero elsewhere."""
+    """[N, 32]: 1 where the factor is visible in the domain of the row, else 0."""
     return torch.stack([_VISIBLE[domain] for domain in domains])
 
 
 def factor_loss(outputs: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Mean loss over visible factors: 1 - R2 of scalars, cross-entropy over log(classes) of class factors.
+    """Mean loss over visible factors: 1 - R2 for scalars, cross-entropy / log(classes) for class factors.
 
-    Both are about one for a network that knows nothing.
+    Both are about 1 for uninformed outputs.
 
     Args:
-        outputs: [N, NUM_READINGS]; positions: [N, 32], the true u; visible: [N, 32], zeros and ones.
+        outputs: [N, NUM_READINGS], see `readings`.
+        positions: [N, 32], the true positions u.
+        visible: [N, 32] of zeros and ones, see `visibility`.
     """
     parts = readings(outputs)
     losses = []
@@ -38,5 +40,5 @@ def factor_loss(outputs: torch.Tensor, positions: torch.Tensor, visible: torch.T
             loss = F.cross_entropy(parts[factor.name], class_weights(factor, u), reduction="none")
             losses.append(loss / torch.tensor(len(factor.classes)).log())
         else:
-            losses.append(12 * (parts[factor.name] - u).square())  # u is uniform: its variance is 1 / 12
+            losses.append(12 * (parts[factor.name] - u).square())  # u is uniform, so its variance is 1 / 12
     return (torch.stack(losses, dim=1) * visible).sum() / visible.sum()

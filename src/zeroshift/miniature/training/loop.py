@@ -1,10 +1,11 @@
-"""The loop that all models of the miniature world are trained in: resumable, and the same whether interrupted or not.
+"""The training loop of all miniature models. An interrupted and resumed run equals an uninterrupted one bit for bit.
 
-A recipe gives its stateful parts (models, optimisers, averages) and an `update(step)` that does one whole step, with
-all its randomness drawn from (seed, step) as `step_stream` does. Everything else is here: checkpoints, log, screen,
-time limit, and a clean stop on Ctrl-C or SIGTERM. Which arithmetic is faster is a matter of the processor: on an Intel
-Xeon with AVX512-bf16, oneDNN's bfloat16 kernels reached two thirds of the speed of its float32 ones, on an AMD EPYC of
-the Zen 4 family the recipes gain 1.5 to 2 times. So the recipes have a `precision`.
+A recipe provides its state (models, optimizers, averages) and `update(step)`, which does one whole step and draws all
+its random numbers from (seed, step) with `step_stream`. The loop does the rest: checkpoints, log, progress bar, time
+limit, and a clean stop on Ctrl-C or SIGTERM.
+
+Recipes have a `precision` because the faster one depends on the processor. On an Intel Xeon with AVX512-bf16, bfloat16
+reached two thirds of the speed of float32; on an AMD EPYC (Zen 4) it was 1.5 to 2 times faster than float32.
 """
 
 import json
@@ -28,8 +29,8 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write
 
 __all__ = [
-    "Precision", "Stateful", "arithmetic", "average", "cosine_rate", "float32_norms", "run_training", "set_rate",
-    "step_stream",
+    "Precision", "Stateful", "arithmetic", "average", "cosine_rate", "float32_norms", "plateau_rate", "run_training",
+    "set_rate", "step_stream",
 ]  # fmt: skip
 
 Precision = Literal["float32", "bf16"]
@@ -38,7 +39,7 @@ LOG = "log.jsonl"
 
 
 class Stateful(Protocol):
-    """A model, optimiser or average: what a checkpoint holds."""
+    """A model, optimizer or average whose state a checkpoint saves."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -46,17 +47,17 @@ class Stateful(Protocol):
 
 
 def step_stream(seed: int, purpose: str, step: int) -> torch.Generator:
-    """The random generator of one purpose at one step; depends on nothing else, so a resumed run draws the same."""
+    """The random generator for one purpose at one step, a function of nothing else."""
     return stream(seed, purpose, step)
 
 
 def arithmetic(precision: Precision) -> torch.autocast:
-    """Within, networks work in `precision`; weights, losses and updates stay float32."""
+    """A context in which networks compute in `precision`; weights, losses and updates remain float32."""
     return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
 
 
 def float32_norms(network: torch.nn.Module) -> None:
-    """Has all group norms see float32: PyTorch's bfloat16 ones are four times slower in channels_last on a CPU."""
+    """Makes all group norms compute in float32; in bfloat16 they are four times slower on a CPU (channels_last)."""
     for module in network.modules():
         if isinstance(module, torch.nn.GroupNorm):
             module.register_forward_pre_hook(_in_float32)
@@ -67,11 +68,11 @@ def _in_float32(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[t
 
 
 def average(model: torch.nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of parameters and buffers; call `.update_parameters(model)` after each step."""
+    """An exponential moving average of parameters and buffers; call `update_parameters(model)` after each step."""
 
     @torch.no_grad()
     def blend(averages: Any, current: Any, _: torch.Tensor | int) -> None:  # two lists of tensors
-        if averages[0].is_floating_point():  # PyTorch's own average interpolates: -inf in a causal mask becomes NaN
+        if averages[0].is_floating_point():  # lerp, PyTorch's default, turns the -inf of a causal mask into NaN
             torch._foreach_mul_(averages, decay)
             torch._foreach_add_(averages, current, alpha=1 - decay)
         else:
@@ -81,15 +82,24 @@ def average(model: torch.nn.Module, decay: float) -> AveragedModel:
 
 
 def cosine_rate(step: int, steps: int, peak: float, *, warmup: int = 100, final: float = 0.02) -> float:
-    """Learning rate: linear warm-up to `peak`, then a half cosine down to `final * peak` at the last step."""
+    """Learning rate: linear warm-up to `peak`, then half a cosine down to `final * peak` at the last step."""
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = min(1.0, (step - warmup) / max(1, steps - warmup))
     return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
+def plateau_rate(step: int, steps: int, *, decay: float) -> float:
+    """Learning rate relative to its peak: 50 steps of warm-up, plateau, linear decay to zero.
+
+    Only the decay, the final fraction `decay` of steps, depends on `steps`; a run can be extended before it begins.
+    """
+    return min(1.0, (step + 1) / 50, (steps - step) / (decay * steps))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the learning rate of all parameter groups."""
+    for group in optimizer.param_groups:
         group["lr"] = rate
 
 
@@ -107,77 +117,102 @@ def run_training(
     evaluate_every: int = 1000,
     console: Console | None = None,
 ) -> int:
-    """Runs `update(step)` for every step up to `steps` that `folder` has not yet seen, and returns the step reached.
+    """Calls `update(step)` for every step from the checkpoint in `folder` up to `steps`; returns the step reached.
 
     Args:
-        folder: holds `checkpoint.pt` (all parts, the step, the settings) and `log.jsonl`; made where missing.
-        parts: what a checkpoint saves and a resumed run loads.
-        update: does one step and returns values to log (numbers or 0-d tensors; read only when they are logged).
-        settings: JSON-able values that a resumed run must share with the first one.
-        minutes: stop, with a checkpoint, after so many minutes of this call; running again goes on.
-        evaluate: called after every `evaluate_every` steps and at the end; its values are logged.
+        folder: holds `checkpoint.pt` (parts, step, settings) and `log.jsonl`; created if missing.
+        parts: the state that a checkpoint saves and a resumed run loads.
+        update: does one step and returns values to log (numbers or 0-d tensors, read only when they are logged).
+        settings: JSON-able values that must be the same when a run is resumed.
+        minutes: stop with a checkpoint after this time; calling again resumes.
+        evaluate: called every `evaluate_every` steps and at the end; its values are logged.
 
     Raises:
-        ZeroshiftError: if the checkpoint cannot be read or was made with other settings, or a loss is not finite.
+        ZeroshiftError: if the checkpoint is unreadable or has other settings, or if a value is not finite.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    frozen = json.loads(json.dumps(settings))
-    step = _resume(folder, parts, frozen)
-    began = time.monotonic()
-    saved = step
-    screen = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[values]}"), console=console or Console(stderr=True),
-    )  # fmt: skip
-
-    def save() -> None:
-        states = {name: part.state_dict() for name, part in parts.items()}
-        with atomic_write(folder / CHECKPOINT) as temporary:
-            torch.save({"step": step, "settings": frozen, "parts": states}, temporary)
-
-    with screen, _stop_signals() as stopped, (folder / LOG).open("a", encoding="utf-8") as log:
-        task = screen.add_task(folder.name, total=steps, completed=step, values="")
-
-        def write(values: Mapping[str, float | torch.Tensor]) -> None:
-            numbers = {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
-            if not all(map(math.isfinite, numbers.values())):
-                raise ZeroshiftError(f"Training in {folder} stopped at step {step}: a value is not finite ({numbers}).")
-            log.write(json.dumps({"step": step, "seconds": round(time.monotonic() - began, 1), **numbers}) + "\n")
-            log.flush()
-            screen.update(task, values=" ".join(f"{name} {value:.3g}" for name, value in numbers.items()))
-
+    plain_settings = json.loads(json.dumps(settings))
+    step = saved = _resume(folder, parts, plain_settings)
+    start = time.monotonic()
+    with _Log(folder, steps, step, console) as log, _stop_signals() as stopped:
         while step < steps and not stopped.is_set():
             values = update(step)
             step += 1
-            screen.update(task, completed=step)
+            log.advance(step)
             if step % log_every == 0 or step == steps:
-                write(values)
+                log.write(step, values)
             if evaluate and (step % evaluate_every == 0 or step == steps):
-                write(evaluate(step))
+                log.write(step, evaluate(step))
             if step % save_every == 0:
-                save()
+                _save(folder, parts, plain_settings, step)
                 saved = step
-            if minutes is not None and time.monotonic() - began > 60 * minutes:
+            if minutes is not None and time.monotonic() - start > 60 * minutes:
                 break
         if saved != step:
-            save()
+            _save(folder, parts, plain_settings, step)
     return step
 
 
+class _Log:
+    """The log file and the progress bar of one call of `run_training`."""
+
+    def __init__(self, folder: Path, steps: int, step: int, console: Console | None):
+        self._folder, self._start = folder, time.monotonic()
+        self._screen = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[values]}"), console=console or Console(stderr=True),
+        )  # fmt: skip
+        self._task = self._screen.add_task(folder.name, total=steps, completed=step, values="")
+
+    def __enter__(self) -> "_Log":
+        self._file = (self._folder / LOG).open("a", encoding="utf-8")
+        self._screen.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._screen.stop()
+        self._file.close()
+
+    def advance(self, step: int) -> None:
+        self._screen.update(self._task, completed=step)
+
+    def write(self, step: int, values: Mapping[str, float | torch.Tensor]) -> None:
+        """Appends one line of JSON.
+
+        Raises:
+            ZeroshiftError: if a value is not finite.
+        """
+        numbers = {name: float(torch.as_tensor(value).detach()) for name, value in values.items()}
+        if not all(map(math.isfinite, numbers.values())):
+            raise ZeroshiftError(
+                f"Training in {self._folder} stopped at step {step}: a value is not finite ({numbers})."
+            )
+        seconds = round(time.monotonic() - self._start, 1)
+        self._file.write(json.dumps({"step": step, "seconds": seconds, **numbers}) + "\n")
+        self._file.flush()
+        self._screen.update(self._task, values=" ".join(f"{name} {value:.3g}" for name, value in numbers.items()))
+
+
+def _save(folder: Path, parts: Mapping[str, Stateful], settings: dict[str, Any], step: int) -> None:
+    states = {name: part.state_dict() for name, part in parts.items()}
+    with atomic_write(folder / CHECKPOINT) as temporary:
+        torch.save({"step": step, "settings": settings, "parts": states}, temporary)
+
+
 def _resume(folder: Path, parts: Mapping[str, Stateful], settings: dict[str, Any]) -> int:
-    """Loads the checkpoint where there is one, drops log lines past it, and returns the next step."""
+    """Loads the checkpoint, if any, truncates the log to it, and returns the number of steps done."""
     path = folder / CHECKPOINT
     step = 0
     if path.exists():
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise ZeroshiftError(f"{path} cannot be read ({error}); move it away to start anew.") from error
+            raise ZeroshiftError(f"{path} cannot be read ({error}). Delete it to start over.") from error
         if checkpoint["settings"] != settings:
             raise ZeroshiftError(
-                f"{folder} holds a training with other settings ({checkpoint['settings']}, now {settings}); "
-                "choose another folder or the same settings."
+                f"{folder} contains a training with other settings ({checkpoint['settings']}, now {settings}). "
+                "Choose another folder or the same settings."
             )
         for name, part in parts.items():
             part.load_state_dict(checkpoint["parts"][name])
@@ -193,9 +228,9 @@ def _resume(folder: Path, parts: Mapping[str, Stateful], settings: dict[str, Any
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets: the step in hand is finished and saved instead of lost."""
+    """An event that Ctrl-C and SIGTERM set, so that the current step is finished and saved."""
     stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in the main thread only
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield stopped
         return
     numbers = (signal.SIGINT, signal.SIGTERM)

@@ -1,4 +1,6 @@
-"""Muon: momentum whose direction is made orthogonal, for the matrices inside a network."""
+"""The Muon optimizer for the weight matrices and kernels of a network."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -7,37 +9,37 @@ __all__ = ["Muon", "orthogonalize"]
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Roughly the nearest matrix [M, N] with singular values one (they end within about 0.7 to 1.2).
+    """Approximately the nearest [M, N] matrix with all singular values 1; the result's are about 0.7 to 1.2.
 
     Five quintic Newton-Schulz steps with the coefficients of Jordan et al. (2024), "Muon".
     """
     x = matrix / (matrix.norm() + 1e-7)
     wide = x if x.shape[0] <= x.shape[1] else x.t()
-    # Each step is a polynomial of the Gram matrix, so the steps are gathered there, where the matrices are small.
+    # Each step multiplies by a polynomial of the Gram matrix, so the product is accumulated on the smaller matrices.
     gram = wide @ wide.t()
-    gathered = identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    product = identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for _ in range(5):
-        factor = 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
-        gathered, gram = factor @ gathered, factor @ gram @ factor
-    wide = gathered @ wide
-    return wide if x.shape[0] <= x.shape[1] else wide.t()
+        factor: Tensor = 3.4445 * identity - 4.7750 * gram + 2.0315 * gram @ gram
+        product, gram = factor @ product, factor @ gram @ factor
+    result: Tensor = product @ wide
+    return result if x.shape[0] <= x.shape[1] else result.t()
 
 
 class Muon(torch.optim.Optimizer):
-    """Jordan et al. (2024): Nesterov momentum, orthogonalised per matrix. A kernel [O, I, k, k] counts as [O, I k k].
+    """Muon (Jordan et al., 2024): Nesterov momentum, orthogonalized per matrix; a kernel [O, I, k, k] is [O, I k k].
 
-    The step has root mean square `lr` in every matrix, so that weights of unit scale (equalised layers) all move alike.
-    PyTorch's own `torch.optim.Muon` is newer than the oldest PyTorch that we support, and takes no kernels.
+    Deviation: the update of every matrix has root mean square `lr`, because the weights of equalized layers all have
+    unit scale. PyTorch's `torch.optim.Muon` requires a newer PyTorch than this package and does not accept kernels.
     """
 
-    def __init__(self, parameters, lr: float, momentum: float = 0.95):
+    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95):
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure=None):
-        """One update of every parameter that has a gradient."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Updates every parameter that has a gradient."""
         if closure is not None:
-            raise ValueError("Muon takes no closure")
+            raise ValueError("Muon does not support a closure.")
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -48,5 +50,5 @@ class Muon(torch.optim.Optimizer):
                 average = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
                 ahead = parameter.grad.lerp(average, group["momentum"])
                 direction = orthogonalize(ahead.flatten(1))
-                scale = max(direction.shape) ** 0.5  # an orthogonal [M, N] has root mean square max(M, N)^-0.5
+                scale = max(direction.shape) ** 0.5  # the RMS of an orthogonal [M, N] is max(M, N)^-0.5
                 parameter.add_(direction.view_as(parameter), alpha=-group["lr"] * scale)

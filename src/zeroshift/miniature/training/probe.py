@@ -1,15 +1,16 @@
-"""Trains the probe: `python -m zeroshift.miniature.train_probe --out training/probe`."""
+"""The recipe of the probe: `zeroshift miniature train probe`."""
 
 import copy
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from rich.progress import track
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from zeroshift.io.atomic import atomic_write
 from zeroshift.miniature.exams.measure import DomainExam, probe_report
@@ -28,16 +29,18 @@ from zeroshift.miniature.training.augment import Augmentation, augment
 from zeroshift.miniature.training.data import Batch, Blocks
 from zeroshift.miniature.training.factor_loss import factor_loss, visibility
 from zeroshift.miniature.training.loop import Precision, arithmetic, average, cosine_rate, run_training, step_stream
-from zeroshift.miniature.training.optimisers import Optimisers, seeded
+from zeroshift.miniature.training.optimizers import Optimizers, seeded
 
 __all__ = ["train_probe"]
 
-# Faint: it must read finished pictures of a generator, which are softer than rendered ones, but exactly.
+Reader = Callable[[Batch, torch.Generator], Tensor]  # -> outputs [N, NUM_READINGS]
+
+# Weak: the probe must read a generator's images, which are softer than rendered ones, with high precision.
 AUGMENTATION = Augmentation(contrast=0.05, brightness=0.03, blur=0.15, noise=0.3, noise_level=0.06)
-Reader = Callable[[Batch, torch.Generator], torch.Tensor]  # -> [N, NUM_READINGS]
-POSE_NOISE = {"x_position": 0.03, "y_position": 0.03, "scale": 0.03, "yaw": 0.03, "tilt": 0.05}  # half the errors
-NEW_BLOCKS = 0.5  # a step: what counts most for the probe is to see many people
-KERNEL_RATE = 0.5  # Muon's learning rate as a part of AdamW's
+# Noise on the pose in training the second tower: half of the first one's errors.
+POSE_NOISE = {"x_position": 0.03, "y_position": 0.03, "scale": 0.03, "yaw": 0.03, "tilt": 0.05}
+NEW_BLOCKS = 0.5  # blocks that become available per step; the number of people matters most for the probe
+KERNEL_RATE = 0.5  # Muon's learning rate, relative to AdamW's
 
 
 def train_probe(
@@ -56,111 +59,142 @@ def train_probe(
     threads: int = 1,
     weights: Path | None = None,
 ) -> int:
-    """Trains the probe, or goes on where it stopped, and writes its weights.
+    """Train the probe and write its weights. The same command resumes an interrupted training.
 
-    First the tower that sees whole pictures, then, with that one frozen, the tower that sees aligned faces.
+    The tower that reads whole images is trained first. It is then frozen, and the tower that reads aligned faces is
+    trained.
+
+    Examples:
+      zeroshift miniature train probe --out training/probe --threads 2
 
     Args:
-        out: folder of checkpoints and logs.
-        images: folder of the rendered training images, shared with the guide and the judge; filled where it is empty.
-        blocks: how many blocks of 384 images to train on.
-        block_seed: which blocks; those of another seed show other people.
-        steps: of the first tower, of 192 images; more than before extend a finished training.
-        face_steps: of the second tower.
-        seed: of first weights, batches and changes to the images.
-        start: weights to start from in place of fresh ones, such as the shipped file.
-        rate: peak learning rate.
-        precision: arithmetic of the networks; bf16 is up to twice as fast on some processors, slower on others.
-        minutes: stop after so many minutes; the same command goes on later.
-        threads: processor cores to use.
-        weights: where the result goes; the place of the shipped file if not given.
+        out: Folder for checkpoints and logs.
+        images: Folder of rendered training images, shared with both encoders. Missing images are rendered.
+        blocks: Number of blocks of 384 images to train on.
+        block_seed: Selects the people in the images.
+        steps: Training steps of the first tower, of 192 images. A larger number extends a finished training.
+        face_steps: Training steps of the second tower.
+        seed: Seed of initial weights, batches and augmentations.
+        start: File of initial weights, such as the shipped file. Default: random weights.
+        rate: Peak learning rate.
+        precision: Arithmetic of the network; bf16 is up to twice as fast on some processors and slower on others.
+        minutes: Stop after so many minutes. The same command resumes.
+        threads: Number of processor cores to use.
+        weights: File to write. Default: replace the shipped file.
 
     Returns:
-        The step reached, over both towers.
+        The step reached, summed over both towers.
     """
     torch.set_num_threads(threads)
-    began = time.monotonic()
-    target = weights or weights_path("probe")
-    source = Blocks(images, blocks, block_seed)
-    probe = seeded(lambda: Probe(**PROBE_CONFIG), seed)
-    if start:
-        load_weights(probe, start)
-    exam = DomainExam.make(seed=seed + 1000, per_domain=8)
+    start_time = time.monotonic()
+    settings = _Settings(seed, rate, blocks, block_seed, str(start or ""), precision)
+    training = _Training(images, settings, weights or weights_path("probe"))
+    reached = training.train(training.probe.tower, training.read_image, out, steps, minutes, NEW_BLOCKS)
+    if reached == steps:
+        left = None if minutes is None else max(0.0, minutes - (time.monotonic() - start_time) / 60)
+        read_face = training.face_reader(out / f"outputs-{steps}.safetensors")
+        # All blocks have been rendered by now, so all are available from the first step.
+        reached += training.train(training.probe.face, read_face, out / "face", face_steps, left, math.inf)
+    training.save()
+    return reached
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The settings that must be the same when a training is resumed."""
+
+    seed: int
+    rate: float
+    blocks: int
+    block_seed: int
+    start: str
+    precision: Precision
+
+
+class _Training:
+    """The state of one training of the probe."""
+
+    def __init__(self, images: Path, settings: _Settings, weights: Path):
+        self.settings, self.weights = settings, weights
+        self.blocks = Blocks(images, settings.blocks, settings.block_seed)
+        self.probe = seeded(lambda: Probe(**PROBE_CONFIG), settings.seed)
+        if settings.start:
+            load_weights(self.probe, settings.start)
+        self.probe.eval().requires_grad_(False)
+        self.exam = DomainExam.make(seed=settings.seed + 1000, per_domain=8)
 
     def train(
-        folder: Path, tower: ConvTower | FaceTower, read: Reader, steps: int, minutes: float | None, new_blocks: float
-    ) -> int:
-        """Trains one of the probe's towers, which then holds its average.
+        self, tower: ConvTower | FaceTower, read: Reader, folder: Path, steps: int, minutes: float | None,
+        new_blocks: float,
+    ) -> int:  # fmt: skip
+        """Trains a tower of the probe, replaces its weights by their moving average, and returns the step reached.
 
         Args:
-            read: gives outputs of a batch.
-            new_blocks: how many more blocks a step draws from than the one before.
+            read: computes the outputs for a batch.
+            new_blocks: how many blocks become available per step, see `Blocks.available`.
         """
-        optimiser = Optimisers([tower], weight_decay=0.02)
+        seed, rate = self.settings.seed, self.settings.rate
+        optimizer = Optimizers([tower], weight_decay=0.02)
         ema = average(tower, 0.995)
 
-        def update(step: int) -> dict[str, torch.Tensor]:
+        def update(step: int) -> dict[str, Tensor]:
             generator = step_stream(seed, "batch", step)
-            batch = source.batch(generator, source.available(step, new_blocks), groups=4, people=8)
+            batch = self.blocks.batch(generator, self.blocks.available(step, new_blocks), groups=4, people=8)
             loss = factor_loss(read(batch, generator).float(), batch.positions, visibility(batch.domains))
             now = cosine_rate(step, steps, rate, warmup=30)
-            optimiser.step(loss, now, KERNEL_RATE * now)
+            optimizer.step(loss, now, KERNEL_RATE * now)
             ema.update_parameters(tower)
             return {"loss": loss}
 
         def evaluate(step: int) -> dict[str, float]:
-            averaged = copy.deepcopy(probe)
-            (averaged.tower if tower is probe.tower else averaged.face).load_state_dict(ema.module.state_dict())
-            save_probe(averaged.eval(), target)
-            return probe_report(averaged, exam)
+            averaged = copy.deepcopy(self.probe)
+            part = averaged.tower if tower is self.probe.tower else averaged.face
+            part.load_state_dict(ema.module.state_dict())
+            save_probe(averaged.eval(), self.weights)
+            return probe_report(averaged, self.exam)
 
         tower.train().requires_grad_(True)
         reached = run_training(
-            folder, {"tower": tower, **optimiser.parts, "average": ema}, update, steps=steps, minutes=minutes,
-            settings={
-                "seed": seed, "rate": rate, "blocks": blocks, "block_seed": block_seed, "start": str(start or ""),
-                "precision": precision,
-            },
-            evaluate=evaluate, save_every=250, evaluate_every=500,
+            folder, {"tower": tower, **optimizer.parts, "average": ema}, update, steps=steps, minutes=minutes,
+            settings=asdict(self.settings), evaluate=evaluate, save_every=250, evaluate_every=500,
         )  # fmt: skip
         tower.load_state_dict(ema.module.state_dict())
         tower.eval().requires_grad_(False)
         return reached
 
-    def whole(batch: Batch, generator: torch.Generator) -> torch.Tensor:
+    def read_image(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Outputs of the first tower for augmented images."""
         images = augment(batch.images, AUGMENTATION, generator)
-        with arithmetic(precision):
-            return probe.tower(images)
+        with arithmetic(self.settings.precision):
+            outputs: Tensor = self.probe.tower(images)
+            return outputs
 
-    probe.eval().requires_grad_(False)
-    reached = train(out, probe.tower, whole, steps, minutes, NEW_BLOCKS)
-    if reached == steps:
-        known = _all_outputs(probe.tower, source, out / f"outputs-{steps}.safetensors")
+    def face_reader(self, path: Path) -> Reader:
+        """A function that adds the second tower's outputs to the first one's, which are computed once, into `path`."""
+        tower_outputs = _all_outputs(self.probe.tower, self.blocks, path)
 
-        def with_face(batch: Batch, generator: torch.Generator) -> torch.Tensor:
-            outputs = known[batch.rows].float()
+        def read(batch: Batch, generator: torch.Generator) -> Tensor:
+            outputs = tower_outputs[batch.rows].float()
             pose = readings(outputs)
-            for name, amount in POSE_NOISE.items():  # the second tower sees every face in many slightly other layouts
+            for name, amount in POSE_NOISE.items():  # augments the alignment
                 pose[name] = pose[name] + amount * torch.randn(len(outputs), generator=generator)
             faces = augment(align_faces(batch.images, pose), AUGMENTATION, generator)
-            with arithmetic(precision):
-                return outputs + probe.face(faces)
+            with arithmetic(self.settings.precision):
+                total: Tensor = outputs + self.probe.face(faces)
+                return total
 
-        left = None if minutes is None else max(0.0, minutes - (time.monotonic() - began) / 60)
-        reached += train(out / "face", probe.face, with_face, face_steps, left, math.inf)  # all are rendered by now
-    save_probe(probe, target)
-    return reached
+        return read
+
+    def save(self) -> None:
+        """Writes the probe."""
+        save_probe(self.probe, self.weights)
 
 
 @torch.no_grad()
-def _all_outputs(tower: ConvTower, blocks: Blocks, path: Path) -> torch.Tensor:
-    """What a frozen tower says of every image of the blocks, [images, NUM_READINGS], kept in a file."""
+def _all_outputs(tower: ConvTower, blocks: Blocks, path: Path) -> Tensor:
+    """Outputs [images, NUM_READINGS] of a frozen tower for every image of the blocks, cached in a file."""
     if not path.exists():
         parts = [tower(blocks.block(block).images).half() for block in track(range(blocks.count), "reading")]
         with atomic_write(path) as temporary:
             save_file({"outputs": torch.cat(parts)}, temporary)
     return load_file(path)["outputs"]
-
-
-if __name__ == "__main__":
-    tyro.cli(train_probe)

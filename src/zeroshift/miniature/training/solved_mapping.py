@@ -1,4 +1,4 @@
-"""The mapping network of the miniature generator, solved by least squares."""
+"""The miniature generator's mapping network, computed in closed form instead of trained."""
 
 import math
 
@@ -13,7 +13,7 @@ __all__ = ["factor_features", "solve_mapping"]
 
 
 def factor_features(latents: Tensor) -> Tensor:
-    """All factors, standardised to mean 0 and variance 1; one column a scalar, one column a class: [N, 63]."""
+    """Factors of latents [N, 32], standardized to mean 0 and variance 1: [N, 63], a column per scalar and per class."""
     u = positions(latents)
     columns = []
     for index, factor in enumerate(FACTORS):
@@ -27,11 +27,11 @@ def factor_features(latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def solve_mapping(mapping: Mapping, seed: int) -> None:
-    """Sets a mapping network of two layers so that w holds `factor_features`, then random mixtures of them.
+    """Sets the weights of a two-layer mapping network so that w holds `factor_features`, then random mixtures of them.
 
-    Layer 0: every hidden unit bends at one knot of one latent coordinate, so its outputs span the piecewise linear
-    functions of each coordinate. Layer 1: least squares. The last leaky ReLU is undone where w is to be a factor and
-    kept where w is a random mixture, which it makes non-linear. `w_avg` becomes the mean.
+    Layer 0: each hidden unit has its kink at one knot of one latent coordinate, so that together they span the
+    piecewise linear functions of each coordinate. Layer 1: least squares. For the factors, the target is chosen to
+    cancel the final leaky ReLU; for the mixtures, the leaky ReLU makes them non-linear. `w_avg` is the mean of w.
     """
     random = stream(seed, "mapping")
     z = torch.randn(16384, NUM_FACTORS, generator=random)
@@ -47,21 +47,22 @@ def solve_mapping(mapping: Mapping, seed: int) -> None:
 
     features = factor_features(z)
     mixtures = torch.randn(features.shape[1], len(last.bias) - features.shape[1], generator=random)
-    wanted = torch.cat([torch.where(features < 0, 5 * features, features), features @ mixtures * 0.2], dim=1)
+    target = torch.cat([torch.where(features < 0, 5 * features, features), features @ mixtures * 0.2], dim=1)
     design = torch.cat([hidden, torch.ones(len(z), 1)], dim=1).double()
     ridge = 1e-6 * len(z) * torch.eye(design.shape[1], dtype=torch.double)
-    solution = torch.linalg.solve(design.t() @ design + ridge, design.t() @ wanted.double() / math.sqrt(2)).float()
+    solution = torch.linalg.solve(design.t() @ design + ridge, design.t() @ target.double() / math.sqrt(2)).float()
     last.weight.copy_(solution[:-1].t() / last.weight_gain)
     last.bias.copy_(solution[-1] / last.bias_gain)
     mapping.w_avg.copy_(mapping(z).mean(dim=0))
 
 
 def _knots(index: int) -> list[float]:
-    """Where factor `index` bends as a function of its normalised latent coordinate."""
+    """Knots of the piecewise linear approximation of factor `index` over its normalized latent coordinate."""
     factor = FACTORS[index]
     if factor.is_class:
         cuts = torch.tensor(factor.shares, dtype=torch.double).cumsum(0)[:-1]
-        edges = torch.cat([cuts - 0.8 * BORDER, cuts + 0.8 * BORDER])  # a straight ramp for the smoothstep
+        edges = torch.cat([cuts - 0.8 * BORDER, cuts + 0.8 * BORDER])  # approximates the smoothstep by a linear ramp
     else:
         edges = torch.tensor([0.02, 0.12, 0.3, 0.5, 0.7, 0.88, 0.98], dtype=torch.double)
-    return torch.special.ndtri(edges).tolist()
+    knots: list[float] = torch.special.ndtri(edges).tolist()
+    return knots

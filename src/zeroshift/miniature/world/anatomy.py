@@ -1,4 +1,4 @@
-"""From factors to a scene: background, body, head, hair and hat of a being; its face is in `face`."""
+"""From factors to a scene: background, body, head, hair and hat. `face` has the parts of the face."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ __all__ = ["build_scene"]
 
 
 def background(f: Figure) -> None:
-    base = palette(f.v["background_colour"], BACKGROUNDS)
+    base = palette(f.v["background_color"], BACKGROUNDS)
     light = f.s["background_lightness"][:, None]
     base = mix(base * 0.55, base * 0.6 + 0.4, light)
     lx, ly, _ = f.light
@@ -22,7 +22,7 @@ def background(f: Figure) -> None:
 
 
 def hair_mass(f: Figure) -> Tensor:
-    """Distance to the whole volume of the hair, before the face is cut out."""
+    """Distance to the whole volume of the hair, including the part that the face covers."""
     a, b, x, y = f.a, f.b, f.hx, f.hy
     wavy, curly = f.weight("hair_style", 1), f.weight("hair_style", 2)
     cropped = f.weight("hair_length", 0)
@@ -32,7 +32,7 @@ def hair_mass(f: Figure) -> Tensor:
     flare = f.choose("hair_length", 0.0, 0.05, 0.09) * smooth(y, 0.0, 0.8)
     curtain = box(x, y - (end - 0.2) / 2, a + volume - 0.01 + flare, (end + 0.2) / 2 + 0.04, 0.14)
     mass = smooth_union(cap, curtain, 0.08)
-    mass = torch.where(cropped > 0.999, torch.maximum(cap, y - 0.06), mass)  # nothing below the ear
+    mass = torch.where(cropped > 0.999, torch.maximum(cap, y - 0.06), mass)  # cropped hair ends above the ears
     ripple = 0.022 * wavy * (11.0 * y + 2.0).sin()
     angle = torch.atan2(y + 0.05, x)
     ripple = ripple + 0.026 * curly * ((angle * 13).sin() + 0.6 * (y * 21).sin())
@@ -40,7 +40,7 @@ def hair_mass(f: Figure) -> Tensor:
 
 
 def hair_shade(f: Figure) -> Tensor:
-    """Light on the hair: volume, strands that follow the style, and a soft band of gloss."""
+    """Light on the hair: volume, strands that depend on the style, and a soft highlight."""
     x, y, a, b = f.hx, f.hy, f.a, f.b
     wavy, curly = f.weight("hair_style", 1), f.weight("hair_style", 2)
     straight = 1 - wavy - curly
@@ -54,13 +54,13 @@ def hair_shade(f: Figure) -> Tensor:
 def back_hair(f: Figure) -> None:
     if f.has_hair:
         f.mass, f.strands = hair_mass(f), hair_shade(f)
-        f.add("back hair", f.mass, f.hair_colour * 0.72, f.strands, heat=0.36)
+        f.add("back hair", f.mass, f.hair_color * 0.72, f.strands, heat=0.36)
     elif f.being == "clown":  # two big tufts
         x, y = f.hx.abs() - f.a - 0.03, f.hy + 0.10
         bumps = 0.03 * ((torch.atan2(y, x) * 8).sin())
-        colour = f.hair_colour * 0.9 + 0.06
+        color = f.hair_color * 0.9 + 0.06
         shade = f.lambert((x - 0.02) / 0.34, y / 0.36) * (1 + 0.18 * (30 * f.hx).sin() * (30 * f.hy).sin())
-        f.add("hair tufts", ellipse(x, y, 0.21, 0.27) + bumps, colour, shade, heat=0.36)
+        f.add("hair tufts", ellipse(x, y, 0.21, 0.27) + bumps, color, shade, heat=0.36)
 
 
 def neck_and_clothes(f: Figure) -> None:
@@ -74,11 +74,11 @@ def neck_and_clothes(f: Figure) -> None:
     d = torch.maximum(d, -ellipse(x, y - 0.64, 0.20 * (0.5 + 0.5 * thin), 0.15))  # neck line
     stripes = ((y - 0.05 * x * x) * 26).sin()
     stripes = (0.5 + stripes * 2.5).clamp(0, 1) * f.weight("clothing_pattern", 1)
-    colour = f.cloth * (1 - 0.62 * stripes)[:, None]
-    white = f.v["clothing_colour"][:, 5][:, None, None]
-    colour = colour + (0.10 * stripes * (1 - white))[:, None]
+    color = f.cloth * (1 - 0.62 * stripes)[:, None]
+    white = f.v["clothing_color"][:, 5][:, None, None]
+    color = color + (0.10 * stripes * (1 - white))[:, None]
     shade = f.lambert(x / (width * 1.15), (y - 1.1) / 0.9, ambient=0.5, gain=0.6)
-    f.add("clothes", d, colour, shade, heat=0.46)
+    f.add("clothes", d, color, shade, heat=0.46)
     if f.being == "clown":
         frill = 0.025 * (x * 34).sin()
         ring = ellipse(x, y - 0.70, 0.34, 0.10) + frill
@@ -104,7 +104,7 @@ def ears(f: Figure) -> None:
 
 
 def elf_ears(f: Figure) -> None:
-    """Long ears that stand out of the hair."""
+    """Long pointed ears in front of the hair."""
     x, y = (f.hx + 0.05 * f.s["yaw"]).abs() - f.a, f.hy - 0.0
     along = x * 0.72 - y * 0.70
     across = x * 0.70 + y * 0.72
@@ -126,7 +126,7 @@ def head(f: Figure) -> None:
     if f.being == "alien":
         d = smooth_union(d, ellipse(x, y + 0.14, a * 1.14, b * 0.82), 0.1)
     f.head_d = d
-    # occlusion under the hair, warm light, and a turn away from the viewer at the rim
+    # Darker towards the outline: occlusion by the hair, and skin that faces away from the viewer.
     shade = f.head_shade * (1 - 0.22 * smooth(d, -0.10, 0.02))
     f.add("head", d, f.skin, shade, heat=f.heat)
     if f.being in ("person", "elf", "child"):
@@ -167,7 +167,7 @@ def front_hair(f: Figure) -> None:
     opening = ellipse(x, y - line - span, width * 1.02, span)
     end = f.choose("hair_length", 0.02, 0.36, 0.52)
     d = torch.maximum(torch.maximum(f.mass, -opening), y - end)
-    f.add("hair", d, f.hair_colour, f.strands, heat=0.36)
+    f.add("hair", d, f.hair_color, f.strands, heat=0.36)
 
 
 def earrings(f: Figure) -> None:

@@ -1,8 +1,10 @@
-"""Captions of the miniature world: a grammar that names medium, being and some visible factors in varied English.
+"""Captions of the miniature world: a grammar that names the medium, the being and some visible factors.
 
-"a pencil sketch of a smiling elf with long wavy hair and round glasses, looking left". A caption names only factors
-that its domain shows, scalars only when they lie clearly on one side (u < 1/3 or u > 2/3), classes only away from
-their borders. `labels` and TEMPLATES are the short texts that adaptation works with.
+Example: "a pencil sketch of a smiling elf with long wavy hair and round glasses, looking left". A caption names only
+factors that are visible in its domain: scalars only if they are clearly low or high (u < 1/3 or u > 2/3), classes only
+away from their borders. `labels` and TEMPLATES give the short texts that adaptation uses.
+
+The shipped encoders were trained on these texts, so their words and their random choices must not change.
 """
 
 import random
@@ -10,22 +12,22 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from zeroshift.miniature.world.domains import BEINGS, MEDIA, SEEN, SOURCE, Domain, article
+from zeroshift.miniature.world.domains import BEINGS, MEDIA, SOURCE, TRAINED, Domain, article
 from zeroshift.miniature.world.factors import BORDER, FACTOR_INDEX, FACTORS, positions
 
 __all__ = ["TEMPLATES", "being_text", "caption", "captions", "known_labels", "known_words", "labels", "medium_text"]
 
-# They fit labels of both kinds: "zombie", "pencil sketch", "pencil sketch of a zombie".
+# They fit labels of all kinds: "zombie", "pencil sketch", "pencil sketch of a zombie".
 TEMPLATES: tuple[str, ...] = (
     "{}", "a {}", "the {}", "a picture of a {}", "an image of a {}", "a picture of the {}", "an image of the {}",
     "this is a {}", "here is a {}", "one {}", "a nice {}", "a good {}", "a small {}", "a clear {}", "a typical {}",
     "a portrait, {}",
 )  # fmt: skip
 
-SIDE = 1 / 3  # a scalar is named below this position and above one minus it
+SIDE = 1 / 3  # a scalar is named if its position is below this or above one minus this
 
-# Scalar factor -> words when low, words when high; each entry is (how it is joined, words). "adj" stands before the
-# being, "with" is collected into one list after "with", "tail" follows a comma.
+# Scalar factor -> (kind, phrases if low, phrases if high). Kinds: "adj" precedes the being, "with" is listed after the
+# word "with", "tail" follows a comma.
 _SCALARS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "x_position": ("tail", ("placed to the left",), ("placed to the right",)),
     "y_position": ("tail", ("high in the picture",), ("low in the picture",)),
@@ -46,7 +48,7 @@ _SCALARS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "light_x": ("tail", ("lit from the left",), ("lit from the right",)),
     "light_height": ("tail", ("lit from below",), ("lit from above",)),
 }
-# Class factor -> class -> (how it is joined, words)
+# Class factor -> class -> (kind, phrases)
 _CLASSES: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     "fringe": {
         "none": ("with", ("no fringe",)),
@@ -70,11 +72,11 @@ _CLASSES: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     },
     "earrings": {"none": ("with", ("no earrings",)), "gold": ("with", ("gold earrings", "earrings"))},
 }
-# Phrases made of several factors: words in this order before the noun, for any non-empty choice of the factors.
-_HAIR = ("hair_length", "hair_style", "hair_colour")
-_EYES = ("eye_size", "eye_colour")
-_CLOTHES = ("clothing_pattern", "clothing_colour")
-_BACKGROUND = ("background_lightness", "background_colour")
+# Phrases that combine several factors: the adjectives of any non-empty subset, in this order, before the noun.
+_HAIR = ("hair_length", "hair_style", "hair_color")
+_EYES = ("eye_size", "eye_color")
+_CLOTHES = ("clothing_pattern", "clothing_color")
+_BACKGROUND = ("background_lightness", "background_color")
 _SIZES = {"eye_size": ("small", "large"), "background_lightness": ("dark", "light")}
 _COMPOUNDS: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...] = (
     (_HAIR, "with", ("{} hair",)),
@@ -89,12 +91,12 @@ _HEADS = (
     "{a} {medium} showing {b} {being}",
     "the {medium} of {b} {being}",
 )
-_PHOTO_HEADS = (*_HEADS, "{b} {being}", "{b} {being}")  # a being alone is a photo
+_PHOTO_HEADS = (*_HEADS, "{b} {being}", "{b} {being}")  # without a medium, a photo is meant
 _PERSON_NOUNS = ("person", "person", "person", "someone")
 
 
 def _class_at(name: str, u: float) -> str | None:
-    """The class at position u, or None in the mixed zone at a border."""
+    """The class at position u; None near a class border."""
     factor = FACTORS[FACTOR_INDEX[name]]
     upper = 0.0
     for word, share in zip(factor.classes, factor.shares, strict=True):
@@ -106,11 +108,12 @@ def _class_at(name: str, u: float) -> str | None:
 
 
 def _side(u: float) -> int | None:
+    """0 if a scalar is clearly low, 1 if clearly high, None in between."""
     return 0 if u < SIDE else 1 if u > 1 - SIDE else None
 
 
 def _word(name: str, u: float) -> str | None:
-    """The adjective for one factor of a compound phrase, or None where it must not be named."""
+    """The adjective for one factor of a combined phrase; None if the factor is ambiguous."""
     if name in _SIZES:
         side = _side(u)
         return None if side is None else _SIZES[name][side]
@@ -118,31 +121,33 @@ def _word(name: str, u: float) -> str | None:
 
 
 def _phrases(domain: Domain, u: Sequence[float], rng: random.Random) -> list[tuple[int, str, str]]:
-    """All that may be said: (number of factors named, how it is joined, words)."""
+    """All phrases that apply: (number of factors named, kind, words)."""
     visible = set(domain.visible)
-    found: list[tuple[int, str, str]] = []
+    phrases: list[tuple[int, str, str]] = []
     for name, (kind, low, high) in _SCALARS.items():
         side = _side(u[FACTOR_INDEX[name]])
         if name in visible and side is not None:
-            found.append((1, kind, rng.choice((low, high)[side])))
+            phrases.append((1, kind, rng.choice((low, high)[side])))
     for name, classes in _CLASSES.items():
         word = _class_at(name, u[FACTOR_INDEX[name]])
         if name in visible and word is not None:
             kind, choices = classes[word]
-            found.append((1, kind, rng.choice(choices)))
+            phrases.append((1, kind, rng.choice(choices)))
     for names, kind, forms in _COMPOUNDS:
         words = [w for name in names if name in visible and (w := _word(name, u[FACTOR_INDEX[name]])) is not None]
         if words:
             chosen = [word for word in words if rng.random() < 0.75] or [rng.choice(words)]
-            found.append((len(chosen), kind, rng.choice(forms).format(" ".join(chosen), a=article(chosen[0]))))
-    return found
+            phrases.append((len(chosen), kind, rng.choice(forms).format(" ".join(chosen), a=article(chosen[0]))))
+    return phrases
 
 
 def caption(domain: Domain, u: Sequence[float], rng: random.Random, num_details: int = 6) -> str:
-    """One caption of the person at positions u (32 numbers in (0, 1), `factors.positions`) as the domain shows it.
+    """One caption of a person in a domain.
 
     Args:
-        num_details: about how many factors are named; fewer where the domain or the person offers fewer.
+        u: the person's 32 factor positions in (0, 1), see `factors.positions`.
+        rng: makes all random choices.
+        num_details: approximate number of factors to name; fewer if fewer can be named.
     """
     phrases = _phrases(domain, u, rng)
     rng.shuffle(phrases)
@@ -176,7 +181,11 @@ def captions(
     seed: str,
     num_details: Callable[[random.Random], int] | int = 6,
 ) -> list[str]:
-    """One caption per row of latents [N, 32], each in its own domain; the same for the same `seed` text and row."""
+    """One caption per row of latents [N, 32], each in its own domain. Row i depends on `seed` and i alone.
+
+    Args:
+        num_details: as in `caption`, or a function that draws it from the row's random generator.
+    """
     rows = positions(latents).tolist()
     result = []
     for index, (u, domain) in enumerate(zip(rows, domains, strict=True)):
@@ -187,28 +196,28 @@ def captions(
 
 
 def labels(domain: Domain) -> tuple[str, ...]:
-    """All labels that mean this domain: "zombie" and "photo of a zombie"; "photo", "person", "photo of a person"."""
-    more = ("person",) if domain == SOURCE else ()
-    return tuple(dict.fromkeys((domain.label, domain.full_label, *more)))
+    """All labels of a domain, such as "zombie" and "photo of a zombie"; SOURCE has "person" too."""
+    extra = ("person",) if domain == SOURCE else ()
+    return tuple(dict.fromkeys((domain.label, domain.full_label, *extra)))
 
 
 def medium_text(medium: str) -> str:
-    """A text for the medium alone, whatever it shows."""
+    """A text for a medium with any being."""
     return f"{article(medium)} {medium} of anything"
 
 
 def being_text(being: str) -> str:
-    """A text for the being alone, however it is depicted."""
+    """A text for a being in any medium."""
     return f"any depiction of {article(being)} {being}"
 
 
 def known_labels() -> tuple[str, ...]:
-    """Labels of all domains that the encoders saw, sorted."""
-    return tuple(sorted({name for domain in SEEN for name in labels(domain)}))
+    """The labels of all domains that the encoders are trained on, sorted."""
+    return tuple(sorted({name for domain in TRAINED for name in labels(domain)}))
 
 
 def known_words() -> tuple[str, ...]:
-    """All words that labels, templates and captions can hold, sorted."""
+    """All words that labels, templates and captions can contain, sorted."""
     texts = [*TEMPLATES, *_PHOTO_HEADS, *_PERSON_NOUNS, "and", "with", "a", "an"]
     texts += [text(name) for text, names in ((medium_text, MEDIA), (being_text, BEINGS)) for name in names]
     texts += [words for _, low, high in _SCALARS.values() for words in (*low, *high)]

@@ -1,7 +1,7 @@
-"""The domains of the miniature world: a medium (how it is depicted) times a being (who is depicted).
+"""The domains of the miniature world: each is a medium (how a person is depicted) combined with a being (who).
 
-Every pair can be rendered. KEPT_OUT pairs appear in no encoder training: their words are known, their combination
-is not. Each domain declares which factors of `factors.FACTORS` stay visible in it.
+Every pair can be rendered. The encoders are trained on the pairs in TRAINED; the HELD_OUT pairs combine media and
+beings that each occur in training, but not together. Each domain declares which factors remain visible in it.
 """
 
 from dataclasses import dataclass
@@ -9,43 +9,43 @@ from dataclasses import dataclass
 from zeroshift.errors import ZeroshiftError
 from zeroshift.miniature.world.factors import FACTORS
 
-__all__ = ["BEINGS", "DOMAINS", "KEPT_OUT", "MEDIA", "SEEN", "SOURCE", "Domain", "parse_domain"]
+__all__ = ["BEINGS", "DOMAINS", "HELD_OUT", "MEDIA", "SOURCE", "TRAINED", "Domain", "article", "parse_domain"]
 
-_COLOURS = ("skin_tone", "hair_colour", "eye_colour", "clothing_colour", "background_colour", "background_lightness")
+_COLORS = ("skin_tone", "hair_color", "eye_color", "clothing_color", "background_color", "background_lightness")
 _LIGHT = ("light_x", "light_height")
 _MOUTH = ("mouth_curve", "mouth_opening")
-_SMALL = ("eye_colour", "brow_tilt", "nose_width")
-_COARSE = (*_SMALL, "eye_size", "hair_style", *_MOUTH, "jaw", "beard")  # what broad strokes and large tiles swallow
-_HAIR = ("hair_colour", "hair_length", "hair_style", "fringe")
+_SMALL = ("eye_color", "brow_tilt", "nose_width")
+_COARSE = (*_SMALL, "eye_size", "hair_style", *_MOUTH, "jaw", "beard")  # not visible in broad strokes or large tiles
+_HAIR = ("hair_color", "hair_length", "hair_style", "fringe")
 
-# Its twelve most changed pixels differ by less than 0.3 of the range 2 when it goes from u = 0.2 to 0.8, in all media.
+# Hidden in all media: from u = 0.2 to 0.8, the twelve most changed pixels change by less than 0.3 (of the range 2).
 _FAINT = ("brow_thickness",)
-# name -> factors that the medium hides
+# Medium -> factors that it hides
 MEDIA: dict[str, tuple[str, ...]] = {
     "photo": ("nose_width",),
-    "pencil sketch": (*_COLOURS, *_LIGHT, "brow_tilt"),
+    "pencil sketch": (*_COLORS, *_LIGHT, "brow_tilt"),
     "cartoon": ("light_height",),
     "pixel art": (*_SMALL, "eye_size", *_MOUTH, "earrings", "glasses", "hair_style", "clothing_pattern", *_LIGHT),
     "neon sign": (
-        *("skin_tone", "eye_colour", "eye_size", "brow_tilt"),
-        *("background_colour", "background_lightness", "clothing_pattern"),
+        *("skin_tone", "eye_color", "eye_size", "brow_tilt"),
+        *("background_color", "background_lightness", "clothing_pattern"),
         *_LIGHT,
     ),
     "watercolor": (*_COARSE, *_LIGHT),
-    "stained glass": ("eye_colour", "brow_tilt", *_LIGHT),
-    "marble statue": (*_COLOURS, "brow_tilt", "clothing_pattern"),
-    "woodblock print": (*_COLOURS, *_LIGHT),
+    "stained glass": ("eye_color", "brow_tilt", *_LIGHT),
+    "marble statue": (*_COLORS, "brow_tilt", "clothing_pattern"),
+    "woodblock print": (*_COLORS, *_LIGHT),
     "mosaic": (*_COARSE, "eye_spacing", "earrings", "glasses", "clothing_pattern", *_LIGHT),
-    "blueprint": (*_COLOURS, *_LIGHT, "brow_tilt", "clothing_pattern"),
-    "thermal image": (*_COLOURS, *_LIGHT, *_SMALL, *_MOUTH, "eye_size", "hair_style", "earrings", "clothing_pattern"),
+    "blueprint": (*_COLORS, *_LIGHT, "brow_tilt", "clothing_pattern"),
+    "thermal image": (*_COLORS, *_LIGHT, *_SMALL, *_MOUTH, "eye_size", "hair_style", "earrings", "clothing_pattern"),
 }
-# name -> factors that the being hides
+# Being -> factors that it hides
 BEINGS: dict[str, tuple[str, ...]] = {
     "person": (),
-    "zombie": ("skin_tone", "eye_colour"),
-    "alien": ("skin_tone", *_HAIR, "eye_colour", "beard", "earrings", "brow_tilt", "nose_width", "jaw"),
+    "zombie": ("skin_tone", "eye_color"),
+    "alien": ("skin_tone", *_HAIR, "eye_color", "beard", "earrings", "brow_tilt", "nose_width", "jaw"),
     "elf": ("earrings",),
-    "robot": ("skin_tone", *_HAIR, "eye_colour", "beard", "earrings", "nose_width", "jaw"),
+    "robot": ("skin_tone", *_HAIR, "eye_color", "beard", "earrings", "nose_width", "jaw"),
     "child": ("beard", "jaw"),
     "clown": ("skin_tone", "nose_width", "hair_style", "hair_length", "fringe"),
 }
@@ -53,7 +53,7 @@ BEINGS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Domain:
-    """One medium and one being, by their names in MEDIA and BEINGS."""
+    """A medium and a being, by their names in MEDIA and BEINGS."""
 
     medium: str
     being: str
@@ -67,12 +67,12 @@ class Domain:
 
     @property
     def full_label(self) -> str:
-        """The label with both words: "photo of a person"."""
+        """The label that names both: "photo of a person"."""
         return f"{self.medium} of {article(self.being)} {self.being}"
 
     @property
     def visible(self) -> tuple[str, ...]:
-        """Names of the factors that can be read from an image of this domain."""
+        """Names of the factors that are visible in an image of this domain."""
         hidden = {*_FAINT, *MEDIA[self.medium], *BEINGS[self.being]}
         return tuple(factor.name for factor in FACTORS if factor.name not in hidden)
 
@@ -81,12 +81,13 @@ class Domain:
 
 
 def article(noun: str) -> str:
+    """The indefinite article: "an elf", "a person"."""
     return "an" if noun[0] in "aeiou" else "a"
 
 
 SOURCE = Domain("photo", "person")
 DOMAINS: tuple[Domain, ...] = tuple(Domain(medium, being) for medium in MEDIA for being in BEINGS)
-KEPT_OUT: frozenset[Domain] = frozenset(
+HELD_OUT: frozenset[Domain] = frozenset(
     Domain(medium, being)
     for medium, being in (
         ("pencil sketch", "zombie"), ("pencil sketch", "clown"), ("cartoon", "robot"), ("pixel art", "alien"),
@@ -95,15 +96,17 @@ KEPT_OUT: frozenset[Domain] = frozenset(
         ("blueprint", "elf"), ("thermal image", "robot"),
     )
 )  # fmt: skip
-SEEN: tuple[Domain, ...] = tuple(domain for domain in DOMAINS if domain not in KEPT_OUT)
+TRAINED: tuple[Domain, ...] = tuple(domain for domain in DOMAINS if domain not in HELD_OUT)
 _BY_LABEL = {name: domain for domain in DOMAINS for name in (domain.label, domain.full_label)} | {"person": SOURCE}
 
 
 def parse_domain(label: str) -> Domain:
-    """The domain of a label such as "zombie", "pencil sketch" or "mosaic of an elf".
+    """The domain of a label such as "zombie", "pencil sketch" or "a mosaic of an elf".
+
+    Case and a leading article are ignored.
 
     Raises:
-        ZeroshiftError: if the world has no such domain.
+        ZeroshiftError: if there is no such domain.
     """
     words = label.strip().lower()
     for prefix in ("a ", "an ", "the "):

@@ -1,10 +1,10 @@
-"""What a miniature person is made of: 32 factors, read from a latent.
+"""The 32 factors of a person in the miniature world, computed from a latent.
 
-A latent z [N, 32] ~ N(0, I) is first normalised to unit second moment, as StyleGAN2's mapping network does with its
-input, so that a generator sees all that the renderer sees. Each coordinate then goes through the normal CDF to a
-position u in (0, 1); factor i is coordinate i. A scalar factor is lo + (hi - lo) * u. A class factor cuts (0, 1) at
-its classes' cumulative shares; near a cut (BORDER of u) the two classes are mixed, so that the image stays a
-continuous function of the latent.
+A latent z [N, 32] ~ N(0, I) is first normalized to unit second moment, as in StyleGAN2's mapping network, so that a
+generator sees exactly what the renderer sees. The normal CDF then maps each coordinate to a position u in (0, 1);
+factor i is coordinate i. A scalar factor is low + (high - low) * u. A class factor divides (0, 1) by the cumulative
+shares of its classes. Near a border between two classes they are mixed, so the image is a continuous function of the
+latent.
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,18 @@ __all__ = [
     "values",
 ]
 
-BORDER = 0.012  # half width in u of the mixed zone at a class border
+BORDER = 0.012  # half width, in u, of the zone around a class border where two classes are mixed
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A scalar factor (low, high) or a class factor (classes with shares that sum to one)."""
+    """A scalar factor, or a class factor.
+
+    Attributes:
+        low, high: range of a scalar factor.
+        classes: class names of a class factor; empty for a scalar factor.
+        shares: probabilities of the classes; they sum to one.
+    """
 
     name: str
     low: float = 0.0
@@ -46,8 +52,9 @@ def _named(name: str, **shares: float) -> Factor:
     return Factor(name, classes=tuple(shares), shares=tuple(share / total for share in shares.values()))
 
 
-# Order is part of the format: it defines the latent space of every shipped generator.
-# Lengths are in units of half the image width (the picture spans [-1, 1] x [-1, 1], y down), angles in radians.
+# The order is part of the format: it defines the latent space of every shipped generator. Class names appear in the
+# captions that the shipped encoders were trained on, so their spelling ("grey") must not change.
+# Lengths are in units of half the image width (the image spans [-1, 1] x [-1, 1], y down), angles in radians.
 FACTORS: tuple[Factor, ...] = (
     Factor("x_position", -0.08, 0.08),
     Factor("y_position", -0.05, 0.07),
@@ -58,12 +65,12 @@ FACTORS: tuple[Factor, ...] = (
     Factor("face_height", 0.88, 1.14),
     Factor("jaw", 0.0, 1.0),  # 0 pointed, 1 square
     Factor("skin_tone", 0.0, 1.0),  # 0 fair, 1 dark
-    _named("hair_colour", black=20, brown=20, ginger=15, blond=20, white=13, blue=12),
+    _named("hair_color", black=20, brown=20, ginger=15, blond=20, white=13, blue=12),
     _named("hair_length", cropped=35, medium=30, long=35),
     _named("hair_style", straight=40, wavy=30, curly=30),
     _named("fringe", none=40, full=30, side=30),
     Factor("eye_size", 0.75, 1.30),
-    _named("eye_colour", brown=40, blue=30, green=30),
+    _named("eye_color", brown=40, blue=30, green=30),
     Factor("eye_spacing", 0.82, 1.18),
     Factor("brow_tilt", -0.6, 0.6),  # positive: inner ends low (stern)
     Factor("brow_thickness", 0.5, 1.9),
@@ -74,10 +81,10 @@ FACTORS: tuple[Factor, ...] = (
     _named("beard", none=58, moustache=20, full=22),
     _named("hat", none=66, beanie=17, brimmed=17),
     _named("earrings", none=65, gold=35),
-    _named("clothing_colour", red=18, yellow=16, green=17, blue=18, purple=15, white=16),
+    _named("clothing_color", red=18, yellow=16, green=17, blue=18, purple=15, white=16),
     _named("clothing_pattern", plain=60, striped=40),
     Factor("shoulder_width", 0.78, 1.2),
-    _named("background_colour", grey=18, teal=17, sand=17, rose=16, sky=16, olive=16),
+    _named("background_color", grey=18, teal=17, sand=17, rose=16, sky=16, olive=16),
     Factor("background_lightness", 0.0, 1.0),
     Factor("light_x", -1.0, 1.0),  # -1 light from the left of the picture
     Factor("light_height", 0.0, 1.0),  # 0 from below eye level, 1 from above
@@ -87,13 +94,14 @@ FACTOR_INDEX: dict[str, int] = {factor.name: index for index, factor in enumerat
 
 
 def positions(latents: torch.Tensor) -> torch.Tensor:
-    """u in (0, 1), [N, 32]: latents normalised to unit second moment, then the normal CDF."""
+    """Positions u in (0, 1) of latents, [N, 32] -> [N, 32]: unit second moment, then the normal CDF."""
     unit = latents * (latents.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-    return torch.special.ndtr(unit)
+    result: torch.Tensor = torch.special.ndtr(unit)
+    return result
 
 
 def class_weights(factor: Factor, u: torch.Tensor) -> torch.Tensor:
-    """Mixture weights [N, classes] of a class factor at positions u [N]; one-hot but for narrow border zones."""
+    """Mixture weights [N, classes] of a class factor at positions u [N]; one-hot except near class borders."""
     cuts = torch.tensor(factor.shares, dtype=u.dtype, device=u.device).cumsum(0)[:-1]
     passed = ((u[:, None] - cuts) / (2 * BORDER) + 0.5).clamp(0, 1)
     passed = passed * passed * (3 - 2 * passed)  # smoothstep

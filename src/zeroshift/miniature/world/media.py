@@ -1,7 +1,7 @@
-"""How a scene is depicted: one function a medium, from layers to pictures.
+"""The media: one function per medium turns the layers of a scene into images.
 
-Every function takes a `Scene` of n portraits and `noise` (a callable giving standard normal fields [n, *shape], equal
-for equal samples) and returns [n, 3, 64, 64] in [0, 1].
+Each function takes a `Scene` of n portraits and `noise`, which returns standard normal fields [n, *shape] of which
+row i depends only on sample i and the number of the call. Each returns images [n, 3, 64, 64] in [0, 1].
 """
 
 import math
@@ -16,8 +16,8 @@ from zeroshift.miniature.world.shapes import mix, smooth
 
 __all__ = ["DEPICT", "Noise"]
 
-Noise = Callable[..., Tensor]
-_FAR = 10.0
+Noise = Callable[..., Tensor]  # noise(*shape) -> [n, *shape]
+_FAR = 10.0  # larger than any distance in an image
 
 
 def _rgb(like: Tensor, r: float, g: float, b: float) -> Tensor:
@@ -30,7 +30,7 @@ def _luminance(image: Tensor) -> Tensor:
 
 
 def _blur(image: Tensor, passes: int = 1) -> Tensor:
-    """Binomial [1, 2, 1] blur, repeated."""
+    """Binomial blur with the kernel [1, 2, 1], applied `passes` times."""
     for _ in range(passes):
         image = F.pad(image, (1, 1, 1, 1), mode="replicate")
         image = (image[..., :-2] + 2 * image[..., 1:-1] + image[..., 2:]) * 0.25
@@ -39,20 +39,20 @@ def _blur(image: Tensor, passes: int = 1) -> Tensor:
 
 
 def _cloud(noise: Noise, cells: int) -> Tensor:
-    """Smooth noise [n, 64, 64] with features of 64 / cells pixels, about unit variance."""
+    """Smooth noise [n, 64, 64] of about unit variance, with features of 64 / cells pixels."""
     return F.interpolate(noise(1, cells, cells), size=SIZE, mode="bicubic", align_corners=False)[:, 0] * 1.25
 
 
 def _paint(scene: Scene, shade: Callable[[Layer], Tensor | None], skip_blank: bool = False) -> Tensor:
-    """Composites colour times shade, back to front."""
+    """The layers' colors times `shade(layer)`, composited back to front."""
     image: Tensor | None = None
     for layer in scene.layers:
         if skip_blank and layer.blank:
             continue
         light = shade(layer)
-        colour = layer.colour if light is None else layer.colour * light[:, None]
+        color = layer.color if light is None else layer.color * light[:, None]
         image = (
-            colour.expand(-1, 3, SIZE, SIZE) if image is None else image + (colour - image) * layer.coverage()[:, None]
+            color.expand(-1, 3, SIZE, SIZE) if image is None else image + (color - image) * layer.coverage()[:, None]
         )
     assert image is not None
     return image.clamp(0, 1)
@@ -66,11 +66,11 @@ def _flat(layer: Layer) -> Tensor | None:
     return None
 
 
-def _lines(scene: Scene, colours: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Distance [n, 64, 64] to the nearest visible contour, and (if asked) that contour's colour [n, 3, 64, 64]."""
+def _lines(scene: Scene, colors: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Distance [n, 64, 64] to the nearest visible contour; with `colors` also its color [n, 3, 64, 64]."""
     first = scene.layers[0].distance
     nearest = torch.full_like(first, _FAR)
-    colour = None
+    color = None
     for layer in scene.layers:
         if layer.name == "background":
             continue
@@ -78,29 +78,29 @@ def _lines(scene: Scene, colours: bool = False) -> tuple[Tensor, Tensor | None]:
         nearest = nearest + covered * _FAR
         if not layer.outline:
             continue
-        own = layer.distance.abs() + (1 - torch.as_tensor(layer.opacity)) * _FAR
-        if colours:
-            closer = (own < nearest)[:, None]
-            painted = layer.colour.expand(-1, 3, SIZE, SIZE)
-            colour = torch.where(closer, painted, painted if colour is None else colour)
-        nearest = torch.minimum(nearest, own)
-    return nearest, colour
+        contour = layer.distance.abs() + (1 - torch.as_tensor(layer.opacity)) * _FAR
+        if colors:
+            closer = (contour < nearest)[:, None]
+            painted = layer.color.expand(-1, 3, SIZE, SIZE)
+            color = torch.where(closer, painted, painted if color is None else color)
+        nearest = torch.minimum(nearest, contour)
+    return nearest, color
 
 
 def _stroke(distance: Tensor, width: float, soft: float = 1.0) -> Tensor:
-    """Coverage of a line of `width` pixels along distance 0."""
+    """Coverage in [0, 1] of a line of `width` pixels along distance 0."""
     return (0.5 * width + 0.5 - distance / (PIXEL * soft)).clamp(0, 1)
 
 
 def _figure(scene: Scene) -> Tensor:
-    """Share of each pixel [n, 64, 64] that somebody stands in front of the background."""
+    """Fraction of each pixel that shows the person and not the background, [n, 64, 64]."""
     bare = torch.ones_like(scene.layers[0].distance)
     for layer in scene.layers[1:]:
         bare = bare * (1 - layer.coverage())
     return 1 - bare
 
 
-def _posterise(x: Tensor, levels: int) -> Tensor:
+def _posterize(x: Tensor, levels: int) -> Tensor:
     return (x * (levels - 1)).round() / (levels - 1)
 
 
@@ -138,16 +138,16 @@ def pixel_art(scene: Scene, noise: Noise) -> Tensor:
     distance, _ = _lines(scene)
     image = image * (1 - 0.75 * _stroke(distance, 0.9))[:, None]
     small = F.avg_pool2d(image, 2)
-    small = _posterise(((small - 0.5) * 1.25 + 0.5).clamp(0, 1), 5)
+    small = _posterize(((small - 0.5) * 1.25 + 0.5).clamp(0, 1), 5)
     return F.interpolate(small, scale_factor=2, mode="nearest")
 
 
 def neon_sign(scene: Scene, noise: Noise) -> Tensor:
-    distance, colour = _lines(scene, colours=True)
-    assert colour is not None
-    low, high = colour.amin(1, keepdim=True), colour.amax(1, keepdim=True)
+    distance, color = _lines(scene, colors=True)
+    assert color is not None
+    low, high = color.amin(1, keepdim=True), color.amax(1, keepdim=True)
     strength = smooth(high - low, 0.06, 0.30)
-    tube = mix(_rgb(colour, 0.55, 0.85, 1.0), 0.12 + 0.88 * (colour - low) / (high - low + 1e-3), strength)
+    tube = mix(_rgb(color, 0.55, 0.85, 1.0), 0.12 + 0.88 * (color - low) / (high - low + 1e-3), strength)
     tube = _blur(tube, 2)
     d = distance[:, None]
     glow = (-d / 0.075).exp()
@@ -176,7 +176,7 @@ def watercolor(scene: Scene, noise: Noise) -> Tensor:
 
 
 def _cells(noise: Noise, cell: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Voronoi cells of a jittered grid: owner [n, 64, 64], and pixels to the two nearest seeds."""
+    """Voronoi cells of a jittered grid: each pixel's cell, and its distances in pixels to the two nearest seeds."""
     count = SIZE // cell
     jitter = 0.30 * noise(2, count, count).clamp(-1.4, 1.4)
     n = jitter.shape[0]
@@ -206,7 +206,7 @@ def stained_glass(scene: Scene, noise: Noise) -> Tensor:
     grey = _luminance(flat)[:, None]
     glass = (grey + (flat - grey) * 1.9).clamp(0.02, 1)
     owner, first, second = _cells(noise, 8)
-    tint = noise(64).gather(1, owner.flatten(1)).view_as(first)  # one brightness a pane
+    tint = noise(64).gather(1, owner.flatten(1)).view_as(first)  # one brightness per pane
     glass = glass * (0.96 + 0.17 * tint)[:, None] + 0.05
     ripple = 0.05 * _cloud(noise, 16)
     distance, _ = _lines(scene)
@@ -218,10 +218,10 @@ def stained_glass(scene: Scene, noise: Noise) -> Tensor:
 
 def marble_statue(scene: Scene, noise: Noise) -> Tensor:
     stone: Tensor | None = None
-    for layer in scene.layers:  # every part is cut from one block: only light and a trace of its tone remain
+    for layer in scene.layers:  # all of one stone: only light and a trace of the tone remain
         if layer.blank:
             continue
-        tone = _luminance(layer.colour.expand(-1, 3, -1, -1))
+        tone = _luminance(layer.color.expand(-1, 3, -1, -1))
         shade = layer.shade if layer.shade is not None else torch.full_like(layer.distance, 0.86)
         if layer.name == "background":
             value = 0.20 * shade.expand_as(layer.distance)
@@ -299,7 +299,7 @@ def thermal_image(scene: Scene, noise: Noise) -> Tensor:
     for layer in scene.layers[1:]:
         if layer.blank:
             continue
-        rim = 1 - 0.16 * smooth(layer.distance, -0.16, 0.0)  # surfaces that turn away look cooler
+        rim = 1 - 0.16 * smooth(layer.distance, -0.16, 0.0)  # surfaces that face away look cooler
         heat = heat + (layer.heat * rim - heat) * layer.coverage()
     heat = _blur(heat[:, None])[:, 0] + 0.012 * noise(SIZE, SIZE) - 0.03 * scene.y
     stops = torch.arange(len(_HEAT), dtype=heat.dtype, device=heat.device)

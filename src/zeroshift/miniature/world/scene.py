@@ -1,4 +1,4 @@
-"""A scene: the layers of n portraits, back to front, before any medium depicts them."""
+"""A scene: the layers of n portraits, back to front, before a medium turns them into images."""
 
 from dataclasses import dataclass
 
@@ -6,28 +6,28 @@ from torch import Tensor
 
 __all__ = ["PIXEL", "SIZE", "Layer", "Scene"]
 
-SIZE = 64
-PIXEL = 2.0 / SIZE
+SIZE = 64  # image width and height in pixels
+PIXEL = 2.0 / SIZE  # size of a pixel in image units; the image spans [-1, 1]
 
 
 @dataclass
 class Layer:
-    """One painted shape of n portraits.
+    """One shape of n portraits.
 
     Attributes:
-        distance: [n, 64, 64] signed distance in picture units, negative inside.
-        colour: [n, 3, 1, 1] or [n, 3, 64, 64] albedo in [0, 1].
-        shade: [n, 64, 64] brightness under the scene's light, or None for the flat value 1.
-        opacity: [n, 1, 1] or float; a class factor in its border zone gives values between 0 and 1.
-        outline: whether line media draw its contour.
-        heat: temperature in [0, 1] that a thermal camera sees.
-        blank: a sculptor leaves it out (pupils, cosmetics).
+        distance: [n, 64, 64] signed distance in image units, negative inside.
+        color: [n, 3, 1, 1] or [n, 3, 64, 64] albedo in [0, 1].
+        shade: [n, 64, 64] brightness under the scene's light; None means 1 everywhere.
+        opacity: [n, 1, 1] or float in [0, 1]; fractional where a class factor is in its border zone.
+        outline: whether media that draw lines draw its contour.
+        heat: temperature in [0, 1], for thermal images.
+        blank: left out by media without color or surface detail (pupils, makeup).
         soft: width of its edge in pixels.
     """
 
     name: str
     distance: Tensor
-    colour: Tensor
+    color: Tensor
     shade: Tensor | None = None
     opacity: Tensor | float = 1.0
     outline: bool = True
@@ -36,16 +36,16 @@ class Layer:
     soft: float = 1.0
 
     def coverage(self) -> Tensor:
-        """Antialiased share of each pixel that the layer covers, [n, 64, 64]."""
+        """Fraction of each pixel that the layer covers, antialiased: [n, 64, 64]."""
         return (0.5 - self.distance / (PIXEL * self.soft)).clamp(0, 1) * self.opacity
 
 
 @dataclass
 class Scene:
-    """The layers, back to front, with what media need besides: the picture grid and the light."""
+    """The layers, back to front, with the pixel grid and the light direction."""
 
     layers: list[Layer]
     x: Tensor  # [1, 1, 64]
     y: Tensor  # [1, 64, 1]
-    light_x: Tensor  # [n, 1, 1], -1 from the left
-    light_y: Tensor  # [n, 1, 1], negative from above
+    light_x: Tensor  # [n, 1, 1], negative: light from the left
+    light_y: Tensor  # [n, 1, 1], negative: light from above

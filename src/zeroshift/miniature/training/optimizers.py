@@ -1,4 +1,4 @@
-"""How the miniature world's encoders are built and stepped."""
+"""Seeded initialization and the pair of optimizers that most recipes use."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -10,23 +10,23 @@ from zeroshift.core.rng import stream
 from zeroshift.miniature.training.loop import set_rate
 from zeroshift.miniature.training.muon import Muon
 
-__all__ = ["Optimisers", "seeded"]
+__all__ = ["Optimizers", "seeded"]
 
 Built = TypeVar("Built")
 
 
 def seeded(build: Callable[[], Built], seed: int) -> Built:
-    """What `build()` gives when its fresh weights are drawn from `seed`; the global random state is left as it was."""
+    """The result of `build()` with its random weights drawn from `seed`; the global random state is not changed."""
     with torch.random.fork_rng():
         torch.manual_seed(stream(seed, "weights").initial_seed() % 2**31)
         return build()
 
 
-class Optimisers:
-    """Muon for convolution kernels and the matrices of text blocks, AdamW for all else.
+class Optimizers:
+    """Muon for convolution kernels and the matrices of text blocks, AdamW for all other parameters.
 
-    Muon needs far fewer steps. It leaves out the wide matrices of attention pooling, whose orthogonalisation would cost
-    more than the rest of a step. No weight decay for norms, biases and embeddings.
+    Muon needs far fewer steps. It is not used for the wide matrices of attention pooling, whose orthogonalization would
+    take longer than the rest of a step. Norms, biases and embeddings have no weight decay.
     """
 
     def __init__(self, trained: Sequence[nn.Module], weight_decay: float):
@@ -43,15 +43,15 @@ class Optimisers:
 
     @property
     def parts(self) -> Mapping[str, torch.optim.Optimizer]:
-        """What a checkpoint holds."""
+        """The state that a checkpoint saves."""
         return {"adamw": self._adamw, "muon": self._muon}
 
     def step(self, loss: torch.Tensor, rate: float, kernel_rate: float) -> None:
-        """One update down the gradient of `loss`, its norm cut at one, with AdamW's and Muon's learning rates."""
-        for optimiser, value in ((self._adamw, rate), (self._muon, kernel_rate)):
-            optimiser.zero_grad()
-            set_rate(optimiser, value)
-        loss.backward()
+        """One update with the gradient of `loss`, clipped to norm 1, and the learning rates of AdamW and Muon."""
+        for optimizer, value in ((self._adamw, rate), (self._muon, kernel_rate)):
+            optimizer.zero_grad()
+            set_rate(optimizer, value)
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._adamw.step()
         self._muon.step()
