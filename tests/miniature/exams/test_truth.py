@@ -1,16 +1,16 @@
-"""Measures against the truth, with the shipped judge and probe."""
+"""The truth exam with the shipped evaluator and probe."""
 
 import pytest
 
 from zeroshift.miniature.exams.truth import TruthExam, factor_agreement
-from zeroshift.miniature.networks.encoders import load_judge, load_probe
+from zeroshift.miniature.networks.encoders import load_evaluator, load_probe
 from zeroshift.miniature.world.domains import SOURCE, parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents
 
 
 @pytest.fixture(scope="module")
 def exam() -> TruthExam:
-    return TruthExam.make(parse_domain("zombie"), sample_latents(77, range(48)), load_judge(), load_probe())
+    return TruthExam.make(parse_domain("zombie"), sample_latents(77, range(48)), load_evaluator(), load_probe())
 
 
 def test_the_truth_passes_its_own_exam(exam: TruthExam) -> None:
@@ -20,7 +20,7 @@ def test_the_truth_passes_its_own_exam(exam: TruthExam) -> None:
     assert measured["diversity"] == pytest.approx(1, abs=1e-5)
 
 
-def test_unadapted_and_collapsed_images_do_not(exam: TruthExam) -> None:
+def test_unadapted_and_collapsed_images_fail_the_exam(exam: TruthExam) -> None:
     source = exam.measure(render(exam.latents, SOURCE))
     assert source["accuracy"] < 0.1
     adapted = exam.measure(0.5 * (exam.truth + render(exam.latents, SOURCE)))

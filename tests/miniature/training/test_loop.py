@@ -1,3 +1,5 @@
+"""The training loop: resuming, stopping, logging, averages and learning rates."""
+
 import json
 import os
 import signal
@@ -6,29 +8,29 @@ import pytest
 import torch
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.miniature.training.loop import average, cosine_rate, run_training, set_rate, step_stream
+from zeroshift.miniature.training.loop import average, cosine_rate, plateau_rate, run_training, set_rate, step_stream
 
 
 class Recipe:
-    """A small regression with everything that the real recipes have: optimiser, moving average, schedule."""
+    """A small regression with an optimizer, a moving average and a learning rate schedule, as the real recipes have."""
 
     def __init__(self):
         torch.manual_seed(0)
         self.model = torch.nn.Linear(4, 1)
-        self.optimiser = torch.optim.AdamW(self.model.parameters())
+        self.optimizer = torch.optim.AdamW(self.model.parameters())
         self.average = average(self.model, 0.9)
-        self.parts = {"model": self.model, "optimiser": self.optimiser, "average": self.average}
+        self.parts = {"model": self.model, "optimizer": self.optimizer, "average": self.average}
         self.interrupt_at = None
 
     def update(self, step):
         if step == self.interrupt_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        set_rate(self.optimiser, cosine_rate(step, 20, 0.1, warmup=5))
+        set_rate(self.optimizer, cosine_rate(step, 20, 0.1, warmup=5))
         x = torch.randn(8, 4, generator=step_stream(0, "batch", step))
         loss = (self.model(x) - x.sum(1, keepdim=True)).square().mean()
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         self.average.update_parameters(self.model)
         return {"loss": loss}
 
@@ -93,7 +95,7 @@ def test_other_settings_are_refused(tmp_path):
         run_training(tmp_path, recipe.parts, recipe.update, steps=20, settings={"seed": 1})
 
 
-def test_unreadable_checkpoint_is_a_sentence(tmp_path):
+def test_an_unreadable_checkpoint_is_reported(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"rubbish")
     with pytest.raises(ZeroshiftError, match="cannot be read"):
         Recipe().run(tmp_path)
@@ -109,10 +111,17 @@ def test_nan_stops_training_and_leaves_the_last_checkpoint(tmp_path):
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 1
 
 
-def test_cosine_rate():
+def test_cosine_rate_warms_up_and_ends_at_its_final_value():
     assert cosine_rate(0, 100, 1.0, warmup=10) == pytest.approx(0.1)
     assert cosine_rate(10, 100, 1.0, warmup=10) == pytest.approx(1.0)
     assert cosine_rate(100, 100, 1.0, warmup=10, final=0.02) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("decay", [0.35, 0.4])
+def test_plateau_rate_before_the_decay_does_not_depend_on_the_number_of_steps(decay):
+    assert all(plateau_rate(step, 1000, decay=decay) == plateau_rate(step, 2000, decay=decay) for step in range(600))
+    assert plateau_rate(10, 1000, decay=decay) < plateau_rate(100, 1000, decay=decay) == 1
+    assert plateau_rate(999, 1000, decay=decay) < 0.01
 
 
 def test_average_follows_parameters_and_buffers_and_keeps_infinities():

@@ -14,18 +14,18 @@ from zeroshift.miniature.world.captions import (
     labels,
     medium_text,
 )
-from zeroshift.miniature.world.domains import BEINGS, DOMAINS, KEPT_OUT, MEDIA, SEEN, SOURCE, Domain, parse_domain
+from zeroshift.miniature.world.domains import BEINGS, DOMAINS, HELD_OUT, MEDIA, SOURCE, TRAINED, Domain, parse_domain
 from zeroshift.miniature.world.factors import FACTOR_INDEX, NUM_FACTORS
 
 # Words that belong to one factor alone, so that a caption which holds them names it
 TELLING = {
-    "hair_colour": ("ginger", "blond"),
+    "hair_color": ("ginger", "blond"),
     "skin_tone": ("fair skin", "dark skin", "light skin"),
     "clothing_pattern": ("striped", "plain"),
     "earrings": ("earrings",),
     "glasses": ("glasses",),
     "beard": ("beard", "moustache"),
-    "background_colour": ("teal", "sand", "olive"),
+    "background_color": ("teal", "sand", "olive"),
     "light_x": ("lit from the left", "lit from the right"),
     "mouth_curve": ("smiling", "frowning"),
 }
@@ -44,7 +44,7 @@ def everything(domain, u, seed=0):
 
 def test_same_seed_same_captions():
     latents = torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
-    domains = [SEEN[i] for i in range(20)]
+    domains = [TRAINED[i] for i in range(20)]
     first = captions(latents, domains, seed="a")
     assert first == captions(latents, domains, seed="a")
     assert first != captions(latents, domains, seed="b")
@@ -103,10 +103,10 @@ def test_labels_lead_back_to_their_domain():
     assert all(template.count("{}") == 1 for template in TEMPLATES)
 
 
-def test_known_labels_leave_out_what_was_kept_out():
+def test_known_labels_leave_out_what_was_held_out():
     known = known_labels()
-    assert {parse_domain(label) for label in known} == set(SEEN)
-    assert not {label for domain in KEPT_OUT for label in labels(domain)} & set(known)
+    assert {parse_domain(label) for label in known} == set(TRAINED)
+    assert not {label for domain in HELD_OUT for label in labels(domain)} & set(known)
 
 
 def test_known_words_cover_all_texts():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.miniature.world.domains import BEINGS, DOMAINS, KEPT_OUT, MEDIA, SEEN, SOURCE, Domain, parse_domain
+from zeroshift.miniature.world.domains import BEINGS, DOMAINS, HELD_OUT, MEDIA, SOURCE, TRAINED, Domain, parse_domain
 from zeroshift.miniature.world.factors import BORDER, FACTORS, NUM_FACTORS, class_weights, positions, values
 from zeroshift.miniature.world.renderer import render, sample_latents
 
@@ -22,7 +22,7 @@ def test_every_pair_renders(domain, latents):
     assert torch.isfinite(images).all()
     assert images.abs().max() <= 1
     assert images.std() > 0.1
-    # people can be told apart
+    # People differ.
     assert (images[0] - images[1]).abs().mean() > 0.02
 
 
@@ -34,7 +34,7 @@ def test_an_image_depends_on_its_own_latent_and_sample_alone(medium, latents):
     torch.testing.assert_close(together[4:5], alone, atol=1e-5, rtol=0)
 
 
-def test_grain_follows_the_noise_seed_and_photos_have_none(latents):
+def test_texture_depends_on_the_noise_seed_and_photos_have_none(latents):
     sketch = parse_domain("pencil sketch")
     assert (render(latents, sketch, 0) - render(latents, sketch, 1)).abs().mean() > 0.01
     assert torch.equal(render(latents, SOURCE, 0), render(latents, SOURCE, 1))
@@ -78,7 +78,7 @@ def test_images_are_continuous_across_class_borders(latents):
     assert largest < 0.2 * whole
 
 
-def test_factor_values():
+def test_factors_have_their_ranges_and_shares():
     latents = sample_latents(0, range(4000))
     u = positions(latents)
     assert u.shape == (4000, NUM_FACTORS)
@@ -103,15 +103,15 @@ def test_class_weights_are_even_at_a_border():
     torch.testing.assert_close(weights[0, :2], torch.tensor([0.5, 0.5], dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-def test_domains():
+def test_labels_parse_and_held_out_pairs_combine_trained_words():
     assert len(MEDIA) >= 12
     assert len(BEINGS) >= 7
-    assert len(KEPT_OUT) >= 12
-    assert set(SEEN) | KEPT_OUT == set(DOMAINS)
-    assert SOURCE in SEEN
-    # every word of a kept-out pair is seen in some other pair
-    assert {d.medium for d in SEEN} == set(MEDIA)
-    assert {d.being for d in SEEN} == set(BEINGS)
+    assert len(HELD_OUT) >= 12
+    assert set(TRAINED) | HELD_OUT == set(DOMAINS)
+    assert SOURCE in TRAINED
+    # Every word of a held-out pair occurs in a training pair.
+    assert {d.medium for d in TRAINED} == set(MEDIA)
+    assert {d.being for d in TRAINED} == set(BEINGS)
     for domain in DOMAINS:
         assert parse_domain(domain.label) == domain
         assert parse_domain("An " + domain.full_label) == domain
@@ -120,7 +120,7 @@ def test_domains():
         parse_domain("disney")
 
 
-def test_foreign_input_is_refused(latents):
+def test_wrong_shapes_are_refused(latents):
     with pytest.raises(ValueError, match="32"):
         render(latents[:, :5])
     with pytest.raises(ValueError, match="samples"):
