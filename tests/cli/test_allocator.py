@@ -1,4 +1,4 @@
-"""What is freed is kept, where the C library is glibc and the user has not chosen otherwise."""
+"""Commands keep freed memory if the C library is glibc and the user has chosen no allocator settings."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ import pytest
 
 from zeroshift.cli.allocator import CHOSEN_BY_USER
 
-# Page faults of a few large tensors in a row, with the allocator as it is or told to keep what is freed.
+# Page faults of several large tensors, with the default allocator settings or with keep_freed_memory.
 FAULTS = """
 import resource, sys, torch
 from zeroshift.cli.allocator import keep_freed_memory
@@ -23,14 +23,14 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def run(*arguments: str, **environment: str) -> tuple[str, int]:
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", FAULTS, *arguments], env={**os.environ, **environment}, capture_output=True, text=True,
         check=True,
     ).stdout.split()  # fmt: skip
-    return told[0], int(told[1])
+    return output[0], int(output[1])
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 def test_large_tensors_reuse_memory() -> None:
     for name in CHOSEN_BY_USER:
         if os.environ.get(name):
@@ -38,8 +38,8 @@ def test_large_tensors_reuse_memory() -> None:
     _, without = run("as it is")
     kept, faults = run("keep")
     assert kept == "True"
-    assert faults < without / 3, "some are needed until the pieces fit"
+    assert faults < without / 3, "the first allocations still need some"
 
 
-def test_the_choice_of_the_user_stays() -> None:
+def test_settings_of_the_user_win() -> None:
     assert run("keep", MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"

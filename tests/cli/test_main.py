@@ -131,14 +131,13 @@ def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "zeroshift adapt --generator models/stylegan2-ffhq.pkl --encoder ViT-B-32-quickgelu/openai --source face "
         "--target 'Van Gogh: oil/painting' --method nada --steps 7 --lr 0.5 --seed 3 --batch-size=4 --layers all",
     )
-    published = preset("published", "Van Gogh: oil/painting")
+    published = preset(
+        "published", "Van Gogh: oil/painting", generator="models/stylegan2-ffhq.pkl", method="nada", seed=3
+    )
     assert config == replace(
         published,
-        generator="models/stylegan2-ffhq.pkl",
         encoders=("ViT-B-32-quickgelu/openai",),
         source="face",
-        method="nada",
-        seed=3,
         adapt=replace(published.adapt, steps=7, lr=0.5, batch_size=4, layers=("all",)),
     )
     assert out == Path("runs/stylegan2-ffhq-van-gogh-oil-painting-nada")
