@@ -32,7 +32,9 @@ def load_source_and_target(
     """
     run.require_generator()
     device = Distributed(run.config.device).device
-    source, target = (load_generator(name, device=device) for name in (run.config.generator, run.generator_path))
+    source, target = (
+        load_generator(name, device=device, trust=False) for name in (run.config.generator, run.generator_path)
+    )
     sampling = run.config.sampling if sampling is None else sampling
     if type(sampling) is not source.Options:
         sampling = source.Options()
