@@ -92,9 +92,9 @@ def test_anchor_and_its_loss_equal_their_naive_twins(tiny_generator: Path, encod
         a, b = (normalize(encoder.encode_image(image)[0]) for image in images)
         offsets.append(normalize(b - a))
     moved = normalize(torch.stack(offsets).mean(dim=0)).detach()
-    context = encoder.embed_words("a photo of a")[None]
+    ctx = encoder.embed_words("a photo of a")[None]
     label = 0.5 * encoder.embed_words("photo")[None] + 0.5 * encoder.embed_words("zombie")[None]
-    prompt = context.clone().requires_grad_()
+    prompt = ctx.clone().requires_grad_()
     adam = torch.optim.Adam([prompt], lr=0.002)
     for _ in range(5):
         text = normalize(encoder.encode_prompts(torch.cat([prompt, label], dim=1), "")[0])
@@ -156,10 +156,10 @@ def test_resumes_bit_for_bit_within_anchors(tiny_generator: Path, encoder: Encod
 def test_options_that_make_no_sense(tiny_generator: Path, encoder: Encoder) -> None:
     for changes, sentence in (
         ({"anchor_start": 1.5}, "shares of the steps"),
-        ({"samples": 0}, "samples must be at least 1"),
+        ({"anchor_samples": 0}, "samples must be at least 1"),
         ({"prompt_lr": 0.0}, "prompt_lr must be positive"),
-        ({"context": " "}, "options.context is empty"),
-        ({"prompt_steps": "many"}, "options.prompt_steps is 'many'"),
+        ({"prompt_context": " "}, "prompt_context is empty"),
+        ({"prompt_steps": "many"}, "prompt_steps is 'many'"),
     ):
         with pytest.raises(ZeroshiftError, match=sentence):
             resolve(dataclasses.replace(CONFIG, options=AIROptions(**changes)))

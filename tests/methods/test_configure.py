@@ -126,7 +126,7 @@ def test_unknown_names_are_refused_and_old_names_say_the_new_one(name: str, sent
         ('{"target": "a", "adapt": {"stepz": 3}}', "Unknown settings: adapt.stepz"),
         ('{"target": "a", "prompts": {"stepz": 3}}', "Unknown settings: prompts.stepz"),
         ('{"target": "a", "prompts": 3}', "prompts must be a JSON object"),
-        ('{"target": "a", "sampling": {"t0": 3}}', "no family"),
+        ('{"target": "a", "sampling": {"t0": 3}}', "Unknown settings: sampling.t0"),
         ('{"target": "a", "method": "nada", "prompts": {}}', "Unknown settings: prompts"),
         ('{"source": "a"}', "Missing settings: target"),
         ('{"target": "a", "adapt": {"steps": "many"}}', "adapt.steps is 'many'"),

@@ -189,14 +189,14 @@ def test_files_that_are_no_vector_for_it(tiny_generator: Path, tmp_path: Path) -
 def test_several_encoders(tiny_generator: Path, encoder: Encoder) -> None:
     one = trained(tiny_generator, [encoder], 2)
     two = trained(tiny_generator, [encoder, encoder], 2, encoder_weights=(0.5, 0.5))
-    torch.testing.assert_close(one._own.vector, two._own.vector, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one._reparametrization.vector, two._reparametrization.vector, atol=1e-4, rtol=1e-4)
 
 
 def test_resumes_bit_for_bit(tiny_generator: Path, encoder: Encoder) -> None:
     whole, resumed = trained(tiny_generator, [encoder], 2), trained(tiny_generator, [encoder], 0)
     resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
     assert whole.step(2) == resumed.step(2)
-    assert torch.equal(whole._own.vector, resumed._own.vector)
+    assert torch.equal(whole._reparametrization.vector, resumed._reparametrization.vector)
     for a, b in zip(whole.target_ema.parameters(), resumed.target_ema.parameters(), strict=True):
         assert torch.equal(a, b)
 

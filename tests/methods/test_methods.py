@@ -187,16 +187,19 @@ def test_losses_that_are_not_finite() -> None:
         check_finite({"loss": float("nan")}, "adapt", 2)
 
 
-def test_context_of_a_generator_without_codes_is_the_image_feature(tiny_generator: Path, encoder: Encoder) -> None:
+def test_mapper_input_of_a_generator_without_codes_is_the_image_feature(
+    tiny_generator: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = make(tiny_generator, [encoder])
     latents = context.fresh_latents.draw("adapt", 0, range(2)).latents
     (inputs,) = context.fresh_latents.batch(latents, "source", 0, range(2)).mapper_inputs
     assert torch.equal(inputs, context.source.mapper_input(latents))
-    context.source.mapper_input = lambda *_: None  # type: ignore[method-assign]
-    context.source.mapper_input_dim = None
     batch = context.fresh_latents.batch(latents, "source", 0, range(2))
+    images = batch.images
+    monkeypatch.setattr(type(context.source), "mapper_input", lambda *_: None)
+    monkeypatch.setattr(context.source, "mapper_input_dim", None)
     (inputs,) = batch.mapper_inputs
-    torch.testing.assert_close(inputs, normalize(encoder.encode_image(batch.images)))
+    torch.testing.assert_close(inputs, normalize(encoder.encode_image(images)))
     assert context.mapper_input_dims == [encoder.embed_dim]
     (directions,) = IPL(context).text_directions([inputs], 0)
     assert directions.shape == (2, encoder.embed_dim)

@@ -1,7 +1,6 @@
-import dataclasses
-
 """The published IPL program's recorded runs (tests/conformance), repeated by the code that trains."""
 
+import dataclasses
 import math
 import os
 import subprocess

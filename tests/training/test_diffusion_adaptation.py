@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 from tests.helpers.diffusion_models import ddpm, ldm
 from zeroshift.clip.loading import load_encoder
 from zeroshift.clip.losses import directional
-from zeroshift.config.settings import AdaptConfig, AdaptStage
+from zeroshift.config.settings import AdaptConfig, AdaptStage, GeneratorOptions
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.generators.diffusion.options import DDIMOptions
+from zeroshift.methods.configure import changed
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPLOptions, PromptStage
 from zeroshift.methods.registry import METHODS
@@ -78,6 +79,7 @@ def change(config: AdaptConfig, *, adapt: dict[str, Any] | None = None, **fields
     sampling = {
         key: fields.pop(key) for key in ("train_each_step", "gradient_checkpointing", "steps", "t0") if key in fields
     }
+    config = changed(config, {"method": fields.pop("method", config.method)})
     return dataclasses.replace(
         config,
         adapt=dataclasses.replace(config.adapt, **adapt or {}),
@@ -315,7 +317,6 @@ def test_a_bank_gives_each_image_once_a_pass(config: AdaptConfig) -> None:
         ({"source_images_dir": "nowhere", "num_latents": 0}, "no folder nowhere"),
         ({"source_images_dir": "nowhere"}, "one or the other"),
         ({"num_latents": 3}, "batch of 4"),
-        ({"adapt": {"layers": ("adaptive",)}}, "no adaptive choice"),
         ({"adapt": {"layers": ("unet.mid",)}}, "unet.mid_block"),
         ({"adapt": {"lr_final": 0.0}}, "lr_final"),
         ({"adapt": {"identity_weight": 1.0, "identity_network": "nobody"}}, "no feature network 'nobody'"),
@@ -337,6 +338,7 @@ def test_no_real_images_without_inversion(
         source_images_dir=str(photos),
         num_latents=0,
         adapt=AdaptStage(layer_batch_size=2),
+        sampling=GeneratorOptions(),
     )
     with pytest.raises(ZeroshiftError, match="has no inversion"):
         adapt(wrong)
@@ -344,6 +346,7 @@ def test_no_real_images_without_inversion(
 
 def test_a_gan_draws_from_a_fixed_number_of_latents(config: AdaptConfig, tiny_generator: Path) -> None:
     gan = dataclasses.replace(config, generator=str(tiny_generator), adapt=AdaptStage(steps=2, layer_batch_size=2))
+    gan = dataclasses.replace(gan, sampling=GeneratorOptions())
     result = adapt(gan)
     assert not same(result.generator, result.source)
     assert all(record["loss"] == record["loss"] for record in result.history)

@@ -21,7 +21,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
-from zeroshift.methods.configure import from_json, to_json
+from zeroshift.methods.configure import changed, from_json, to_json
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPLOptions, PromptStage
 from zeroshift.methods.registry import METHODS
@@ -46,7 +46,7 @@ def config(tiny_generator: Path, tiny_encoder: Path) -> AdaptConfig:
 
 
 def change(config: AdaptConfig, **adapt: Any) -> AdaptConfig:
-    return dataclasses.replace(config, adapt=dataclasses.replace(config.adapt, **adapt))
+    return changed(config, {f"adapt.{name}": value for name, value in adapt.items()})
 
 
 def make(config: AdaptConfig) -> tuple[TrainingContext, Adaptation]:
@@ -149,7 +149,7 @@ def test_a_checkpoint_of_another_generator_is_told(config: AdaptConfig, tmp_path
 
 
 def test_losses_that_are_no_numbers_change_nothing(config: AdaptConfig) -> None:
-    context, adaptation = make(dataclasses.replace(config, method="nada"))
+    context, adaptation = make(changed(config, {"method": "nada"}))
     with torch.no_grad():
         adaptation.target.synthesis.b4.torgb.bias.fill_(float("nan"))
     before = {name: value.clone() for name, value in adaptation.target.state_dict().items()}
@@ -254,8 +254,8 @@ def test_compiled_modules_are_used(config: AdaptConfig, monkeypatch: pytest.Monk
 
 def test_several_encoders_and_all_layers(config: AdaptConfig) -> None:
     config = dataclasses.replace(config, encoders=config.encoders * 2, encoder_weights=(1.0, 0.5))
-    single = adapt(dataclasses.replace(config, method="nada", encoders=config.encoders[:1], encoder_weights=()))
-    double = adapt(dataclasses.replace(config, method="nada"))
+    single = adapt(changed(config, {"method": "nada", "encoders": config.encoders[:1], "encoder_weights": ()}))
+    double = adapt(changed(config, {"method": "nada"}))
     assert double.history[0]["loss"] == pytest.approx(1.5 * single.history[0]["loss"], abs=1e-4)
 
 

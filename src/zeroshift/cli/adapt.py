@@ -157,7 +157,7 @@ def _arguments_class(config: AdaptConfig) -> type:
         if setting.name in HIDDEN:
             continue
         group, _, name = setting.name.rpartition(".")
-        kind = Literal[tuple(METHODS)] if setting.name == "method" else setting.kind
+        kind: Any = Literal[tuple(METHODS)] if setting.name == "method" else setting.kind
         default = tyro.MISSING if setting.name == "target" else setting.value
         annotated = Annotated[kind, tyro.conf.arg(help=setting.doc)]
         fields.setdefault(group, []).append((name, annotated, dataclasses.field(default=default)))
@@ -191,6 +191,7 @@ def _full_name(argument: str) -> str:
     if not option.startswith("--"):
         return argument
     name = option[2:].removeprefix("no-").replace("-", "_")
-    if current_name(name) != name:
-        raise ZeroshiftError(f"{option} is called --{current_name(name).replace('_', '-')} now.")
+    present = "batch_size" if name == "batch" else current_name(name)
+    if present != name:
+        raise ZeroshiftError(f"{option} is called --{present.replace('_', '-')} now.")
     return SHORT.get(option, option) + equals + value

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ def field_docs(cls: type) -> Mapping[str, str]:
         except (OSError, TypeError):  # defined in a notebook or an interactive session
             continue
         body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-        for spec, after in zip(body, body[1:], strict=False):
+        for spec, after in itertools.pairwise(body):
             if (
                 isinstance(spec, ast.AnnAssign)
                 and isinstance(spec.target, ast.Name)

@@ -144,9 +144,15 @@ def settings(config: AdaptConfig) -> list[Setting]:
 
     What does not apply (`Method.unused_settings`, `Generator.unused_settings`) is left out.
     """
-    unused = set(METHODS[config.method].unused_settings)
+    method = METHODS[config.method]
+    unused = set(method.unused_settings)
+    if type(config.options) is MethodOptions:
+        config = dataclasses.replace(config, options=method.Options())
     if config.family:
-        unused |= FAMILIES[config.family].unused_settings
+        family = FAMILIES[config.family]
+        unused |= family.unused_settings
+        if type(config.sampling) is GeneratorOptions:
+            config = dataclasses.replace(config, sampling=family.Options())
     return [setting for setting in _walk(config, "", "") if setting.name not in unused]
 
 
@@ -213,7 +219,7 @@ def from_json(text: str) -> AdaptConfig:
     values["options"] = _build_nested(method.Options, options)
     values["adapt"] = build(AdaptStage, values.get("adapt", {}), "adapt.")
     if values.get("sampling"):
-        family = values.get("family", "")
+        family = values.get("family") or architecture_of(values.get("generator", AdaptConfig.generator)) or ""
         require(bool(family), "The configuration has sampling settings but no family. Add the generator's family.")
         values["sampling"] = build(FAMILIES[family].Options, values["sampling"], "sampling.")
     else:
@@ -280,7 +286,8 @@ def _build_nested(cls: type, values: Mapping[str, Any]) -> Any:
 
 
 def _walk(owner: Any, prefix: str, path: str) -> Iterator[Setting]:
-    types, docs = get_type_hints(type(owner)), field_docs(type(owner))
+    cls: type = type(owner)
+    types, docs = get_type_hints(cls), field_docs(cls)
     for spec in dataclasses.fields(owner):
         value = getattr(owner, spec.name)
         inner = f"{path}.{spec.name}".lstrip(".")

@@ -62,7 +62,8 @@ class SVLOptions(MethodOptions):
 
 def _varied(text: Tensor, free: Tensor) -> Tensor:
     """text + perturbations [K, E] in the directions of `free` with the norm of the text's feature [E]."""
-    return text + text.norm() * normalize(free)
+    varied: Tensor = text + text.norm() * normalize(free)
+    return varied
 
 
 def variation_loss(text: Tensor, free: Tensor, orthogonality_weight: float) -> Tensor:
@@ -122,7 +123,8 @@ def relation(source: Tensor, target: Tensor, scale: float) -> Tensor:
         cosines = normalize(features) @ normalize(features).mT  # [..., B, B]
         batch = cosines.shape[-1]
         apart = ~torch.eye(batch, dtype=torch.bool, device=cosines.device)
-        return (scale * cosines)[..., apart].unflatten(-1, (batch, batch - 1)).log_softmax(dim=-1)
+        others: Tensor = (scale * cosines)[..., apart].unflatten(-1, (batch, batch - 1))
+        return others.log_softmax(dim=-1)
 
     before, now = log_similarities(source), log_similarities(target)
     return (before.exp() * (before - now)).sum(dim=-1).mean()

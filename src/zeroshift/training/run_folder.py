@@ -229,11 +229,12 @@ class RunFolder:
         if not self.checkpoint_path.exists():
             return None
         try:
-            return torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
             raise ZeroshiftError(
                 f"The checkpoint {self.checkpoint_path} is damaged. Delete it to start this run from its beginning."
             ) from error
+        return state
 
     def save_image(self, name: str, images: "torch.Tensor", columns: int) -> Path:
         """Writes images [N, C, H, W] in [-1, 1] as a grid to previews/NAME.png."""

@@ -87,6 +87,7 @@ def adapt(
     method = METHODS[config.method](context)
     adaptation = Adaptation(context, method)
     stages = [*method.stages(), adaptation]
+    _check_names(stages)
     if config.compile:
         _compile(context, adaptation)
     written = run if distributed.leads else None
@@ -148,6 +149,12 @@ def _for_family(config: AdaptConfig, source: Generator) -> AdaptConfig:
             )
         sampling = source.Options()
     return dataclasses.replace(config, family=source.architecture, sampling=sampling)
+
+
+def _check_names(stages: Sequence[Stage]) -> None:
+    names = [stage.name for stage in stages]
+    if len(set(names)) < len(names):
+        raise ZeroshiftError(f"Two stages of a run have one name: {', '.join(names)}. Rename a stage of the method.")
 
 
 def _compile(context: TrainingContext, adaptation: Adaptation) -> None:
@@ -235,7 +242,8 @@ class _Training:
                 stage.load_state_dict(state["states"][stage.name])
         except (KeyError, ValueError, RuntimeError) as error:
             raise ZeroshiftError(
-                "The checkpoint of this run does not fit its settings or generator. Start again in another folder (--out)."
+                "The checkpoint of this run does not fit its settings or generator. "
+                "Start again in another folder (--out)."
             ) from error
         if self.run is not None:
             self.run.truncate_log(state["stage"], self.step - len(state["unlogged"]), names)
