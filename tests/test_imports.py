@@ -207,6 +207,33 @@ def test_no_private_name_is_imported() -> None:
     assert not private, "\n".join(private)
 
 
+# Calls that change something for the whole process, and libraries that write to the terminal: commands only.
+PROCESS_WIDE = {"umask", "filterwarnings", "simplefilter", "mallopt", "putenv"}
+TERMINAL = {"rich", "tqdm", "tyro"}
+# Modules that may, by name or by package, with the reason.
+ALLOWED = {
+    "zeroshift.cli": "the command line",
+    "zeroshift.miniature.commands": "subcommands",
+    "zeroshift.miniature.training": "maintainers' recipes: each is a command",
+    "zeroshift.miniature.exams": "maintainers' exams: each is a command",
+    "zeroshift.generators.checkpoints.nvidia": "a filter within catch_warnings: the files hold deprecated storages",
+}
+
+
+def test_only_commands_act_on_the_process_and_the_terminal() -> None:
+    wrong = []
+    for name, tree in trees().items():
+        if any(name == allowed or name.startswith(f"{allowed}.") for allowed in ALLOWED):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in PROCESS_WIDE:
+                wrong.append(f"{name}:{node.lineno} uses {node.attr}")
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            wrong += [f"{name} imports {each}" for each in modules if each.split(".")[0] in TERMINAL]
+    assert not wrong, "\n".join(wrong)
+
+
 def setting_fields() -> set[str]:
     """The fields of AdaptConfig, of the options of methods and generator families, and of dataclasses in them."""
     classes = {
