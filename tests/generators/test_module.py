@@ -20,7 +20,11 @@ from zeroshift.generators.checkpoints.files import (
     save_generator,
 )
 from zeroshift.generators.module import ModuleGenerator, ModuleSpec, trust, wrap_generator
+from zeroshift.methods.configure import changed, preset
 from zeroshift.sampling.generate import blend_weights, generate
+from zeroshift.training.run_folder import RunFolder
+from zeroshift.training.run_generators import load_source_and_target
+from zeroshift.training.trainer import adapt
 
 FACTORIES = """
 import torch
@@ -351,3 +355,37 @@ def code_blocks(page: str) -> dict[str, str]:
     """Python blocks of a page by the file name in their first line, "# FILE.py"."""
     blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
     return {block.split("\n")[0].removeprefix("# ").strip(): block for block in blocks if block.startswith("# ")}
+
+
+@pytest.mark.parametrize("factory", ["gray", "DCGAN"])
+def test_a_run_from_a_factory(factories, factory, tiny_encoder, tmp_path):
+    """Trains, resumes, is read again and generates; the layers fall back to all."""
+    settings = {"prompts.steps": 2, "prompts.batch_size": 2, "adapt.steps": 2, "adapt.lr": 0.01, "preview_every": 0}
+    base = preset(
+        "published", "zombie", generator=f"{factories}:{factory}", encoders=(str(tiny_encoder),), device="cpu"
+    )
+    config = changed(base, settings)
+    run = RunFolder.open(tmp_path / "run", config)
+    result = adapt(config, run)
+    trained = next(record["layers"] for record in result.history if record["stage"] == "adapt")
+    assert trained == list(result.source.layers())
+    again = RunFolder.open(tmp_path / "run", changed(config, {"adapt.steps": 3}))
+    result = adapt(again.config, again)
+    source, target = load_source_and_target(RunFolder.read(tmp_path / "run"))
+    latents = source.sample_latents(0, range(2))
+    assert torch.equal(target(latents), result.generator(latents))
+    assert not torch.allclose(target(latents), source(latents))
+    assert target.module.main[0].weight.shape[1] == 16
+    assert target.module.main[6].weight.shape[1] == (1 if factory == "gray" else 3)
+
+
+def test_a_run_from_an_object(tiny_encoder, tmp_path):
+    generator = wrap_generator(Images(3, 8, 8), (4,), 8, value_range=(0, 1))
+    settings = {"prompts.steps": 1, "prompts.batch_size": 2, "adapt.steps": 1, "preview_every": 0}
+    base = preset("published", "zombie", family="module", encoders=(str(tiny_encoder),), device="cpu")
+    result = adapt(changed(base, settings), generator=generator)
+    save_generator(result.generator, tmp_path / "g.safetensors")
+    latents = generator.sample_latents(0, range(2))
+    again = load_generator(tmp_path / "g.safetensors", module=generator.module)
+    assert torch.equal(again(latents), result.generator(latents))
+    assert torch.equal(result.source(latents), generator(latents))
