@@ -31,10 +31,7 @@ TOP = ("zeroshift", "zeroshift.__main__")
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 
 # Imports (and names in strings) that break the direction, by (importer, imported), with the reason. At most two.
-EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("zeroshift.methods.registry", "zeroshift.training.adaptation"): "the registry of stages, whose title reports "
-    "show, names the stage of every run by a string",
-}
+EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 
 @dataclass(frozen=True)

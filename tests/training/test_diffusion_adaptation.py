@@ -139,7 +139,8 @@ def test_what_a_run_delivers(config: AdaptConfig, tmp_path: Path, monkeypatch: p
     pipeline = DDIMPipeline.from_pretrained(tmp_path / "run" / "pipeline")
     pipeline.set_progress_bar_config(disable=True)
     monkeypatch.setattr("diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: latents.clone())
-    images = pipeline(batch_size=2, num_inference_steps=10, output_type="pt").images * 2 - 1
+    images = pipeline(batch_size=2, num_inference_steps=10, output_type="np").images
+    images = torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
     with torch.no_grad():
         torch.testing.assert_close(delivered(latents).clamp(-1, 1), images, atol=1e-5, rtol=0)
 

@@ -1,0 +1,1 @@
+"""Guidance encoders, prompts, losses and augmentations."""

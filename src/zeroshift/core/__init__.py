@@ -1,0 +1,1 @@
+"""Registries, reproducible random numbers, distributed processes, dtypes, batches that fit memory."""

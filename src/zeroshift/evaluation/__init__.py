@@ -1,0 +1,1 @@
+"""Measures finished runs."""

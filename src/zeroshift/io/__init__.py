@@ -1,0 +1,1 @@
+"""Atomic writes, images, downloads and labelled rows of images."""

@@ -1,0 +1,1 @@
+"""Feature networks for measures and the identity loss."""

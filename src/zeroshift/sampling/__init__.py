@@ -1,0 +1,1 @@
+"""Samples, films, inversion of real images, and translation."""

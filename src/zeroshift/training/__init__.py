@@ -1,0 +1,1 @@
+"""The adapt stage, the trainer and the run folder."""

@@ -105,7 +105,8 @@ def by_pipeline(folder: Path, latents: torch.Tensor, monkeypatch: pytest.MonkeyP
     pipeline = DDIMPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     monkeypatch.setattr("diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: latents.clone())
-    return pipeline(batch_size=len(latents), num_inference_steps=10, output_type="pt").images * 2 - 1
+    images = pipeline(batch_size=len(latents), num_inference_steps=10, output_type="np").images
+    return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
 
 
 def test_latent_diffusion_is_the_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Methods compared with each other and with the truth."""

@@ -1,0 +1,1 @@
+"""Measurements of the miniature models, and of adapted generators against the truth."""

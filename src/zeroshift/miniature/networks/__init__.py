@@ -1,0 +1,1 @@
+"""Architectures and files of the miniature encoders and of the attribute probe."""

@@ -1,0 +1,1 @@
+"""Maintainers' recipes: one per model of the miniature world."""

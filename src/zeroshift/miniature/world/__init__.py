@@ -1,0 +1,1 @@
+"""The renderer, its factors and domains."""
