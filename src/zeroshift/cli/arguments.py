@@ -72,10 +72,10 @@ def parse_numbers(text: str, what: str) -> list[float]:
     return numbers
 
 
-def require_positive(**values: float) -> None:
-    """Raises ZeroshiftError for the first value that is not positive."""
+def require_positive(**values: float | None) -> None:
+    """Raises ZeroshiftError for the first value that is not positive; None stands for a default."""
     for name, value in values.items():
-        if not 0 < value < math.inf:
+        if value is not None and not 0 < value < math.inf:
             raise ZeroshiftError(f"--{name.replace('_', '-')} is {value}; it must be above zero.")
 
 

@@ -1,15 +1,18 @@
 """`zeroshift generate`: samples of a run, source next to target."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, require_positive, require_seed, tracked
 from zeroshift.io.atomic import disk_errors
 from zeroshift.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["generate", "main"]
 
@@ -45,18 +48,13 @@ def generate(
         columns: Pairs in a row of the grid.
         out: Folder to write to. Default: RUN/samples-seed-SEED; other options than --seed are added to the name.
     """
-    import torch
-
-    from zeroshift.io.images import make_grid, save_png, to_uint8
     from zeroshift.sampling import generate as sampling
     from zeroshift.training.run_generators import load_source_and_target
 
     folder = RunFolder.read(run)
     config = folder.config
     psi = config.truncation_psi if truncation_psi is None else truncation_psi
-    require_positive(
-        num=num, batch_size=batch_size, columns=columns, truncation_psi=psi, steps=1 if steps is None else steps
-    )
+    require_positive(num=num, batch_size=batch_size, columns=columns, truncation_psi=psi, steps=steps)
     require_seed(seed)
     changes = {"truncation-psi": truncation_psi, "steps": steps}
     suffix = "".join(f"-{name}-{value}" for name, value in changes.items() if value)
@@ -69,10 +67,20 @@ def generate(
         class_index=config.class_index,
         batch_size=batch_size,
     )
+    _write(tracked(batches, -(-num // batch_size), "Generating"), num, columns, out)
+    print(f"{num} pairs: {out / 'grid.png'}, {out / 'source'}, {out / 'target'}")
+
+
+def _write(batches: "Iterable[list[torch.Tensor]]", num: int, columns: int, out: Path) -> None:
+    """Writes batches of source and target images as single files and as a grid of pairs."""
+    import torch
+
+    from zeroshift.io.images import make_grid, save_png, to_uint8
+
     with disk_errors(out):
         (out / "grid.png").unlink(missing_ok=True)  # written last: it shows that all samples are there
     tiles: list[torch.Tensor] = []
-    for source, target in tracked(batches, -(-num // batch_size), "Generating"):
+    for source, target in batches:
         for side, images in (("source", source), ("target", target)):
             for i, pixels in enumerate(to_uint8(images), start=len(tiles)):
                 save_png(out / side / f"{i:04d}.png", pixels)
@@ -80,7 +88,6 @@ def generate(
     for side in ("source", "target"):
         _remove_from(out / side, num)
     save_png(out / "grid.png", make_grid(torch.stack(tiles), columns=min(columns, num)))
-    print(f"{num} pairs: {out / 'grid.png'}, {out / 'source'}, {out / 'target'}")
 
 
 def _remove_from(folder: Path, num: int) -> None:

@@ -11,6 +11,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from zeroshift.generators.base import Generator
     from zeroshift.sampling.film import SampleKey
 
 __all__ = ["interpolate", "main"]
@@ -56,23 +57,16 @@ def interpolate(
     """
     from zeroshift.io.images import save_film
     from zeroshift.sampling.film import walk
-    from zeroshift.training.run_generators import load_source_and_target, require_one_source
 
-    require_positive(
-        seconds=seconds, fps=fps, batch_size=batch_size, steps=1 if steps is None else steps,
-        truncation_psi=1.0 if truncation_psi is None else truncation_psi,
-    )  # fmt: skip
-    if not runs:
-        raise ZeroshiftError("Name at least one run folder, such as: zeroshift interpolate runs/disney --seeds 1,2,3")
-    folders = [RunFolder.read(run) for run in runs]
+    require_positive(seconds=seconds, fps=fps, batch_size=batch_size, steps=steps, truncation_psi=truncation_psi)
+    folders = _open(runs)
     config, samples = folders[0].config, parse_samples(seeds)
-    require_one_source(folders)
-    loaded = [load_source_and_target(folder, config.sampling, steps=steps) for folder in folders]
+    source, targets = _load(folders, steps)
     out = default_output(folders[0], "walk.mp4", out)
     frames = max(1, round(seconds * fps))
     film = walk(
-        loaded[0][0],
-        [target for _, target in loaded],
+        source,
+        targets,
         samples,
         strengths=parse_numbers(strength, "--strength"),
         mix=None if mix is None else parse_numbers(mix, "--mix"),
@@ -83,6 +77,21 @@ def interpolate(
     )
     save_film(out, tracked(film, frames * len(samples), "Rendering"), fps)
     print(f"{frames * len(samples)} frames: {out}")
+
+
+def _open(runs: Sequence[Path]) -> list[RunFolder]:
+    if not runs:
+        raise ZeroshiftError("Name at least one run folder, such as: zeroshift interpolate runs/disney --seeds 1,2,3")
+    return [RunFolder.read(run) for run in runs]
+
+
+def _load(folders: Sequence[RunFolder], steps: int | None) -> "tuple[Generator, list[Generator]]":
+    """The source of all runs and the target of each, with the sampling settings of the first run."""
+    from zeroshift.training.run_generators import load_source_and_target, require_one_source
+
+    require_one_source(folders)
+    loaded = [load_source_and_target(folder, folders[0].config.sampling, steps=steps) for folder in folders]
+    return loaded[0][0], [target for _, target in loaded]
 
 
 def parse_samples(text: str) -> "list[SampleKey]":
