@@ -15,7 +15,7 @@ Examples:
   zeroshift miniature sheet --domains zombie "pencil sketch"
   zeroshift miniature photos --domain zombie --num 1000 --out zombies
   zeroshift miniature COMMAND --help"""
-TRAIN_DESCRIPTION = """Train one of the shipped models with its recipe. This is for maintainers; no user has to train them.
+TRAIN_DESCRIPTION = """Train one of the shipped models with its recipe (for maintainers).
 
 Examples:
   zeroshift miniature train generator --out training/generator

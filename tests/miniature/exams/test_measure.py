@@ -46,5 +46,5 @@ def test_domain_exam_and_probe_table_cover_what_is_visible():
     table = measure.factor_table(probe, exam)
     assert set(table) == {(domain.full_label, name) for domain in DOMAINS for name in domain.visible}
     report = measure.probe_report(probe, exam)
-    assert report["R2"] < 0.3  # fresh weights know nothing
+    assert report["R2"] < 0.3  # random weights
     assert 0 < report["class accuracy"] < 0.7

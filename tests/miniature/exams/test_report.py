@@ -111,6 +111,7 @@ def test_a_missing_diffusion_model_is_reported_and_left_out(monkeypatch):
     assert "no autoencoder yet" in screen.getvalue()
 
 
+@pytest.mark.slow
 def test_report_writes_all_measurements_and_images(tmp_path, monkeypatch, encoders):
     generator = StyleGAN2(64, NUM_FACTORS, 16, channels={4: 4, 8: 4, 16: 4, 32: 4, 64: 4}, mapping_layers=2).eval()
     monkeypatch.setattr(reporting, "load_encoder", lambda name: encoders[0])

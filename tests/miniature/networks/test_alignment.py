@@ -1,4 +1,4 @@
-"""Aligned faces: what position, size and turn of the head did to a picture is undone."""
+"""Face alignment undoes the pose."""
 
 import pytest
 import torch

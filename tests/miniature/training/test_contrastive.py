@@ -63,7 +63,8 @@ def test_gray_has_one_brightness_and_is_sometimes_a_negative():
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_contrastive_training_resumes_bit_for_bit(precision, few_people, no_exams, tmp_path):
     settings = replace(SETTINGS, precision=precision)
-    small = {**EVALUATOR_CONFIG, "channels": [4, 4, 4, 4]}
+    text = {**EVALUATOR_CONFIG["text_cfg"], "width": 8, "layers": 1}
+    small = {**EVALUATOR_CONFIG, "channels": [4, 4, 4, 4], "text_cfg": text}
     blocks = Blocks(tmp_path / "blocks", 2, seed=1)
     states = []
     for folder, limits in (("whole", [None]), ("parts", [0, 0, None])):

@@ -5,6 +5,7 @@ is added to z_sem before the U-Net, so that similar people have nearby z_sem and
 """
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,7 @@ def train_autoencoder(
     target = weights or weights_path("autoencoder")
     model = seeded(lambda: DiffusionAutoencoder(UNET, ENCODER, SCHEDULER), seed).to(memory_format=torch.channels_last)
     float32_norms(model)
-    alphas = model.schedule.alphas
-
-    def losses(network: DiffusionAutoencoder, images: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        images = images.contiguous(memory_format=torch.channels_last)
-        z_sem = network.encoder(images)
-        size = z_sem.square().mean().sqrt()
-        noisy = z_sem + Z_NOISE * size * torch.randn(z_sem.shape, generator=random)
-        return {"loss": velocity_loss(lambda x, t: network.unet(x, t, noisy), images, alphas, random), "size": size}
+    losses = partial(_losses, alphas=model.schedule.alphas)
 
     @torch.no_grad()
     def save(network: DiffusionAutoencoder, step: int) -> None:
@@ -99,3 +93,14 @@ def train_autoencoder(
     if reached == steps:
         print_exam(load_generator(target), EXAM_SEED)
     return reached
+
+
+def _losses(
+    network: DiffusionAutoencoder, images: Tensor, random: torch.Generator, *, alphas: Tensor
+) -> dict[str, Tensor]:
+    """The U-Net's loss with noise on z_sem, and z_sem's root mean square."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    z_sem = network.encoder(images)
+    size = z_sem.square().mean().sqrt()
+    noisy = z_sem + Z_NOISE * size * torch.randn(z_sem.shape, generator=random)
+    return {"loss": velocity_loss(lambda x, t: network.unet(x, t, noisy), images, alphas, random), "size": size}

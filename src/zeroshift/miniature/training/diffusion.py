@@ -1,6 +1,7 @@
 """The recipe of the diffusion model, a DDPM of photos of persons: `zeroshift miniature train diffusion`."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,7 @@ def train_diffusion(
     target = weights or weights_path("diffusion").with_suffix("")
     model = seeded(lambda: Diffusion(UNET, SCHEDULER), seed).to(memory_format=torch.channels_last)
     float32_norms(model)
-    alphas = model.schedule.alphas
-
-    def losses(network: Diffusion, images: Tensor, random: torch.Generator) -> dict[str, Tensor]:
-        images = images.contiguous(memory_format=torch.channels_last)
-        return {"loss": velocity_loss(lambda x, t: network.unet(x, t).sample, images, alphas, random)}
+    losses = partial(_losses, alphas=model.schedule.alphas)
 
     def save(network: Diffusion, step: int) -> None:
         write_pipeline(copy.deepcopy(network).half(), target)
@@ -86,3 +83,8 @@ def train_diffusion(
     if reached == steps:
         print_exam(load_generator(target), EXAM_SEED)
     return reached
+
+
+def _losses(network: Diffusion, images: Tensor, random: torch.Generator, *, alphas: Tensor) -> dict[str, Tensor]:
+    images = images.contiguous(memory_format=torch.channels_last)
+    return {"loss": velocity_loss(lambda x, t: network.unet(x, t).sample, images, alphas, random)}

@@ -212,7 +212,7 @@ def build_scene(values: dict[str, Tensor], being: str) -> Scene:
     """The layers of n portraits of one being.
 
     Args:
-        values: factor values as `factors.values` gives them.
+        values: factor values by name, as `factors.values` returns them.
         being: a name in `domains.BEINGS`.
     """
     f = Figure(values, being)

@@ -86,7 +86,7 @@ FACTORS: tuple[Factor, ...] = (
     Factor("shoulder_width", 0.78, 1.2),
     _named("background_color", grey=18, teal=17, sand=17, rose=16, sky=16, olive=16),
     Factor("background_lightness", 0.0, 1.0),
-    Factor("light_x", -1.0, 1.0),  # -1 light from the left of the picture
+    Factor("light_x", -1.0, 1.0),  # -1: light from the left of the image
     Factor("light_height", 0.0, 1.0),  # 0 from below eye level, 1 from above
 )
 NUM_FACTORS = len(FACTORS)

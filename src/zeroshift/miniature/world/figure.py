@@ -48,7 +48,7 @@ def ramp(u: Tensor, colors: Colors) -> Tensor:
     return palette(weights, colors)
 
 
-# Appearance by being; other beings have the defaults given where these are read.
+# Appearance of beings that differ from a person.
 _HEAD_WIDTH = {"zombie": 0.94, "alien": 1.10, "robot": 1.0, "child": 1.10, "elf": 0.95}
 _HEAD_HEIGHT = {"alien": 1.08, "child": 0.90, "robot": 0.96, "elf": 1.03}
 _SKIN = {

@@ -118,8 +118,8 @@ def pencil_sketch(scene: Scene, noise: Noise) -> Tensor:
     cross = 0.5 + 0.5 * ((x - y) * (math.pi / 2.5)).sin()
     tone = smooth(dark, 0.35, 0.75) * hatch * 0.62 + smooth(dark, 0.66, 0.95) * cross * 0.45
     grain = 0.035 * noise(SIZE, SIZE)
-    grey = (0.95 + grain - tone * 0.8 - line.clamp(0, 1) * 0.8).clamp(0.05, 1)
-    return grey[:, None] * _rgb(grey, 1.0, 0.99, 0.96)
+    gray = (0.95 + grain - tone * 0.8 - line.clamp(0, 1) * 0.8).clamp(0.05, 1)
+    return gray[:, None] * _rgb(gray, 1.0, 0.99, 0.96)
 
 
 def cartoon(scene: Scene, noise: Noise) -> Tensor:
@@ -127,8 +127,8 @@ def cartoon(scene: Scene, noise: Noise) -> Tensor:
         return None if layer.shade is None else 0.80 + 0.25 * smooth(layer.shade, 0.80, 0.86)
 
     flat = _paint(scene, two_tone)
-    grey = _luminance(flat)[:, None]
-    vivid = (grey + (flat - grey) * 1.75).clamp(0, 1) * 0.92 + 0.08
+    gray = _luminance(flat)[:, None]
+    vivid = (gray + (flat - gray) * 1.75).clamp(0, 1) * 0.92 + 0.08
     distance, _ = _lines(scene)
     return vivid * (1 - _stroke(distance, 1.3))[:, None]
 
@@ -164,8 +164,8 @@ def watercolor(scene: Scene, noise: Noise) -> Tensor:
     wash = _blur(image, 1)
     cloud = _cloud(noise, 9)
     pigment = 1 - wash
-    grey = pigment.mean(1, keepdim=True)
-    pigment = (grey * 0.55 + (pigment - grey) * 1.25 + 0.02).clamp(min=0)
+    gray = pigment.mean(1, keepdim=True)
+    pigment = (gray * 0.55 + (pigment - gray) * 1.25 + 0.02).clamp(min=0)
     edge = (_blur(image, 3) - _blur(image, 1)).abs().mean(1)
     pigment = pigment * (0.97 + 0.11 * cloud)[:, None] + (1.5 * edge)[:, None] * pigment.clamp(min=0.06)
     radius = torch.maximum(scene.x.abs(), scene.y.abs()) + 0.06 * _cloud(noise, 7) + 0.03 * cloud
@@ -203,8 +203,8 @@ def _cells(noise: Noise, cell: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def stained_glass(scene: Scene, noise: Noise) -> Tensor:
     flat = _paint(scene, _flat)
-    grey = _luminance(flat)[:, None]
-    glass = (grey + (flat - grey) * 1.9).clamp(0.02, 1)
+    gray = _luminance(flat)[:, None]
+    glass = (gray + (flat - gray) * 1.9).clamp(0.02, 1)
     owner, first, second = _cells(noise, 8)
     tint = noise(64).gather(1, owner.flatten(1)).view_as(first)  # one brightness per pane
     glass = glass * (0.96 + 0.17 * tint)[:, None] + 0.05
@@ -256,8 +256,8 @@ def mosaic(scene: Scene, noise: Noise) -> Tensor:
     image = _paint(scene, _shaded)
     distance, _ = _lines(scene)
     image = image * (1 - 0.35 * _stroke(distance, 0.8))[:, None]
-    grey = _luminance(image)[:, None]
-    image = (grey + (image - grey) * 1.25).clamp(0, 1)
+    gray = _luminance(image)[:, None]
+    image = (gray + (image - gray) * 1.25).clamp(0, 1)
     tile = 4
     tiles = F.avg_pool2d(image, tile)
     count = SIZE // tile
