@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators import module as modules
+from zeroshift.generators import trust as trusted
 from zeroshift.generators.checkpoints.files import (
     architecture_of,
     export_formats,
@@ -66,7 +66,7 @@ def nothing():
 @pytest.fixture(autouse=True)
 def _cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(modules, "_named", set())
+    monkeypatch.setattr(trusted, "_named", set())
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def test_copies_can_be_blended(factories):
 def test_a_file_cannot_make_us_import_code(factories, tmp_path, monkeypatch):
     save_generator(load_generator(f"{factories}:spec"), tmp_path / "g.safetensors")
     sys.modules.pop(factories)
-    monkeypatch.setattr(modules, "_named", set())
+    monkeypatch.setattr(trusted, "_named", set())
     (tmp_path / "cache" / "trusted-factories.txt").unlink()
     for name in (tmp_path / "g.safetensors", f"{factories}:spec"):
         with pytest.raises(ZeroshiftError, match=f"not imported.*--trust {factories}:spec"):
@@ -251,8 +251,8 @@ def test_a_file_cannot_make_us_import_code(factories, tmp_path, monkeypatch):
 
 def test_trust_lasts_on_this_machine(factories, tmp_path, monkeypatch):
     load_generator(f"{factories}:spec")
-    monkeypatch.setattr(modules, "_named", set())  # as in a new process
-    assert modules.is_trusted(f"{factories}:spec")
+    monkeypatch.setattr(trusted, "_named", set())  # as in a new process
+    assert trusted.is_trusted(f"{factories}:spec")
     assert (tmp_path / "cache" / "trusted-factories.txt").read_text() == f"{factories}:spec\n"
     with pytest.raises(ZeroshiftError, match="not the name of a factory"):
         trust("no factory")
@@ -262,7 +262,7 @@ def test_a_cache_that_cannot_be_written_limits_trust_to_the_process(factories, t
     (tmp_path / "file").touch()
     monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path / "file"))
     assert load_generator(f"{factories}:spec").resolution == 16
-    assert modules.is_trusted(f"{factories}:spec")
+    assert trusted.is_trusted(f"{factories}:spec")
 
 
 def test_a_module_without_a_factory_is_given_again(tmp_path):

@@ -1,18 +1,15 @@
 """Any torch module z -> image as a generator.
 
 A factory is a function or class without arguments, named "package.module:function". Files of wrapped modules name their
-factory. It is code, so it is never imported because a file asks for it: only if the user has named or trusted it.
+factory; `zeroshift.generators.trust` decides whether it may be imported.
 """
 
-import contextlib
 import copy
 import dataclasses
 import math
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -22,19 +19,13 @@ from torch import Tensor, nn
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator, Latents
-from zeroshift.io.atomic import atomic_write
-from zeroshift.io.downloads import cache_folder
+from zeroshift.generators.trust import is_trusted, trust
 
-__all__ = [
-    "ModuleGenerator", "ModuleSpec", "build", "is_factory_name", "is_trusted", "remember", "trust", "wrap_generator",
-]  # fmt: skip
+__all__ = ["ModuleGenerator", "ModuleSpec", "build", "trust", "wrap_generator"]
 
 MAX_MAPPER_INPUT = 4096  # numbers; the mapper sees the encoder's image feature instead of larger latents
-_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _EXPECTED = "a ModuleSpec or (module, latent_shape, resolution)"
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
-_named: set[str] = set()  # factories that were named in this process
 
 
 @dataclass(frozen=True)
@@ -238,11 +229,6 @@ def wrap_generator(
     return ModuleGenerator(ModuleSpec(module, latent_shape, resolution, value_range, name, num_classes))
 
 
-def is_factory_name(name: str) -> bool:
-    """Whether a text has the form "package.module:function"."""
-    return _FACTORY.fullmatch(name) is not None
-
-
 def build(factory: str) -> ModuleGenerator:
     """Imports and calls a factory that the user has named or trusted.
 
@@ -272,43 +258,6 @@ def build(factory: str) -> ModuleGenerator:
     if spec.name == ModuleSpec.name:
         spec = dataclasses.replace(spec, name=factory)
     return ModuleGenerator(spec, factory)
-
-
-def trust(factory: str) -> None:
-    """Allows files to name a factory, on this machine from now on. The list is trusted-factories.txt in the cache.
-
-    Raises:
-        ZeroshiftError: if this is not a factory's name, or the list cannot be written.
-    """
-    if not is_factory_name(factory):
-        raise ZeroshiftError(f"{factory!r} is not the name of a factory. Write package.module:function.")
-    _named.add(factory)
-    trusted = _trusted()
-    if factory not in trusted:
-        with atomic_write(_trust_file()) as temporary:
-            temporary.write_text("".join(f"{one}\n" for one in sorted({*trusted, factory})), encoding="utf-8")
-
-
-def remember(factory: str) -> None:
-    """Trusts a factory that the user has named. A cache that cannot be written limits this to the process."""
-    with contextlib.suppress(ZeroshiftError, OSError):
-        trust(factory)
-
-
-def is_trusted(factory: str) -> bool:
-    """Whether the user has named or trusted a factory."""
-    return factory in _named or factory in _trusted()
-
-
-def _trust_file() -> Path:
-    return cache_folder() / "trusted-factories.txt"
-
-
-def _trusted() -> set[str]:
-    try:
-        return set(_trust_file().read_text(encoding="utf-8").split())
-    except OSError:
-        return set()
 
 
 def _as_spec(made: Any, factory: str) -> ModuleSpec:

@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators import module as modules
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.catalogue import named_entry, parse_description, read_header, resolve
 from zeroshift.generators.checkpoints.readers import FOLDER_FAMILY, find_reader, first_bytes, read_foreign
+from zeroshift.generators.module import ModuleGenerator, build
 from zeroshift.generators.registry import FAMILIES
+from zeroshift.generators.trust import is_factory_name, remember
 from zeroshift.io.atomic import atomic_write
 
 __all__ = [
@@ -38,7 +39,7 @@ def load_generator(
     """Loads a generator, in evaluation mode.
 
     No code in a file is executed. Only a factory ("package.module:function") is code, and it is imported if you name
-    it here or have trusted it before (`zeroshift.generators.module.trust`).
+    it here or have trusted it before (`zeroshift.generators.trust.trust`).
 
     Args:
         name_or_path: one of
@@ -59,10 +60,10 @@ def load_generator(
     """
     name, path = str(name_or_path), Path(name_or_path)
     entry = named_entry(name)
-    if entry is None and not path.exists() and modules.is_factory_name(name):
+    if entry is None and not path.exists() and is_factory_name(name):
         if trust:
-            modules.remember(name)
-        generator: Generator = modules.build(name)
+            remember(name)
+        generator: Generator = build(name)
     else:
         if entry is not None or _looks_like_name(path):
             path = resolve(name)
@@ -81,8 +82,8 @@ def architecture_of(name_or_path: str | Path) -> str | None:
     if entry is not None:
         return entry.family
     if not path.exists():
-        if modules.is_factory_name(name):
-            return modules.ModuleGenerator.architecture
+        if is_factory_name(name):
+            return ModuleGenerator.architecture
         return FOLDER_FAMILY if "/" in name and _looks_like_name(path) else None
     described = read_header(path)
     if described is not None:
