@@ -33,3 +33,10 @@ def test_wrong_options_are_reported_and_nothing_is_written(tmp_path):
 def test_every_model_has_a_recipe_with_help(model, capsys):
     assert cli.main(["miniature", "train", model, "--help"]) == 0
     assert "--out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", commands.__all__)
+def test_every_command_has_an_example_of_itself(name):
+    words = name.replace("train_", "train ", 1).replace("_", "-")
+    examples = getattr(commands, name).__doc__.split("Examples:")[1].split("Args:")[0]
+    assert f"zeroshift miniature {words}" in examples
