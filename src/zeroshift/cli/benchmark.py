@@ -1,6 +1,7 @@
-"""`zeroshift benchmark`: methods against each other, and against the truth, in the miniature world."""
+"""`zeroshift benchmark`: compares methods with each other and with the truth, in the miniature world."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -8,12 +9,12 @@ from zeroshift.cli.arguments import call, tracked
 from zeroshift.errors import ZeroshiftError
 
 if TYPE_CHECKING:
-    from zeroshift.miniature.benchmark.trials import Plan
+    from zeroshift.miniature.benchmark.plan import Plan
 
-__all__ = ["benchmark", "main"]
+__all__ = ["BenchmarkOptions", "benchmark", "main"]
 
-# What the sizes stand for where nothing else is said.
-SIZES: dict[str, dict[str, Any]] = {
+# Defaults by size.
+_SIZES: dict[str, dict[str, Any]] = {
     "full": {"out": Path("runs/benchmark"), "seeds": (0, 1, 2), "people": 128, "fit_steps": 600, "set": ()},
     "smoke": {
         "out": Path("runs/benchmark-smoke"),
@@ -21,132 +22,150 @@ SIZES: dict[str, dict[str, Any]] = {
         "seeds": (0,),
         "people": 32,
         "fit_steps": 8,
-        "set": ("adapt.steps=6", "prompts.steps=4", "prompts.batch_size=8", "latents=8"),
+        "set": ("adapt.steps=6", "prompts.steps=4", "prompts.batch_size=8", "num_latents=8"),
     },
 }
+_DESCRIPTION = """Compare methods with each other and with the truth, in the miniature world.
+
+Every variant of a method is adapted to every target with every seed. Finished adaptations are kept: the same command
+on the same folder runs only what is missing. Writes a page with tables and pictures, and all results as JSON.
+
+Methods: {methods}.
+ipl-label and ipl-published are IPL with another prompts.base_text; diffusionclip and diff-ipl adapt the miniature
+diffusion models, all others the miniature StyleGAN2. Each uses the preset of its generator; changed settings follow a
+colon, named as for `zeroshift adapt`: ipl:adapt.steps=240,adapt.augmentations=1. The unadapted generator, the same
+network trained on true images (--fit-steps) and the truth are measured as well.
+
+Examples:
+  zeroshift benchmark --size smoke
+  zeroshift benchmark --methods nada ipl --targets zombie "pencil sketch" --seeds 0 1
+  zeroshift benchmark --methods ipl ipl-label ipl:adapt.augmentations=0 --baseline ipl
+  zeroshift benchmark --methods diffusionclip diff-ipl --baseline diffusionclip
+  zeroshift benchmark --methods nada ipl --previous docs/benchmark.json --page mine/benchmark.md
+"""
 
 
-def benchmark(
-    out: Path | None = None,
-    methods: tuple[str, ...] = (),
-    targets: tuple[str, ...] = (),
-    seeds: tuple[int, ...] = (),
-    size: Literal["full", "smoke"] = "full",
-    steps: int | None = None,
-    set: tuple[str, ...] = (),
-    people: int | None = None,
-    fit_steps: int | None = None,
-    processes: int | None = None,
-    baseline: str | None = None,
-    page: Path | None = None,
-    conclusion: Path | None = None,
-    known: Path | None = None,
-    pages_only: bool = False,
-) -> None:
-    """Compare methods with each other and with the truth, over targets and seeds, in the miniature world.
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Compare methods with each other and with the truth, in the miniature world."""
 
-    Every finished adaptation is kept, so that the same command on the same folder makes only what is missing. Writes a
-    page with tables and pictures, and the same as JSON.
-
-    Methods of the embedded StyleGAN2: nada, ipl, ipl-label and ipl-published (IPL with the base text of
-    prompts.base_text label or published), air, svl, domain-vector. Of the embedded diffusion models, a DDPM and an
-    autoencoder: diffusionclip, diff-ipl, diffusionclip-autoencoder, diff-ipl-autoencoder. Each has its preset; a colon
-    introduces changed settings, as of `zeroshift adapt`: ipl:adapt.steps=240,adapt.augmentations=1. The source
-    generator, the same network fitted to true images (--fit-steps) and the truth are shown beside them.
-
-    Examples:
-      zeroshift benchmark --size smoke
-      zeroshift benchmark --methods nada ipl --targets zombie "pencil sketch" --seeds 0 1
-      zeroshift benchmark --methods ipl ipl-label ipl:adapt.augmentations=0 --baseline ipl
-      zeroshift benchmark --methods diffusionclip diff-ipl --baseline diffusionclip
-      zeroshift benchmark --methods nada ipl --known docs/benchmark.json --page mine/benchmark.md
-
-    Args:
-        out: Folder of the finished adaptations; runs/benchmark if not given, runs/benchmark-smoke for that size.
-        methods: Methods, as above; all of them if not given.
-        targets: Domains such as zombie "pencil sketch" "mosaic of an elf" (`zeroshift miniature sheet` shows them).
-            If not given, thirteen: five beings, four media, four pairs, three of which the encoders never saw.
-        seeds: Seeds of the adaptations; 0 1 2 if not given (smoke: 0).
-        size: full takes a night; smoke takes two minutes, and its numbers mean nothing.
-        steps: Steps of adaptation in every row; those of each preset if not given.
-        set: Settings that differ in every row, such as adapt.lr=0.005.
-        people: How many people each adaptation is measured on; 128 if not given (smoke: 32).
-        fit_steps: Steps of the upper bound, fitted to true images; 600 if not given (smoke: 8). 0: no such bound.
-        processes: Adaptations at a time; one a processor core if not given.
-        baseline: The method that the others are compared with, as in --methods; nada, or else the first, if not given.
-        page: Where the page goes, Markdown; its JSON and pictures lie beside it. OUT/benchmark.md if not given.
-        conclusion: Markdown file that the page begins with, of what somebody concludes from it.
-        known: JSON of an earlier page: adaptations found there with the same settings and weights are not repeated.
-        pages_only: Adapt nothing, write the page from what is there.
-    """
-    from zeroshift.miniature.benchmark.page import write_page
-    from zeroshift.miniature.benchmark.trials import (
-        FITTED,
-        ROWS,
-        SOURCES,
-        TARGETS,
-        Plan,
-        Row,
-        cores,
-        missing,
-        parse_changes,
-        parse_row,
-        read_known,
-        run,
-    )
-
-    words = "" if conclusion is None else _read(conclusion)
-    usual = SIZES[size]
-    bound_steps: int = usual["fit_steps"] if fit_steps is None else fit_steps
-    rows = [parse_row(name) for name in methods] or list(ROWS)
-    names = [row.name for row in rows]
-    chosen = baseline or ("nada" if "nada" in names else names[0])
-    if chosen not in names:
-        raise ZeroshiftError(f"{chosen!r} cannot be the baseline: it is not among the methods {', '.join(names)}.")
-    generators = dict.fromkeys(row.generator for row in rows)
-    fitted = [FITTED[generator] for generator in generators if bound_steps]
-    out = usual["out"] if out is None else out
-    plan = Plan(
-        out=out,
-        rows=(*(SOURCES[generator] for generator in generators), *rows, *fitted, Row("truth")),
-        targets=targets or usual.get("targets", TARGETS),
-        seeds=seeds or usual["seeds"],
-        people=usual["people"] if people is None else people,
-        changes=parse_changes((*usual["set"], *set, *([] if steps is None else [f"adapt.steps={steps}"]))),
-        fit_steps=bound_steps,
-        processes=cores() if processes is None else processes,
-        known={} if known is None else read_known(known),
-    ).validate()
-    page = out / "benchmark.md" if page is None else page
-    if known is not None:
-        _tell_known(plan, known, page)
-    failed = []
-    if not pages_only:
-        cells = missing(plan)
-        for cell, problem in tracked(run(plan, cells), len(cells), "Adapting"):
-            if problem is not None:
-                failed.append(f"{cell.row.name}, {cell.target}, seed {cell.seed}: {problem}")
-    write_page(plan, page, chosen, words)
-    print(f"Page: {page}")
-    if failed:
-        raise ZeroshiftError(f"{len(failed)} adaptations failed; the others are kept. " + " ".join(failed))
+    out: Path | None = None
+    """Folder of the finished adaptations. Default: runs/benchmark (smoke: runs/benchmark-smoke)."""
+    methods: tuple[str, ...] = ()
+    """Methods, as listed above. Default: all that zeroshift ships."""
+    targets: tuple[str, ...] = ()
+    """Domains such as zombie "pencil sketch" "mosaic of an elf" (`zeroshift miniature sheet` draws all). Default:
+    thirteen, of which the encoders never saw three."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of the adaptations. Default: 0 1 2 (smoke: 0)."""
+    size: Literal["full", "smoke"] = "full"
+    """full takes a night; smoke takes two minutes and only checks that everything runs."""
+    steps: int | None = None
+    """Steps of adaptation for all methods. Default: those of each preset."""
+    set: tuple[str, ...] = ()
+    """Settings changed for all methods, such as adapt.lr=0.005."""
+    people: int | None = None
+    """Number of people on which each adaptation is measured. Default: 128 (smoke: 32)."""
+    fit_steps: int | None = None
+    """Training steps of the upper bound, 0 for none. Default: 600 (smoke: 8)."""
+    processes: int | None = None
+    """Adaptations that run at the same time. Default: one per processor core."""
+    baseline: str | None = None
+    """Method with which the others are compared, as in --methods. Default: nada, or else the first."""
+    page: Path | None = None
+    """Markdown file of the page; JSON and pictures are written beside it. Default: OUT/benchmark.md."""
+    conclusion: Path | None = None
+    """Markdown file with the text for the beginning of the page."""
+    previous: Path | None = None
+    """JSON of an earlier page; its results with the same settings and weights are reused."""
+    pages_only: bool = False
+    """Adapt nothing; write the page from the results that exist."""
 
 
-def _tell_known(plan: "Plan", known: Path, page: Path) -> None:
-    """Says how much of a page's JSON counts here, and sees to it that none of it is lost.
+def benchmark(options: BenchmarkOptions) -> None:
+    """Runs the trials that are missing, and writes the page.
 
     Raises:
-        ZeroshiftError: if the page would go where it came from, and hold less than it.
+        ZeroshiftError: for options that do not fit together, and after writing the page if a trial failed.
     """
-    from zeroshift.miniature.benchmark.trials import known_cell
+    from zeroshift.miniature.benchmark.page import write_page
+    from zeroshift.miniature.benchmark.records import missing_trials
+    from zeroshift.miniature.benchmark.run import run_trials
 
-    cells = plan.cells()
-    fit = sum(known_cell(plan, cell) is not None for cell in cells)
-    print(f"{fit} of this benchmark's {len(cells)} adaptations are known from {known}, which has {len(plan.known)}.")
-    if page.with_suffix(".json").resolve() == known.resolve() and fit < len(plan.known):
+    conclusion = "" if options.conclusion is None else _read(options.conclusion)
+    plan, baseline = _plan(options)
+    page = plan.out / "benchmark.md" if options.page is None else options.page
+    if options.previous is not None:
+        _check_previous(plan, options.previous, page)
+    failed = []
+    if not options.pages_only:
+        trials = missing_trials(plan)
+        for trial, problem in tracked(run_trials(plan, trials), len(trials), "Adapting"):
+            if problem is not None:
+                failed.append(f"{trial}: {problem}.")
+    write_page(plan, page, baseline, conclusion)
+    print(f"Page: {page}")
+    if failed:
+        raise ZeroshiftError(f"{len(failed)} adaptations failed; the others are kept. {' '.join(failed)}")
+
+
+def _plan(options: BenchmarkOptions) -> tuple["Plan", str]:
+    """The plan of these options, and the name of its baseline.
+
+    Raises:
+        ZeroshiftError: for an unknown method, target or setting, or a baseline that is not among the methods.
+    """
+    from zeroshift.miniature.benchmark.plan import Plan, cores
+    from zeroshift.miniature.benchmark.records import read_previous
+    from zeroshift.miniature.benchmark.variants import (
+        FITTED,
+        SOURCES,
+        TARGETS,
+        TRUTH,
+        VARIANTS,
+        parse_changes,
+        parse_variant,
+    )
+
+    size = _SIZES[options.size]
+    variants = [parse_variant(name) for name in options.methods] or list(VARIANTS)
+    names = [variant.name for variant in variants]
+    baseline = options.baseline or ("nada" if "nada" in names else names[0])
+    if baseline not in names:
+        raise ZeroshiftError(f"{baseline!r} cannot be the baseline: it is not among the methods {', '.join(names)}.")
+    fit_steps: int = size["fit_steps"] if options.fit_steps is None else options.fit_steps
+    generators = dict.fromkeys(variant.generator for variant in variants)
+    fitted = [FITTED[generator] for generator in generators if fit_steps]
+    steps = [] if options.steps is None else [f"adapt.steps={options.steps}"]
+    plan = Plan(
+        out=size["out"] if options.out is None else options.out,
+        variants=(*(SOURCES[generator] for generator in generators), *variants, *fitted, TRUTH),
+        targets=options.targets or size.get("targets", TARGETS),
+        seeds=options.seeds or size["seeds"],
+        people=size["people"] if options.people is None else options.people,
+        changes=parse_changes((*size["set"], *options.set, *steps)),
+        fit_steps=fit_steps,
+        processes=cores() if options.processes is None else options.processes,
+        previous={} if options.previous is None else read_previous(options.previous),
+    )
+    return plan.validate(), baseline
+
+
+def _check_previous(plan: "Plan", previous: Path, page: Path) -> None:
+    """Prints how many previous results are reused, and prevents that the new page loses any of them.
+
+    Raises:
+        ZeroshiftError: if the page would overwrite the previous one with fewer of its results.
+    """
+    from zeroshift.miniature.benchmark.records import previous_record
+
+    trials = plan.trials()
+    reused, total = sum(previous_record(plan, trial) is not None for trial in trials), len(plan.previous)
+    print(f"{reused} of the {len(trials)} adaptations of this benchmark are taken from {previous}, which has {total}.")
+    if page.with_suffix(".json").resolve() == previous.resolve() and reused < total:
         raise ZeroshiftError(
-            f"{known} would lose {len(plan.known) - fit} of its {len(plan.known)} adaptations, of which this benchmark "
-            "has none with the same settings. Give --page another name, or the command that stands in that page."
+            f"{previous} would lose {total - reused} of its {total} adaptations, which are not part of this benchmark "
+            "or were made with other settings. Choose another --page, or use the command printed in that page."
         )
 
 
@@ -158,4 +177,7 @@ def _read(path: Path) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    call(benchmark, "benchmark", arguments)
+    from zeroshift.miniature.benchmark.variants import available_variants
+
+    BenchmarkOptions.__doc__ = _DESCRIPTION.format(methods=", ".join(available_variants()))
+    benchmark(call(BenchmarkOptions, "benchmark", arguments))

@@ -1,4 +1,4 @@
-"""The numbers of a benchmark: what each means, where it counts, and two rows against each other."""
+"""The measures of a benchmark, where they count, and the comparison of two variants."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -6,18 +6,36 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from zeroshift.miniature.benchmark.bounds import BOUNDS
 from zeroshift.miniature.benchmark.statistics import Difference, compare
+from zeroshift.miniature.benchmark.variants import BOUND_NAMES
 
-__all__ = ["MEASURES", "Measure", "Records", "against", "countable", "differences", "machines", "means", "unknown"]
+__all__ = [
+    "MEASURES",
+    "Measure",
+    "Records",
+    "comparable",
+    "compare_variants",
+    "differences",
+    "machines",
+    "means",
+    "unrecognized",
+]  # fmt: skip
 
 Records = Sequence[Mapping[str, Any]]
-_KNOWN = 0.5  # share of true images that the judge must take for their domain, or what it says of others means little
+_MIN_RECOGNIZED = 0.5  # with a smaller share of true images recognized, `accuracy` says little about others
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A column: where its number stands, which way is better (1 up, -1 down, 0: not compared), digits, its meaning."""
+    """A column of the tables.
+
+    Attributes:
+        key: its key in "measures" of a record, or in the record itself.
+        title: its heading.
+        better: 1 if more is better, -1 if less is better, 0 if it is not compared.
+        digits: decimal places.
+        meaning: its explanation on the page.
+    """
 
     key: str
     title: str
@@ -25,83 +43,80 @@ class Measure:
     digits: int
     meaning: str
 
-    def of(self, records: Records) -> list[float]:
-        """Its values in the records of cells that have it."""
+    def values(self, records: Records) -> list[float]:
+        """Its values in the records that have it."""
         facts = ({**record["measures"], **record} for record in records)
         return [fact[self.key] for fact in facts if self.key in fact]
 
 
-# Time and memory are not compared: whatever else a machine does at the time would be a finding.
+# Time and memory are not compared: they depend on the other load of the machine.
 MEASURES = (
-    Measure("accuracy", "domain", 1, 3, "share that the judge takes for the target, among 84 domains"),
-    Measure(
-        "distance", "distance", -1, 3, "cosine distance, for the judge, to the true target image of the same person"
-    ),
-    Measure("map_distance", "maps", -1, 3, "the same in the judge's feature maps (LPIPS without learned weights)"),
-    Measure("psnr", "PSNR", 1, 2, "to the same true image, in dB, over all pixels"),
-    Measure(
-        "fd",
-        "FD",
-        -1,
-        3,
-        "Fréchet distance to the true images in the judge's embedding; to compare "
-        "within a page only, since it depends on the number of people",
-    ),
-    Measure("classes", "classes", 1, 3, "visible class factors that the probe reads rightly"),
-    Measure("scalars", "scalars", 1, 3, "visible scalar factors: correlation of what the probe reads with the truth"),
-    Measure("kept", "kept", 1, 3, "variance between people that is left where true people differ; 0 is collapse"),
-    Measure("diversity", "diversity", 0, 3, "mean distance between different people, relative to the truth's"),
-    Measure("processor_seconds", "seconds", 0, 0, "of one processor core, for all stages of the adaptation"),
-    Measure("memory", "MiB", 0, 0, "peak memory of its process"),
-)
+    Measure("accuracy", "domain", 1, 3, "share of images that the held-out evaluator classifies as the target, "
+            "among 84 domains"),
+    Measure("distance", "distance", -1, 3, "cosine distance to the true image of the same person in the target "
+            "domain, in the held-out evaluator's embedding"),
+    Measure("map_distance", "maps", -1, 3, "the same in the held-out evaluator's feature maps (LPIPS without learned "
+            "weights)"),
+    Measure("psnr", "PSNR", 1, 2, "peak signal-to-noise ratio to the same true image, in dB"),
+    Measure("fd", "FD", -1, 3, "Fréchet distance to the true images in the held-out evaluator's embedding; comparable "
+            "within a page only, because it depends on the number of people"),
+    Measure("classes", "classes", 1, 3, "share of visible class factors that the probe reads correctly"),
+    Measure("scalars", "scalars", 1, 3, "visible scalar factors: correlation of the probe's readings with the truth"),
+    Measure("kept", "kept", 1, 3, "share of the variance between people that is kept where true images of them "
+            "differ; 0 is full collapse"),
+    Measure("diversity", "diversity", 0, 3, "mean distance between different people, relative to that of true images"),
+    Measure("processor_seconds", "seconds", 0, 0, "processor time of all stages of the adaptation"),
+    Measure("memory", "MiB", 0, 0, "peak memory of the process"),
+)  # fmt: skip
 
 
-def machines(cells: Records) -> list[str]:
-    """On which the methods ran, the one of most cells first."""
-    return [name for name, _ in Counter(cell["machine"] for cell in cells if cell["row"] not in BOUNDS).most_common()]
+def machines(records: Records) -> list[str]:
+    """The machines on which methods ran, most used first."""
+    counts = Counter(record["machine"] for record in records if record["variant"] not in BOUND_NAMES)
+    return [name for name, _ in counts.most_common()]
 
 
-def unknown(cells: Records) -> dict[str, float]:
-    """The targets that the judge does not know when it sees the truth, with the share of true images that it does."""
-    known = {cell["target"]: cell["measures"]["accuracy"] for cell in cells if cell["row"] == "truth"}
-    return {target: share for target, share in known.items() if share < _KNOWN}
+def unrecognized(records: Records) -> dict[str, float]:
+    """Targets whose true images the held-out evaluator does not recognize, with the share that it does."""
+    shares = {record["target"]: record["measures"]["accuracy"] for record in records if record["variant"] == "truth"}
+    return {target: share for target, share in shares.items() if share < _MIN_RECOGNIZED}
 
 
-def countable(cells: Records) -> list[dict[str, Any]]:
-    """The records without what does not count.
+def comparable(records: Records) -> list[dict[str, Any]]:
+    """The records without values that cannot be compared.
 
-    That is the domain, where the judge does not know the truth itself, and time and memory on any machine but that of
-    most cells.
+    These are `accuracy` on targets whose true images are not recognized, and time and memory on all machines but the
+    most used one.
     """
-    usual, strange = machines(cells)[:1], unknown(cells)
-    counted = []
-    for cell in cells:
-        there = [cell["machine"]] == usual
-        record = {key: cell[key] for key in cell if there or key not in ("processor_seconds", "memory")}
-        if cell["target"] in strange:
-            record["measures"] = {key: value for key, value in cell["measures"].items() if key != "accuracy"}
-        counted.append(record)
-    return counted
+    usual, excluded = machines(records)[:1], unrecognized(records)
+    result = []
+    for record in records:
+        on_usual = [record["machine"]] == usual
+        kept = {key: record[key] for key in record if on_usual or key not in ("processor_seconds", "memory")}
+        if record["target"] in excluded:
+            kept["measures"] = {key: value for key, value in record["measures"].items() if key != "accuracy"}
+        result.append(kept)
+    return result
 
 
-def means(records: Records, row: str, targets: Collection[str]) -> dict[str, float]:
-    """Means over those targets of means over seeds, by the key of a measure; without those that the row has not."""
-    groups = [[r for r in records if r["row"] == row and r["target"] == target] for target in sorted(targets)]
-    values = {m.key: [mean(those) for group in groups if (those := m.of(group))] for m in MEASURES}
-    return {key: mean(those) for key, those in values.items() if those}
+def means(records: Records, variant: str, targets: Collection[str]) -> dict[str, float]:
+    """By measure, the mean over targets of the mean over seeds; targets without a value are left out."""
+    groups = [[r for r in records if (r["variant"], r["target"]) == (variant, target)] for target in sorted(targets)]
+    by_measure = {m.key: [mean(values) for group in groups if (values := m.values(group))] for m in MEASURES}
+    return {key: mean(values) for key, values in by_measure.items() if values}
 
 
-def differences(records: Records, row: str, other: str, measure: Measure) -> list[list[float]]:
-    """What `row` has more than `other`, a list a target, an entry a seed that both have."""
-    values = {(r["row"], r["target"], r["seed"]): value for r in records for value in measure.of([r])}
+def differences(records: Records, variant: str, other: str, measure: Measure) -> list[list[float]]:
+    """`variant` minus `other`: for each target, the differences at the seeds that both share."""
+    values = {(r["variant"], r["target"], r["seed"]): value for r in records for value in measure.values([r])}
     paired: dict[str, list[float]] = {}
     for (name, target, seed), value in values.items():
-        if name == row and (other, target, seed) in values:
+        if name == variant and (other, target, seed) in values:
             paired.setdefault(target, []).append(value - values[other, target, seed])
     return list(paired.values())
 
 
-def against(records: Records, row: str, other: str) -> dict[str, Difference]:
-    """`row` compared with `other` in every measure that has a better and a worse, by its key."""
-    found = {m.key: differences(records, row, other, m) for m in MEASURES if m.better}
-    return {key: compare(paired) for key, paired in found.items() if paired}
+def compare_variants(records: Records, variant: str, other: str) -> dict[str, Difference]:
+    """`variant` minus `other` by measure, for all measures with a better direction."""
+    paired = {m.key: differences(records, variant, other, m) for m in MEASURES if m.better}
+    return {key: compare(values) for key, values in paired.items() if values}

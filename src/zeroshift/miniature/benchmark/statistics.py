@@ -1,4 +1,4 @@
-"""Paired comparison of two rows of the benchmark: a mean difference and the interval that it carries."""
+"""Paired comparison of two variants: the mean difference and its confidence interval."""
 
 import math
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-__all__ = ["LEAST_TARGETS", "Difference", "compare"]
+__all__ = ["MIN_TARGETS", "Difference", "compare"]
 
-LEAST_TARGETS = 5  # fewer say nothing about targets in general, whatever their interval
+MIN_TARGETS = 5  # an interval over fewer targets decides nothing about targets in general
 _RESAMPLES = 20_000
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences and its 95 % interval over targets and seeds."""
+    """Mean of paired differences with its 95 % interval over targets and seeds."""
 
     mean: float
     low: float
@@ -24,14 +24,14 @@ class Difference:
 
     @property
     def decided(self) -> bool:
-        """Whether the interval carries the sign of the mean."""
-        return self.targets >= LEAST_TARGETS and (self.low > 0 or self.high < 0)
+        """Whether the interval excludes zero and covers enough targets."""
+        return self.targets >= MIN_TARGETS and (self.low > 0 or self.high < 0)
 
 
 def _tail(targets: int) -> float:
-    """The share of resamples outside of the interval at each end: 0.025 for many targets, 0.001 for five."""
+    """The share of resamples outside the interval at each end: 0.025 for many targets, 0.001 for five."""
     if targets < 2:
-        return 0.0  # one target tells nothing of others
+        return 0.0  # one target says nothing about others
     widened = math.sqrt(targets / (targets - 1)) * stats.t.ppf(0.975, targets - 1)
     return float(stats.norm.cdf(-widened))
 
@@ -39,21 +39,22 @@ def _tail(targets: int) -> float:
 def compare(differences: Sequence[Sequence[float]], seed: int = 0) -> Difference:
     """The mean over targets of the mean over seeds, with an expanded percentile bootstrap interval.
 
-    Targets are drawn anew, and for each its seeds: targets differ more than seeds do, and a result should hold for the
-    next target, not for the next seed alone. Plain percentiles (Efron, 1979) are too narrow for few targets (of five,
-    83 % of intervals hold the truth); wider ones stand in for them, by as much as the t-interval is wider than the one
-    of the normal distribution with the variance of the sample (Hesterberg, "What Teachers Should Know About the
-    Bootstrap", 2015, section 3.3).
+    Targets are resampled, and the seeds within each: targets differ more than seeds do, and a result should hold for
+    the next target, not only for the next seed. Plain percentiles (Efron, 1979) are too narrow for few targets: with
+    five, 83 % of the intervals contain the truth. They are widened by the ratio of the t-interval to the normal
+    interval with the variance of the sample (Hesterberg, "What Teachers Should Know About the Bootstrap", 2015,
+    section 3.3).
 
     Args:
-        differences: one sequence a target, of what one row has more than the other at each seed that both have.
+        differences: for each target, the differences at the seeds that both variants share.
     """
     random = np.random.default_rng(seed)
-    rows = [np.asarray(row, dtype=float) for row in differences]
-    chosen = random.integers(len(rows), size=(_RESAMPLES, len(rows)))
+    by_target = [np.asarray(values, dtype=float) for values in differences]
+    chosen = random.integers(len(by_target), size=(_RESAMPLES, len(by_target)))
     means = np.empty(chosen.shape)
-    for index, row in enumerate(rows):
-        here = chosen == index
-        means[here] = random.choice(row, size=(int(here.sum()), len(row))).mean(axis=1)
-    low, high = np.quantile(means.mean(axis=1), [tail := _tail(len(rows)), 1 - tail])
-    return Difference(float(np.mean([row.mean() for row in rows])), float(low), float(high), len(rows))
+    for index, values in enumerate(by_target):
+        selected = chosen == index
+        means[selected] = random.choice(values, size=(int(selected.sum()), len(values))).mean(axis=1)
+    tail = _tail(len(by_target))
+    low, high = np.quantile(means.mean(axis=1), [tail, 1 - tail])
+    return Difference(float(np.mean([values.mean() for values in by_target])), float(low), float(high), len(by_target))

@@ -1,0 +1,185 @@
+"""The records of trials: what a result depends on, where it is stored, and which earlier results can be reused.
+
+A finished trial leaves a sheet of people (.png) and its measures (.json) in OUT/trials/TARGET/VARIANT. The file name
+holds the seed and a hash of the provenance (settings, weights, number of people), so that a second run adds only what
+is missing and other settings overwrite nothing. Code is not part of the hash: after changing a method, use another
+folder. The images are kept because measuring is cheap: with another held-out evaluator, nothing is adapted again. The
+JSON of a page holds all measures without images; a benchmark can continue from it on another machine.
+"""
+
+import functools
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zeroshift.config.settings import AdaptConfig
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.catalogue import resolve
+from zeroshift.io.atomic import atomic_write
+from zeroshift.methods.configure import flat, settings
+from zeroshift.miniature.benchmark.plan import Key, Plan, Trial
+from zeroshift.miniature.benchmark.variants import FITTED
+from zeroshift.miniature.networks.encoders import weights_folder
+
+__all__ = [
+    "evaluators", "finished_records", "image_path", "machine", "missing_trials", "previous_record", "provenance",
+    "read_adapted", "read_previous", "read_record", "record_path", "slug", "write_record",
+]  # fmt: skip
+
+Record = Mapping[str, Any]
+
+# Keys of version 0.1 and before, which `read_previous` still accepts.
+_OLD_KEYS = {"row": "variant", "made_with": "provenance", "judged_by": "evaluated_by"}
+_OLD_FACTS = {"guide": "guidance_encoder", "judge": "evaluator"}
+
+
+def provenance(plan: Plan, trial: Trial) -> dict[str, Any]:
+    """What the images of a trial depend on: number of people, weights, settings.
+
+    Of the settings, all of the method and of the generator family, and the others if they differ from the defaults.
+    Bounds depend on sampling settings only, and fitted generators also on the training steps and the seed.
+    """
+    facts: dict[str, Any] = {"people": plan.people, "generator": _fingerprint(resolve(trial.variant.generator))}
+    recorded = _recorded_settings(trial.config(plan.changes))
+    if not trial.variant.bound:
+        encoder = _fingerprint(weights_folder() / "guide.safetensors")
+        return {**facts, "guidance_encoder": encoder, "settings": recorded}
+    if sampling := {name: value for name, value in recorded.items() if name.startswith("sampling.")}:
+        facts["settings"] = sampling
+    return {**facts, **({"steps": plan.fit_steps, "seed": trial.seed} if trial.variant in FITTED.values() else {})}
+
+
+def _recorded_settings(config: AdaptConfig) -> dict[str, Any]:
+    """All settings of method and generator family, and others that differ from the defaults, by dotted name."""
+    own = {setting.name for setting in settings(config) if setting.owner.split(".")[0] in ("options", "sampling")}
+    defaults, values = flat(AdaptConfig(target="")), flat(config)
+    values.pop("family", None)  # follows from the weights
+    return {name: value for name, value in values.items() if name in own or value != defaults.get(name)}
+
+
+@functools.cache
+def _fingerprint(path: Path) -> str:
+    """Hash of the weights in a file or folder.
+
+    Raises:
+        ZeroshiftError: if they are missing.
+    """
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise ZeroshiftError(f"The weights {path} are missing. Train them with `zeroshift miniature train`.")
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def evaluators() -> dict[str, str]:
+    """Fingerprints of the networks that measure: the held-out evaluator and the factor probe."""
+    return {name: _fingerprint(weights_folder() / f"{file}.safetensors")
+            for name, file in (("evaluator", "judge"), ("probe", "probe"))}  # fmt: skip
+
+
+def slug(text: str) -> str:
+    """A text in characters that every file system and web page accepts."""
+    return re.sub(r"[^\w.=]+", "-", text).strip("-.")
+
+
+def record_path(plan: Plan, trial: Trial) -> Path:
+    """The JSON file of a trial."""
+    digest = hashlib.sha256(json.dumps(provenance(plan, trial), sort_keys=True).encode()).hexdigest()[:8]
+    folder = plan.out / "trials" / slug(trial.target) / slug(trial.variant.name)
+    return folder / f"seed{trial.seed}-{digest}.json"
+
+
+def image_path(plan: Plan, trial: Trial) -> Path:
+    """The sheet of people of a trial."""
+    return record_path(plan, trial).with_suffix(".png")
+
+
+def machine() -> str:
+    """Processor and PyTorch version."""
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        # Virtual machines may name the maker only; family and model tell generations of processors apart.
+        processor = f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
+    except (OSError, KeyError):
+        pass
+    return f"{processor}, PyTorch {torch.__version__.partition('+')[0]}"
+
+
+def write_record(plan: Plan, trial: Trial, record: Record) -> None:
+    """Writes the JSON file of a trial."""
+    with atomic_write(record_path(plan, trial)) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def read_adapted(plan: Plan, trial: Trial) -> dict[str, Any] | None:
+    """The stored record of a trial whose images are there, whatever network measured them; None if there is none.
+
+    Raises:
+        ZeroshiftError: if the file is damaged.
+    """
+    path = record_path(plan, trial)
+    if not path.exists() or not path.with_suffix(".png").exists():
+        return None
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ZeroshiftError(f"{path} is damaged ({error}). Delete it, and run the benchmark again.") from error
+    return record
+
+
+def read_previous(path: Path) -> dict[Key, dict[str, Any]]:
+    """The records in the JSON of a page, by variant, target and seed.
+
+    Raises:
+        ZeroshiftError: if the file cannot be read as one.
+    """
+    try:
+        page = json.loads(path.read_text(encoding="utf-8"))
+        records = [_with_present_keys(record) for record in page["trials" if "trials" in page else "cells"]]
+        return {(record["variant"], record["target"], record["seed"]): record for record in records}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ZeroshiftError(f"{path} cannot be read as the JSON of a benchmark's page ({error}).") from error
+
+
+def _with_present_keys(record: Record) -> dict[str, Any]:
+    """A record with the keys of this version."""
+    renamed = {_OLD_KEYS.get(key, key): value for key, value in record.items()}
+    for name in ("provenance", "evaluated_by"):
+        if name in renamed:
+            renamed[name] = {_OLD_FACTS.get(key, key): value for key, value in renamed[name].items()}
+    return renamed
+
+
+def read_record(plan: Plan, trial: Trial) -> Record | None:
+    """The record of a finished trial, or None if it has to run: its provenance, cost and "measures".
+
+    A record counts only if it was measured by the present evaluators.
+    """
+    record = read_adapted(plan, trial)
+    return record if record and record.get("evaluated_by") == evaluators() else previous_record(plan, trial)
+
+
+def previous_record(plan: Plan, trial: Trial) -> Record | None:
+    """The record of a trial in `plan.previous`, if its provenance and evaluators equal the present ones."""
+    record = plan.previous.get(trial.key)
+    if not record or record.get("evaluated_by") != evaluators():
+        return None
+    # Through JSON, which turns tuples into lists.
+    return record if record.get("provenance") == json.loads(json.dumps(provenance(plan, trial))) else None
+
+
+def missing_trials(plan: Plan) -> list[Trial]:
+    """The trials that have yet to run."""
+    return [trial for trial in plan.trials() if read_record(plan, trial) is None]
+
+
+def finished_records(plan: Plan) -> list[Record]:
+    """The records of all finished trials."""
+    return [record for trial in plan.trials() if (record := read_record(plan, trial)) is not None]

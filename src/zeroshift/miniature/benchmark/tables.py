@@ -1,0 +1,111 @@
+"""Markdown tables of a benchmark's page."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+
+from zeroshift.miniature.benchmark.measures import MEASURES, Measure, Records, means
+from zeroshift.miniature.benchmark.statistics import MIN_TARGETS, Difference
+
+__all__ = ["Comparisons", "comparison_table", "legend", "mean_table", "summary", "target_table"]
+
+Comparisons = Mapping[str, Mapping[str, Difference]]  # by variant and measure, each against the baseline
+
+# The measures of the summary.
+_SUMMARY = {
+    "accuracy": "{:.1%} in the domain",
+    "distance": "{:.3f} from the truth",
+    "psnr": "PSNR {:.1f}",
+    "kept": "{:.2f} of the variance between people kept",
+    "processor_seconds": "{:.0f} seconds",
+}
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *body)]
+    return "\n".join([lines[0], "| --- " * len(head) + "|", *lines[1:]])
+
+
+def legend() -> str:
+    """What the columns mean."""
+    arrows = {1: " (more is better)", -1: " (less is better)", 0: ""}
+    return "\n".join(f"- **{m.title}**{arrows[m.better]}: {m.meaning}." for m in MEASURES)
+
+
+def mean_table(records: Records, variants: Sequence[str]) -> str:
+    """Means over targets of means over seeds, a row per variant, over the targets common to all non-empty rows."""
+    targets = _common_targets(records, variants)
+    body = []
+    for variant in variants:
+        values = means(records, variant, targets)
+        trials = sum(record["variant"] == variant for record in records)
+        columns = (f"{values[m.key]:.{m.digits}f}" if m.key in values else "" for m in MEASURES)
+        body.append([variant, str(trials), *columns])
+    return _table(["method", "trials", *(m.title for m in MEASURES)], body)
+
+
+def _common_targets(records: Records, variants: Sequence[str]) -> set[str]:
+    """Targets common to all variants with at least one record."""
+    by_variant = [{r["target"] for r in records if r["variant"] == variant} for variant in variants]
+    measured = [targets for targets in by_variant if targets]
+    return set.intersection(*measured) if measured else set()
+
+
+def comparison_table(compared: Comparisons, baseline: str) -> str:
+    """Mean differences to the baseline with their intervals."""
+    measures = [m for m in MEASURES if m.better]
+    body = [[name, *(_interval(by.get(m.key), m.digits) for m in measures)] for name, by in compared.items()]
+    count = len(measures) * len(compared)
+    return (
+        f"Mean difference to `{baseline}` at the same target and seed, with the 95 % interval of a bootstrap over "
+        f"targets and their seeds. Bold: the interval covers at least {MIN_TARGETS} targets and excludes zero. "
+        "Everything else is not decided. The intervals are not corrected for multiple comparisons: without any true "
+        f"difference, about {count / 20:.0f} of these {count} would be bold by chance.\n\n"
+        + _table(["method", *(m.title for m in measures)], body)
+    )
+
+
+def _interval(difference: Difference | None, digits: int) -> str:
+    if difference is None:
+        return ""
+    mark = "**" if difference.decided else ""
+    interval = f"[{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    return f"{mark}{difference.mean:+.{digits}f}{mark} {interval}"
+
+
+def summary(records: Records, variants: Sequence[str], compared: Comparisons, baseline: str) -> str:
+    """A line per variant: its most important measures, and how it compares with the baseline."""
+    targets = _common_targets(records, variants)
+    lines = []
+    for variant in variants:
+        values = means(records, variant, targets)
+        parts = [text.format(values[key]) for key, text in _SUMMARY.items() if key in values]
+        verdict = f"Against {baseline} — {_verdict(compared[variant])}." if variant in compared else "The baseline."
+        lines.append(f"- **{variant}**: {', '.join(parts) or 'no target in common with all others'}. {verdict}")
+    return "\n".join(lines)
+
+
+def _verdict(by_measure: Mapping[str, Difference]) -> str:
+    """Measures that are better, worse and not decided."""
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "not decided": []}
+    for measure in MEASURES:
+        if difference := by_measure.get(measure.key):
+            better = difference.mean * measure.better > 0
+            groups["not decided" if not difference.decided else "better" if better else "worse"].append(measure.title)
+    return "; ".join(f"{group}: {', '.join(titles)}" for group, titles in groups.items() if titles) or "nothing yet"
+
+
+def target_table(records: Records, variants: Sequence[str], target: str) -> str:
+    """Mean and standard deviation over seeds on one target, a row per variant."""
+    body = []
+    for variant in variants:
+        selected = [r for r in records if (r["variant"], r["target"]) == (variant, target)]
+        if selected:
+            body.append([variant, *(_mean_and_deviation(m, m.values(selected)) for m in MEASURES)])
+    return _table(["method", *(m.title for m in MEASURES)], body)
+
+
+def _mean_and_deviation(measure: Measure, values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    deviation = f" ± {stdev(values):.{measure.digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{measure.digits}f}{deviation}"

@@ -1,0 +1,156 @@
+"""Records of trials: what they depend on, when they are reused, and earlier forms of them."""
+
+import itertools
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.benchmark_plans import TINY, make_plan
+from zeroshift.errors import ZeroshiftError
+from zeroshift.miniature.benchmark import run
+from zeroshift.miniature.benchmark.plan import Plan
+from zeroshift.miniature.benchmark.records import (
+    evaluators,
+    finished_records,
+    missing_trials,
+    previous_record,
+    provenance,
+    read_previous,
+    record_path,
+)
+from zeroshift.miniature.benchmark.run import run_trial
+from zeroshift.miniature.benchmark.sheets import save_comparison
+from zeroshift.miniature.benchmark.variants import VARIANTS
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+@pytest.fixture
+def fixed_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_measure", lambda plan, trial: {"psnr": 20.0})
+
+
+def test_all_variants_have_different_provenance(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, *(variant.name for variant in VARIANTS))
+    settings = {trial.variant.name: provenance(plan, trial)["settings"] for trial in plan.trials()}
+    assert all(a != b for a, b in itertools.combinations(settings.values(), 2))
+    assert settings["air"]["anchor_samples"] == 200, "settings of a method count"
+    assert settings["ipl"]["prompts.base_text"] == "none"
+    assert not any(name.startswith("prompts.") for name in settings["nada"]), "settings of other methods do not"
+
+
+def test_only_what_is_missing_or_stale_runs(tmp_path: Path, fixed_measures: None) -> None:
+    plan = make_plan(tmp_path, "nada")
+    (trial,) = missing_trials(plan)
+    assert run_trial(plan, trial) is None
+    assert missing_trials(plan) == []
+    path = record_path(plan, trial)
+    record = json.loads(path.read_text())
+    assert record["measures"] == {"psnr": 20.0}
+    assert record["memory"] > 100
+    assert record["provenance"]["settings"]["method"] == "nada"
+
+    # Another evaluator: measured again, from the existing images.
+    pictures = path.with_suffix(".png").stat().st_mtime_ns
+    path.write_text(json.dumps({**record, "evaluated_by": {"evaluator": "another"}, "measures": {}}))
+    assert missing_trials(plan) == [trial]
+    run_trial(plan, trial)
+    assert json.loads(path.read_text()) == record
+    assert path.with_suffix(".png").stat().st_mtime_ns == pictures
+
+    # Other settings or people: a new record beside the old one.
+    changed, larger = (
+        make_plan(tmp_path, "nada", changes={**TINY, "adapt.lr": 0.5}),
+        make_plan(tmp_path, "nada", people=17),
+    )
+    assert len(missing_trials(changed)) == len(missing_trials(larger)) == 1
+    run_trial(larger, trial)
+    assert missing_trials(larger) == missing_trials(plan) == []
+    assert json.loads(path.read_text()) == record
+    path.write_text("{")
+    with pytest.raises(ZeroshiftError, match=r"seed0-\w+.json is damaged"):
+        missing_trials(plan)
+
+
+def test_bounds_depend_on_people_and_sampling(tmp_path: Path) -> None:
+    bounds = ("source-diffusion", "fitted-diffusion")
+    plan = make_plan(tmp_path, *bounds)
+    for other in (make_plan(tmp_path, *bounds, changes={"sampling.t0": 0.9}), make_plan(tmp_path, *bounds, people=17)):
+        for one, two in zip(plan.trials(), other.trials(), strict=True):
+            assert record_path(plan, one) != record_path(other, two)
+    plain = make_plan(tmp_path, "source", "truth")
+    other = make_plan(tmp_path, "source", "truth", changes={"sampling.t0": 0.9})
+    paths = [[record_path(each, trial) for trial in each.trials()] for each in (plain, other)]
+    assert paths[0] == paths[1], "without sampling settings"
+
+
+def test_only_fitted_bounds_depend_on_the_training_steps(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, "source-diffusion", "fitted-diffusion")
+    longer = make_plan(tmp_path, "source-diffusion", "fitted-diffusion", fit_steps=2)
+    source, fitted = longer.trials()
+    assert record_path(longer, source) == record_path(plan, source)
+    assert record_path(longer, fitted) != record_path(plan, fitted)
+
+
+def test_a_benchmark_continues_from_the_json_of_a_page(tmp_path: Path, fixed_measures: None) -> None:
+    plan = make_plan(tmp_path / "first", "nada")
+    (trial,) = missing_trials(plan)
+    run_trial(plan, trial)
+    record = json.loads(record_path(plan, trial).read_text())
+    page = tmp_path / "page.json"
+    page.write_text(json.dumps({"trials": [record, {**record, "target": "robot"}]}))
+
+    elsewhere = make_plan(tmp_path / "second", "nada", previous=read_previous(page))
+    assert missing_trials(elsewhere) == []
+    assert finished_records(elsewhere) == [record]
+    picture = tmp_path / "zombie.png"
+    picture.write_bytes(b"of the first")
+    assert save_comparison(elsewhere, trial.target, tmp_path) == picture
+    assert picture.read_bytes() == b"of the first", "there are no images here to draw"
+
+    for change in ({"evaluated_by": {"evaluator": "another"}}, {"provenance": {}}):
+        page.write_text(json.dumps({"trials": [{**record, **change}]}))
+        assert len(missing_trials(make_plan(tmp_path / "second", "nada", previous=read_previous(page)))) == 1
+
+
+def test_damaged_pages_are_refused(tmp_path: Path) -> None:
+    for content in ("[]", "{", '{"trials": [[]]}'):
+        (tmp_path / "page.json").write_text(content)
+        with pytest.raises(ZeroshiftError, match="JSON of a benchmark"):
+            read_previous(tmp_path / "page.json")
+
+
+def test_keys_of_the_first_version_are_accepted(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, "nada")
+    (trial,) = plan.trials()
+    facts = json.loads(json.dumps(provenance(plan, trial)))
+    old = {
+        "row": "nada",
+        "target": "zombie",
+        "seed": 0,
+        "made_with": {{"guidance_encoder": "guide"}.get(key, key): value for key, value in facts.items()},
+        "judged_by": {{"evaluator": "judge"}.get(key, key): value for key, value in evaluators().items()},
+    }
+    (tmp_path / "page.json").write_text(json.dumps({"cells": [old]}))
+    assert missing_trials(make_plan(tmp_path, "nada", previous=read_previous(tmp_path / "page.json"))) == []
+
+
+@pytest.mark.parametrize("name", ["benchmark", "benchmark-choices", "benchmark-diffusion"])
+def test_the_shipped_results_fit_the_present_settings_and_weights(name: str, tmp_path: Path) -> None:
+    """A change of defaults, weights or names must not silently make results in docs/ stale."""
+    path = DOCS / f"{name}.json"
+    plan = _plan_of_command(json.loads(path.read_text())["command"], path, tmp_path)
+    assert len(plan.trials()) == len(plan.previous)
+    assert [str(trial) for trial in plan.trials() if previous_record(plan, trial) is None] == []
+
+
+def _plan_of_command(command: str, previous: Path, out: Path) -> Plan:
+    from zeroshift.cli.arguments import call
+    from zeroshift.cli.benchmark import BenchmarkOptions, _plan
+
+    arguments = shlex.split(command)[2:]
+    options: Any = call(BenchmarkOptions, "benchmark", [*arguments, "--previous", str(previous), "--out", str(out)])
+    return _plan(options)[0]
