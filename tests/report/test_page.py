@@ -1,3 +1,6 @@
+"""The report of a run: complete, self-contained, and with the images of the run."""
+
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,8 +12,11 @@ import torch
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
-from zeroshift.miniature.truth_figures import true_images
-from zeroshift.report.charts import curve, layer_shares
+from zeroshift.methods.configure import default_config, resolve
+from zeroshift.methods.nada import NADA
+from zeroshift.methods.registry import STAGES
+from zeroshift.miniature.world.domains import parse_domain
+from zeroshift.miniature.world.renderer import render
 from zeroshift.report.page import draw_figures, write_report
 from zeroshift.training.run_folder import RunFolder
 
@@ -18,7 +24,7 @@ from zeroshift.training.run_folder import RunFolder
 @pytest.fixture
 def run(tiny_generator: Path, tmp_path: Path) -> RunFolder:
     """A finished run whose adapted generator is the source with other weights."""
-    config = AdaptConfig(target="<b>zombie</b>", generator=str(tiny_generator), truncation_psi=0.9, seed=4)
+    config = resolve(AdaptConfig(target="<b>zombie</b>", generator=str(tiny_generator), truncation_psi=0.9, seed=4))
     run = RunFolder.open(tmp_path / "run", config)
     for step in range(5):
         run.log("prompts", step, loss=3.0 - step / 2, contrastive=2.0 - step / 2, domain=1.0, seconds=0.5)
@@ -66,10 +72,28 @@ def test_report_is_complete_and_stands_alone(run: RunFolder) -> None:
     assert "zeroshift adapt --target x" in page.text
     # in the second stage the directional loss is the loss itself and is not drawn twice
     assert re.findall(r"(\w+) [\d.]+ → [\d.]+", page.text) == ["loss", "contrastive", "domain", "loss"]
-    assert "5 steps, 2.5 seconds, 500 ms a step" in page.text
-    for context in ("domain_weight", "layer_lr", "truncation"):
-        assert context in page.text
+    assert "5 steps, 2.5 seconds, 500 ms per step" in page.text
+    for setting in ("domain_weight", "layer_lr", "truncation_psi"):
+        assert setting in page.text
     assert run.pairs_path.stat().st_size > 1000
+
+
+def test_stages_stand_in_order_of_appearance_with_their_titles(run: RunFolder) -> None:
+    with run.metrics_path.open("w", encoding="utf-8") as file:
+        for stage in ("variations", "prompts", "adapt", "variations"):
+            file.write(json.dumps({"stage": stage, "step": 0, "loss": 1.0}) + "\n")
+    write_report(run)
+    headings = re.findall(r"<h2>(.+?)</h2>", run.report_path.read_text(encoding="utf-8"))
+    titles = [STAGES[stage].title for stage in ("prompts", "adapt")]
+    assert headings[1:4] == ["Variations", *titles], "an unregistered stage has its own name"
+
+
+def test_the_settings_are_those_of_config_json(run: RunFolder) -> None:
+    run.config = resolve(replace(run.config, method="nada", options=NADA.Options()))
+    write_report(run)
+    page = Page(run.report_path.read_text(encoding="utf-8"))
+    assert "target_images" in page.text
+    assert "domain_weight" not in page.text, "a setting of IPL"
 
 
 def test_pictures_are_those_of_the_run(run: RunFolder) -> None:
@@ -89,42 +113,16 @@ def test_unfinished_run_has_no_report(run: RunFolder) -> None:
     assert not run.report_path.exists()
 
 
-def test_truth_of_the_miniature_world() -> None:
-    from zeroshift.miniature.world.domains import parse_domain
-    from zeroshift.miniature.world.renderer import render
-
-    latents = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
-    config = AdaptConfig(target="zombie")
-    truth = true_images(config, latents)
-    assert truth is not None
-    assert torch.equal(truth, render(latents, parse_domain("zombie")))
-    assert true_images(replace(config, target="disney"), latents) is None
-    assert true_images(replace(config, generator="ffhq"), latents) is None
+def test_the_true_images_of_the_miniature_world_are_shown(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path / "run", resolve(replace(default_config("miniature"), target="zombie", seed=3)))
+    save_generator(load_generator("miniature"), run.generator_path)
+    figures = draw_figures(run, num=2)
+    assert [figure.label for figure in figures] == ["photo", "zombie", "truth"]
+    latents = load_generator("miniature").sample_latents(3, range(2))
+    assert torch.equal(figures[2].images, render(latents.cpu(), parse_domain("zombie")))
 
 
-def test_layer_shares_run_from_input_to_output() -> None:
-    records = [
-        {"layers": ["synthesis.b16.conv0", "synthesis.b4.conv1"]},
-        {"layers": ["synthesis.b16.conv0", "synthesis.b8.conv0"]},
-        {"loss": 1.0},
-    ]
-    assert layer_shares(records) == [
-        ("synthesis.b4.conv1", 0.5),
-        ("synthesis.b8.conv0", 0.5),
-        ("synthesis.b16.conv0", 1.0),
-    ]
-    assert layer_shares([{"loss": 1.0}]) == []
-
-
-@pytest.mark.parametrize("values", [[2.0, 1.0, 4.0], [5.0], [1e-7, 3e-7], [-3.0, -3.0]])
-def test_curves_stay_inside_their_frame(values: list[float]) -> None:
-    chart = curve("loss", range(len(values)), values)
-    points = [tuple(map(float, point.split(","))) for point in chart.path[1:].split(" L")]
-    assert len(points) == len(values)
-    assert all(52 <= x <= 560 and 0 <= y <= 220 for x, y in points)
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    heights = [points[i][1] for i in order]
-    assert heights == sorted(heights, reverse=True), "larger values stand higher"
-    assert 2 <= len(chart.y_ticks) <= 8
-    assert chart.first == pytest.approx(values[0])
-    assert len({text for _, text in chart.y_ticks}) == len(chart.y_ticks)
+def test_unknown_domains_of_the_miniature_world_have_no_truth(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path / "run", resolve(replace(default_config("miniature"), target="disney")))
+    save_generator(load_generator("miniature"), run.generator_path)
+    assert [figure.label for figure in draw_figures(run, num=2)] == ["photo", "disney"]

@@ -1,4 +1,4 @@
-"""Line charts as SVG paths."""
+"""Line charts as SVG paths, and how often each layer was trained."""
 
 import math
 from collections import Counter
@@ -6,16 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BOTTOM", "HEIGHT", "LEFT", "TOP", "WIDTH", "Curve", "curve", "layer_shares"]
+__all__ = ["BOTTOM", "HEIGHT", "LEFT", "TOP", "WIDTH", "Curve", "charts", "curve", "layer_shares"]
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 52, 26, 12  # of a chart, in its own units
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 52, 26, 12  # of a chart, in SVG user units
 
-_NO_CURVE = ("step", "seconds")
+_NOT_CHARTED = ("step", "seconds")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line chart, ready to draw: SVG paths, and ticks as (position, text)."""
+    """A line chart, ready to draw.
+
+    Attributes:
+        name: the quantity.
+        path: SVG path of the values.
+        smooth: SVG path of their moving average.
+        x_ticks, y_ticks: (position, text).
+        first, last: ends of the moving average.
+    """
 
     name: str
     path: str
@@ -27,7 +35,7 @@ class Curve:
 
 
 def curve(name: str, steps: Sequence[int], values: Sequence[float], smoothing: float = 0.9) -> Curve:
-    """The chart of values over steps, with their bias-corrected exponential moving average as the strong line."""
+    """The chart of values over steps, with their bias-corrected exponential moving average."""
     smooth, average = [], 0.0
     for i, value in enumerate(values, start=1):
         average = smoothing * average + (1 - smoothing) * value
@@ -56,38 +64,41 @@ def curve(name: str, steps: Sequence[int], values: Sequence[float], smoothing: f
 
 
 def _scale(low: float, high: float) -> tuple[float, float, list[float]]:
-    """The ends of an axis and its round marks (1, 2 or 5 times a power of ten apart) for values from low to high."""
+    """Ends and ticks of an axis for values from low to high; ticks are 1, 2 or 5 times a power of ten apart."""
     if high <= low:
         low, high = low - 0.5, low + 0.5
-    rough = (high - low) / 4
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    min_step = (high - low) / 4
+    power = 10 ** math.floor(math.log10(min_step))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= min_step)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return first * step, last * step, [round(i * step, 12) for i in range(first, last + 1)]
 
 
 def layer_shares(records: Sequence[dict[str, Any]]) -> list[tuple[str, float]]:
-    """(layer, share of the logged steps in which it was trained), from input to output of the generator."""
+    """Share of the logged steps in which each layer was trained, from input to output of the generator."""
     logged = [record["layers"] for record in records if record.get("layers")]
     counts = Counter(layer for layers in logged for layer in layers)
     return [(layer, counts[layer] / len(logged)) for layer in sorted(counts, key=_depth)]
 
 
 def _depth(layer: str) -> tuple[int, str]:
-    """Sorts "synthesis.b8.conv0" by its size, then by name."""
+    """Sort key: the resolution in a name such as "synthesis.b8.conv0", then the name."""
     digits = "".join(character for character in layer.split(".")[1] if character.isdigit()) if "." in layer else ""
     return int(digits or 0), layer
 
 
-def _charts(records: Sequence[dict[str, Any]]) -> list[Curve]:
-    """One chart per number that was logged at every step and is finite, the loss first."""
+def charts(records: Sequence[dict[str, Any]]) -> list[Curve]:
+    """One chart for each number that was logged at every step and is always finite, the loss first.
+
+    A number that equals an earlier one is left out: if the loss has a single term, the term is the loss.
+    """
     if not records:
         return []
-    names = [name for name, value in records[-1].items() if isinstance(value, int | float) and name not in _NO_CURVE]
+    names = [name for name, value in records[-1].items() if isinstance(value, int | float) and name not in _NOT_CHARTED]
     steps = [record["step"] for record in records]
     drawn: dict[str, list[float]] = {}
     for name in sorted(names, key=lambda name: (name != "loss", name)):
         values = [record.get(name, math.nan) for record in records]
-        if all(map(math.isfinite, values)) and values not in drawn.values():  # a single term is the loss itself
+        if all(map(math.isfinite, values)) and values not in drawn.values():
             drawn[name] = values
     return [curve(name, steps, values) for name, values in drawn.items()]

@@ -1,6 +1,7 @@
-"""report.html: one self-contained page that shows what a run did. No script, nothing loaded from elsewhere."""
+"""report.html: one self-contained page about a run, without scripts or external resources."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -9,33 +10,114 @@ import torch
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from zeroshift.evaluation.compare import ARROWS, number
+from zeroshift.evaluation.truth import load_truth
+from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.figures import Figure
 from zeroshift.io.images import data_uri, labelled_rows, make_grid, save_png
-from zeroshift.miniature.truth_figures import _of_known_people, true_images
-from zeroshift.report.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, _charts, layer_shares
+from zeroshift.methods.configure import flat
+from zeroshift.methods.registry import STAGES
+from zeroshift.report.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, charts, layer_shares
 from zeroshift.sampling.generate import render_batches
-from zeroshift.training.run_folder import STAGES, RunFolder
+from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
 
 __all__ = ["draw_figures", "write_report"]
 
-STAGE_TITLES = {"prompts": "Learning a prompt for each image", "adapt": "Adapting the generator"}
+_MIN_PIXELS = 128  # smaller images are enlarged in pairs.png
+
+
+def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
+    """The same `num` samples from source and adapted generator, and their true images where these are known.
+
+    Raises:
+        ZeroshiftError: if the run is not finished, or a file of it cannot be read.
+    """
+    config = run.config
+    source, target = load_source_and_target(run)
+    truth = load_truth(find_entry(config.generator))
+    figures = truth.figures(config, source, target, num) if truth else None
+    if figures is not None:
+        return figures
+    latents = source.sample_latents(config.seed, range(num))
+    batches = render_batches(
+        [source, target], latents, truncation_psi=config.truncation_psi, class_index=config.class_index
+    )
+    before, after = (torch.cat(images) for images in zip(*batches, strict=True))
+    figures = [Figure(config.source, "source generator", before), Figure(config.target, "adapted generator", after)]
+    true_images = truth.images(config.target, latents) if truth else None
+    return figures if true_images is None else [*figures, Figure("truth", "true images", true_images.cpu())]
+
+
+def write_report(run: RunFolder, command: str | None = None) -> None:
+    """Writes RUN/pairs.png and RUN/report.html.
+
+    Args:
+        run: a finished run.
+        command: the command that repeats the run, shown in the report.
+
+    Raises:
+        ZeroshiftError: if the run is not finished, or a file cannot be read or written.
+    """
+    figures = draw_figures(run)
+    scale = max(1, _MIN_PIXELS // figures[0].images.shape[-1])
+    save_png(run.pairs_path, labelled_rows({figure.label: figure.images for figure in figures}, scale))
+    records = run.records()
+    environment = Environment(
+        loader=PackageLoader("zeroshift.report"), autoescape=select_autoescape(), trim_blocks=True
+    )
+    page = environment.get_template("report.html").render(
+        config=run.config,
+        figures=[
+            {"label": figure.label, "note": figure.note, "src": data_uri(make_grid(figure.images, len(figure.images)))}
+            for figure in figures
+        ],
+        stages=_stages(records),
+        layers=layer_shares(records),
+        results=_results(run),
+        settings=_settings(run),
+        command=command,
+        version=version("zeroshift"),
+        chart={"width": WIDTH, "height": HEIGHT, "left": LEFT, "bottom": BOTTOM, "top": TOP},
+    )
+    with atomic_write(run.report_path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _stages(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stages of metrics.jsonl in order of first appearance, with title, steps, charts and seconds."""
+    stages = []
+    for name in dict.fromkeys(record["stage"] for record in records):
+        logged = [record for record in records if record["stage"] == name]
+        seconds = [record["seconds"] for record in logged if "seconds" in record]
+        stages.append(
+            {
+                "title": _title(name),
+                "steps": len(logged),
+                "charts": charts(logged),
+                "seconds": sum(seconds) if seconds else None,
+            }
+        )
+    return stages
+
+
+def _title(stage: str) -> str:
+    """The registered title of a stage, or else its name with a capital letter."""
+    title = STAGES[stage].title if stage in STAGES else ""
+    return title or stage[:1].upper() + stage[1:]
 
 
 def _settings(run: RunFolder) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The settings in groups, as texts."""
-    groups: dict[str, list[tuple[str, str]]] = {"": []}
-    for name, value in asdict(run.config).items():
-        if isinstance(value, dict):
-            groups[name] = [(key, json.dumps(inner, ensure_ascii=False)) for key, inner in value.items()]
-        else:
-            groups[""].append((name, json.dumps(value, ensure_ascii=False)))
+    """The settings of config.json in groups, as JSON texts."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, value in flat(run.config).items():
+        group, _, last = name.rpartition(".")
+        groups.setdefault(group, []).append((last, json.dumps(value, ensure_ascii=False)))
     return list(groups.items())
 
 
-def _measured(run: RunFolder) -> list[dict[str, Any]]:
-    """What `zeroshift evaluate` has measured so far, ready to be shown."""
+def _results(run: RunFolder) -> list[dict[str, Any]]:
+    """The results of `zeroshift evaluate` so far, as texts."""
     if not any(run.path.glob("metrics-*.jsonl")):
         return []
     from zeroshift.evaluation.evaluate import read_results
@@ -49,72 +131,3 @@ def _measured(run: RunFolder) -> list[dict[str, Any]]:
         }
         for result in read_results(run)
     ]
-
-
-def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
-    """The same samples of the run's seed by source and target; in the miniature world also what is true of them.
-
-    The miniature diffusion models' own latents show people whom nobody knows, so they get photos of known ones.
-
-    Raises:
-        ZeroshiftError: if the run is not finished, or a file of it cannot be read.
-    """
-    config = run.config
-    source, target = load_source_and_target(run)
-    if config.generator in ("miniature-diffusion", "miniature-autoencoder"):
-        return _of_known_people(config, source, target, num)
-    latents = source.sample_latents(config.seed, range(num))
-    batches = render_batches(
-        [source, target], latents, truncation_psi=config.truncation_psi, class_index=config.class_index
-    )
-    before, after = (torch.cat(images) for images in zip(*batches, strict=True))
-    figures = [Figure(config.source, "source generator", before), Figure(config.target, "adapted generator", after)]
-    truth = true_images(config, latents.cpu())
-    return figures if truth is None else [*figures, Figure("truth", "the renderer's own picture", truth)]
-
-
-def write_report(run: RunFolder, command: str | None = None) -> None:
-    """Draws the samples of a finished run into RUN/pairs.png and writes RUN/report.html.
-
-    Args:
-        run: a finished run.
-        command: what repeats the run, to be shown.
-    Raises:
-        ZeroshiftError: if the run is not finished, or a file cannot be read or written.
-    """
-    figures = draw_figures(run)
-    scale = max(1, 128 // figures[0].images.shape[-1])
-    save_png(run.pairs_path, labelled_rows({figure.label: figure.images for figure in figures}, scale))
-    records = run.records()
-    stages = []
-    for stage in STAGES:
-        mine = [record for record in records if record["stage"] == stage]
-        seconds = [record["seconds"] for record in mine if "seconds" in record]
-        if mine:
-            stages.append(
-                {
-                    "title": STAGE_TITLES[stage],
-                    "steps": len(mine),
-                    "charts": _charts(mine),
-                    "seconds": sum(seconds) if seconds else None,
-                }
-            )
-    environment = Environment(
-        loader=PackageLoader("zeroshift.report"), autoescape=select_autoescape(), trim_blocks=True
-    )
-    page = environment.get_template("report.html").render(
-        config=run.config,
-        figures=[
-            {"label": figure.label, "note": figure.note, "src": data_uri(make_grid(figure.images, len(figure.images)))}
-            for figure in figures
-        ],
-        stages=stages,
-        layers=layer_shares(records),
-        results=_measured(run),
-        settings=_settings(run),
-        command=command,
-        version=version("zeroshift"),
-        chart={"width": WIDTH, "height": HEIGHT, "left": LEFT, "bottom": BOTTOM, "top": TOP},
-    )
-    with atomic_write(run.report_path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
