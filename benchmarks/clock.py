@@ -1,4 +1,4 @@
-"""Times steps by part, without a line of timing code in what is timed."""
+"""Times the parts of a step without changing the timed code."""
 
 import functools
 import time
@@ -9,12 +9,17 @@ import torch
 
 __all__ = ["REST", "WHOLE", "Clock"]
 
-REST = "losses, backward, optimiser"  # what no watched call accounts for
+REST = "losses, backward, optimizer"  # everything outside the watched calls
 WHOLE = "whole step"
 
 
 class Clock:
-    """Seconds of a step, and of the watched calls within it; of nested ones the outermost counts."""
+    """Seconds of a step, and of the watched calls within it; of nested calls the outermost counts.
+
+    Args:
+        device: accelerators are synchronized before each reading.
+        kind: "wall", or "processor" for the processor time of this process.
+    """
 
     def __init__(self, device: torch.device, kind: str):
         self._device, self._inside = device, True
@@ -22,29 +27,29 @@ class Clock:
         self._step: dict[str, float] = {}
 
     def watch(self, owner: Any, method: str, part: str) -> None:
-        """From now on the calls of a method of an object are a part of the steps that this clock times."""
-        inner = getattr(owner, method)
+        """Counts all further calls of `owner.method` as `part` of the steps."""
+        original = getattr(owner, method)
         self._step[part] = 0.0
 
-        @functools.wraps(inner)
+        @functools.wraps(original)
         def watched(*args: Any, **kwargs: Any) -> Any:
             if self._inside:
-                return inner(*args, **kwargs)
-            self._inside, began = True, self._now()
+                return original(*args, **kwargs)
+            self._inside, start = True, self._now()
             try:
-                return inner(*args, **kwargs)
+                return original(*args, **kwargs)
             finally:
-                self._step[part] += self._now() - began
+                self._step[part] += self._now() - start
                 self._inside = False
 
         setattr(owner, method, watched)
 
     def time(self, step: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-        """The result of a step and its seconds by part, those of the whole step last."""
+        """The result of a step, and its seconds by part with the whole step last."""
         self._step = dict.fromkeys(self._step, 0.0)
-        self._inside, began = False, self._now()
+        self._inside, start = False, self._now()
         result = step()
-        total = self._now() - began
+        total = self._now() - start
         self._inside = True
         return result, {**self._step, REST: total - sum(self._step.values()), WHOLE: total}
 

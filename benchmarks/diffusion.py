@@ -1,12 +1,12 @@
-"""Memory and time of an adaptation step of a diffusion model, in each form, and how well an inverted image returns.
+"""Memory and time of an adaptation step of a diffusion model, by variant, and the reconstruction error of inversion.
 
-    python benchmarks/diffusion.py --out diffusion              # everything of docs/diffusion.md
-    python benchmarks/diffusion.py --quick                      # a small U-Net: to see that it works
+    python benchmarks/diffusion.py --out diffusion              # the figures of docs/diffusion.md
+    python benchmarks/diffusion.py --quick                      # a small U-Net, to check that it runs
 
-The U-Net is that of google/ddpm-celebahq-256, the guide ViT-B/16, the loss DiffusionCLIP's. Weights are random: cost
-does not depend on them, and nothing is downloaded.
-Each form runs in a process of its own, whose peak memory is reported: of the accelerator, or on a CPU of the process
-beyond what it held before the steps. All forms start from the same weights and see the same images.
+The U-Net is that of google/ddpm-celebahq-256, the guidance encoder ViT-B/16, the loss DiffusionCLIP's. Weights are
+random: the cost does not depend on them, and nothing is downloaded. Each variant runs in its own process. Its peak
+memory is that of the accelerator, or on a CPU the growth of the process during the steps. All variants start from the
+same weights and use the same images.
 """
 
 import dataclasses
@@ -16,10 +16,11 @@ import platform
 import resource
 import statistics
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import open_clip
 import torch
@@ -30,20 +31,21 @@ from rich.table import Table
 
 from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.clip.encoder import Encoder
-from zeroshift.config.settings import AdaptConfig, Sampling, preset
 from zeroshift.core.distributed import Distributed
 from zeroshift.generators.diffusion.model import Diffusion
+from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.io.atomic import atomic_write
+from zeroshift.methods.configure import changed, preset, resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.nada import NADA
 from zeroshift.training.adaptation import Adaptation
 
-Form = Literal["full", "checkpointed", "each step", "LoRA, each step"]
-FORMS: dict[Form, dict[str, Any]] = {
+Variant = Literal["full", "checkpointed", "each step", "LoRA, each step"]
+VARIANTS: dict[Variant, dict[str, Any]] = {
     "full": {},
-    "checkpointed": {"checkpointing": True},
-    "each step": {"each_step": True},
-    "LoRA, each step": {"each_step": True, "lora": 8},
+    "checkpointed": {"sampling.gradient_checkpointing": True},
+    "each step": {"sampling.train_each_step": True},
+    "LoRA, each step": {"sampling.train_each_step": True, "adapt.lora_rank": 8},
 }
 # The configuration that google/ddpm-celebahq-256 publishes: 113.7 million weights.
 CELEBAHQ: dict[str, Any] = {
@@ -58,6 +60,7 @@ CELEBAHQ: dict[str, Any] = {
     "freq_shift": 1,
     "norm_eps": 1e-6,
 }
+T = TypeVar("T")
 QUICK = {**CELEBAHQ, "sample_size": 64, "block_out_channels": (32, 32, 32, 32, 64, 64)}
 
 
@@ -65,20 +68,20 @@ QUICK = {**CELEBAHQ, "sample_size": 64, "block_out_channels": (32, 32, 32, 32, 6
 class Arguments:
     """What to measure."""
 
-    forms: tuple[Form, ...] = tuple(FORMS)
+    variants: tuple[Variant, ...] = tuple(VARIANTS)
     repeats: int = 3
-    """Steps; the first, in which everything is new, is timed only if it is the only one."""
+    """Steps; the first is a warm-up and is timed only if it is the only one."""
     steps: int = 6
-    """Steps of DDIM from t0 to the image."""
+    """DDIM steps from t0 to the image."""
     precision: Literal["float32", "bf16"] = "float32"
     device: Literal["auto", "cpu"] = "auto"
-    """auto: the accelerator, if there is one."""
+    """auto: the accelerator if there is one."""
     threads: int = torch.get_num_threads()
-    """Of the processor."""
+    """CPU threads."""
     invert_steps: int = 40
-    """Steps of the inversion and of the way back; 0: no inversion."""
+    """Steps of inversion and reconstruction; 0: no inversion."""
     quick: bool = False
-    """A small U-Net and one step: to see that it works."""
+    """A small U-Net and one step, to check that everything runs."""
     out: Path | None = None
     """Folder for diffusion.json."""
 
@@ -90,19 +93,17 @@ def make_source(arguments: Arguments, device: torch.device) -> Diffusion:
     return source.to(device).eval().requires_grad_(False)
 
 
-def make_adaptation(form: Form, arguments: Arguments) -> tuple[TrainingContext, Adaptation]:
-    """DiffusionCLIP in a form, with models of random weights."""
-    options = dict(FORMS[form])
-    base = preset("diffusion", target="zombie", method="nada", num_latents=0, device=arguments.device)
-    config: AdaptConfig = dataclasses.replace(
-        base,
+def make_adaptation(variant: Variant, arguments: Arguments) -> tuple[TrainingContext, Adaptation]:
+    """A variant of DiffusionCLIP, with models of random weights."""
+    base = preset(
+        "diffusion", target="zombie", method="nada", family="diffusion", num_latents=0, device=arguments.device,
         precision=arguments.precision,
-        adapt=dataclasses.replace(base.adapt, lora_rank=options.pop("lora", 0)),
-        diffusion=Sampling(noise_steps=1, steps=arguments.steps, clip_sample=False, **options),
-    ).validate()
+    )  # fmt: skip
+    sampling = {"sampling.noise_steps": 1, "sampling.steps": arguments.steps, "sampling.clip_sample": False}
+    config = resolve(changed(base, {**sampling, **VARIANTS[variant]}))
     distributed = Distributed(config.device)
     source = make_source(arguments, distributed.device)
-    source.set_sampling(config.diffusion)
+    source.configure(config.sampling)
     name = "ViT-B-16-quickgelu"
     encoder = Encoder(
         open_clip.CLIP(**open_clip.get_model_config(name)),
@@ -122,13 +123,13 @@ def memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def measure(form: Form, arguments: Arguments) -> dict[str, float]:
-    """Seconds a step (median), peak memory in GiB, and the loss of the first step."""
+def measure(variant: Variant, arguments: Arguments) -> dict[str, float]:
+    """Seconds per step (median), peak memory in GiB, and the loss of the first step."""
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()  # as `adapt` does
-    context, adaptation = make_adaptation(form, arguments)
+    keep_freed_memory()  # as the command does
+    context, adaptation = make_adaptation(variant, arguments)
     device = context.distributed.device
-    held = memory(device) if device.type == "cpu" else 0.0
+    memory_before = memory(device) if device.type == "cpu" else 0.0
     clock = Clock(device, "wall")
     seconds, losses = [], []
     for step in range(1 if arguments.quick else arguments.repeats):
@@ -136,52 +137,52 @@ def measure(form: Form, arguments: Arguments) -> dict[str, float]:
         seconds.append(parts[WHOLE])
         losses.append(record["loss"])
     timed = seconds[1:] or seconds
-    return {"seconds": statistics.median(timed), "memory": memory(device) - held, "loss": losses[0]}
+    return {"seconds": statistics.median(timed), "memory": memory(device) - memory_before, "loss": losses[0]}
 
 
 @torch.no_grad()
 def round_trip(arguments: Arguments) -> dict[str, float]:
-    """PSNR in dB of an image of the source that is inverted and made again, and seconds of both ways."""
+    """PSNR in dB of an image that is inverted and reconstructed, and seconds of both."""
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     device = Distributed(arguments.device).device
     source = make_source(arguments, device)
-    source.set_sampling(Sampling(noise_steps=1, steps=arguments.steps, clip_sample=False))
+    source.configure(DDIMOptions(noise_steps=1, steps=arguments.steps, clip_sample=False))
     image = source(source.sample_latents(0, [0])).clamp(-1, 1)
     steps = 4 if arguments.quick else arguments.invert_steps
-    source.set_sampling(Sampling(steps=steps, invert_steps=steps, clip_sample=False))
+    source.configure(DDIMOptions(steps=steps, invert_steps=steps, clip_sample=False))
     clock = Clock(device, "wall")
     codes, inverting = clock.time(lambda: source.invert(image))
-    again, generating = clock.time(lambda: source.synthesize(codes))
-    psnr = 10 * torch.log10(4 / (again - image).square().mean())
+    reconstructed, generating = clock.time(lambda: source.synthesize(codes))
+    psnr = 10 * torch.log10(4 / (reconstructed - image).square().mean())
     return {"psnr": float(psnr), "invert seconds": inverting[WHOLE], "generate seconds": generating[WHOLE]}
 
 
-def alone(function: Any, *arguments: Any) -> Any:
-    """What a function returns in a fresh process."""
+def in_fresh_process(function: Callable[..., T], *arguments: Any) -> T:
+    """The result of a function that runs in a new process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def main(arguments: Arguments) -> None:
     console = Console()
-    table = Table("form", "seconds a step", "peak GiB", "first loss", box=None)
+    table = Table("variant", "seconds per step", "peak GiB", "first loss", box=None)
     results: dict[str, Any] = {}
-    for form in arguments.forms:
-        found = results[form] = alone(measure, form, arguments)
-        table.add_row(form, f"{found['seconds']:.2f}", f"{found['memory']:.2f}", f"{found['loss']:.4f}")
+    for variant in arguments.variants:
+        result = results[variant] = in_fresh_process(measure, variant, arguments)
+        table.add_row(variant, f"{result['seconds']:.2f}", f"{result['memory']:.2f}", f"{result['loss']:.4f}")
     console.print(table)
     if arguments.invert_steps:
-        results["round trip"] = alone(round_trip, arguments)
+        results["round trip"] = in_fresh_process(round_trip, arguments)
         console.print(", ".join(f"{name} {value:.2f}" for name, value in results["round trip"].items()))
     if arguments.out is not None:
-        about = {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
+        facts = {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
         device = Distributed(arguments.device).device
         if device.type != "cpu":
-            about["accelerator"] = torch.get_device_module(device).get_device_name()
+            facts["accelerator"] = torch.get_device_module(device).get_device_name()
         with atomic_write(arguments.out / "diffusion.json") as file:
             settings = {name: str(value) for name, value in dataclasses.asdict(arguments).items()}
-            file.write_text(json.dumps({**about, "arguments": settings, "results": results}, indent=2) + "\n")
+            file.write_text(json.dumps({**facts, "arguments": settings, "results": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

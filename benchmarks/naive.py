@@ -1,17 +1,17 @@
-"""A naive twin of zeroshift's IPL: the published program's way of working, with the same results.
+"""A naive twin of zeroshift's IPL, which computes the same results in the way of the published program.
 
-What the published program does (Picsart-AI-Research/IPL-Zero-Shot-Generative-Model-Adaptation) and zeroshift does not:
+What the published program (Picsart-AI-Research/IPL-Zero-Shot-Generative-Model-Adaptation) does and zeroshift does not:
 
 - learned prompts go through the text tower at full length, one image and one label at a time;
-- the plain texts and the 79 templates of both labels are encoded anew at every step;
-- CLIP is not frozen: graphs run through both its towers and gradients of its weights are computed;
+- base texts and the 79 templates of both labels are encoded again at every step;
+- CLIP is not frozen: graphs run through both towers, and gradients of its weights are computed;
 - the choice of layers computes gradients of all weights of the target generator;
-- modulated convolutions build one kernel a sample and run as one grouped convolution; doubling inserts zeros and
-  filters them; and the moving average goes tensor by tensor.
+- modulated convolutions build one kernel per sample and run as one grouped convolution; upsampling inserts zeros and
+  filters them; the moving average is updated tensor by tensor.
 
-Random numbers, losses, optimisers and the steps that are the same in both (mapping network, latent mapper, preparing
-images for CLIP) are zeroshift's own. One encoder, an unconditional StyleGAN2, no views. A twin unfreezes the encoder of
-its `TrainingContext`: give it one of its own.
+Random numbers, losses, optimizers and the steps that are equal in both (mapping network, latent mapper, preparing
+images for CLIP) are zeroshift's own. Supported: one encoder, an unconditional StyleGAN2, no augmentations. A twin
+unfreezes the encoder of its `TrainingContext`, so it needs a context of its own.
 """
 
 import copy
@@ -29,7 +29,7 @@ from zeroshift.clip.losses import contrastive, directional, domain_regularizatio
 from zeroshift.generators.base import Codes, Generator
 from zeroshift.generators.stylegan.stylegan2 import StyledConv, ToRGB
 from zeroshift.methods.context import TrainingContext
-from zeroshift.methods.ipl import PromptUpdate
+from zeroshift.methods.ipl import IPLOptions, PromptStage, PromptUpdate
 from zeroshift.training.adaptation import AdaptUpdate
 
 __all__ = ["NaiveAdaptation", "NaivePrompts", "synthesize"]
@@ -39,9 +39,9 @@ __all__ = ["NaiveAdaptation", "NaivePrompts", "synthesize"]
 
 
 def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool, up: Tensor | None) -> Tensor:
-    """Karras et al. (2020), equations 1 to 3, as one grouped convolution with a kernel a sample.
+    """Karras et al. (2020), equations 1 to 3, as one grouped convolution with one kernel per sample.
 
-    x [N, I, H, W], weight [O, I, k, k], style [N, I] -> [N, O, H, W], or doubled with the filter `up` [4, 4].
+    x [N, I, H, W], weight [O, I, k, k], style [N, I] -> [N, O, H, W], or upsampled with the filter `up` [4, 4].
     """
     count, channels, height, width = x.shape
     kernels = weight * style[:, None, :, None, None]  # [N, O, I, k, k]
@@ -56,7 +56,7 @@ def modulated_conv(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool
 
 
 def filtered(x: Tensor, kernel: Tensor, *, pad: tuple[int, int], factor: int = 1) -> Tensor:
-    """Zeros inserted after every pixel (`factor` 2), padding, and a filter over single channels."""
+    """Inserts zeros after every pixel (`factor` 2), pads, and filters each channel."""
     count, channels, height, width = x.shape
     if factor > 1:
         x = F.pad(x.reshape(count, channels, height, 1, width, 1), (0, factor - 1, 0, 0, 0, factor - 1))
@@ -72,7 +72,7 @@ def _styled(layer: StyledConv, x: Tensor, w: Tensor, noise: Tensor | None) -> Te
     return F.leaky_relu(x + layer.bias[:, None, None], 0.2) * math.sqrt(2)
 
 
-def _colours(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
+def _to_rgb(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
     style = layer.affine(w) / math.sqrt(x.shape[1])
     return modulated_conv(x, layer.weight, style, demodulate=False, up=None) + layer.bias[:, None, None]
 
@@ -80,17 +80,17 @@ def _colours(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
 def synthesize(
     generator: Generator, codes: Codes, *, noise_mode: str, noise_seed: int, samples: Sequence[int] | None = None
 ) -> Tensor:
-    """What a StyleGAN2's `synthesize` gives, with the same noise, by the published program's operations."""
+    """A StyleGAN2's `synthesize`, with the same noise, by the published program's operations."""
     stylegan: Any = generator
     synthesis, rows = stylegan.synthesis, codes.unbind(dim=1)
     noises = iter(stylegan._noises(noise_mode, noise_seed, range(len(codes)) if samples is None else samples))
     x = _styled(synthesis.b4.conv1, synthesis.input.const.repeat(len(codes), 1, 1, 1), rows[0], next(noises))
-    image = _colours(synthesis.b4.torgb, x, rows[1])
+    image = _to_rgb(synthesis.b4.torgb, x, rows[1])
     for index, size in enumerate(synthesis.sizes[1:]):
         block = synthesis.get_submodule(f"b{size}")
         x = _styled(block.conv0, x, rows[2 * index + 1], next(noises))
         x = _styled(block.conv1, x, rows[2 * index + 2], next(noises))
-        image = filtered(image, synthesis.filter, pad=(2, 1), factor=2) + _colours(block.torgb, x, rows[2 * index + 3])
+        image = filtered(image, synthesis.filter, pad=(2, 1), factor=2) + _to_rgb(block.torgb, x, rows[2 * index + 3])
     return image
 
 
@@ -98,7 +98,7 @@ def synthesize(
 
 
 class NaiveClip:
-    """An encoder whose weights are not frozen; it takes over the one that it is given."""
+    """An encoder whose weights are not frozen. It unfreezes the encoder that it wraps."""
 
     def __init__(self, encoder: Encoder, context_init: str):
         self._encoder, self._context_init = encoder, context_init
@@ -111,15 +111,15 @@ class NaiveClip:
         return self._encoder.encode_image(images)
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """[N, E]; the graph is made, then thrown away."""
+        """[N, E]; the graph is built and discarded."""
         return self.model.encode_text(self._tokens(texts)).detach()
 
     def label_feature(self, label: str) -> Tensor:
-        """[E]: mean over the templates of the label's unit features."""
+        """[E]: mean of the label's normalized features over the templates."""
         return normalize(self.encode_text([template.format(label) for template in self.templates])).mean(dim=0)
 
     def encode_prompts(self, ctx: Tensor, label: str) -> Tensor:
-        """[N, E] of context vectors [N, m, width], each in the place of the words of the initial context."""
+        """[N, E] of context vectors [N, m, width], each replacing the words of the initial context."""
         model, tokens = self.model, self._tokens([f"{self._context_init} {label}"])
         words = model.token_embedding(tokens).detach()  # [1, length, width]
         features = []
@@ -133,33 +133,41 @@ class NaiveClip:
         return self._tokenizer(texts).to(self._encoder.device)
 
 
+def prompt_settings(context: TrainingContext) -> PromptStage:
+    """IPL's settings of the prompt stage."""
+    options = context.config.options
+    assert isinstance(options, IPLOptions)
+    return options.prompts
+
+
 # -- the two stages -------------------------------------------------------------------------------------------------
 
 
 class NaivePrompts:
-    """Twin of `methods.ipl.PromptLearning`, for base_text "published"; trains `mapper`."""
+    """Twin of `methods.ipl.PromptLearning` for base_text "published"; trains `mapper`."""
 
     def __init__(self, context: TrainingContext, mapper: nn.Module):
         self._context, self.mapper = context, mapper
-        self._clip = NaiveClip(context.encoders[0], context.config.prompts.context_init)
-        self._optimizer = torch.optim.Adam(mapper.parameters(), lr=context.config.prompts.lr)
+        self._settings = prompt_settings(context)
+        self._clip = NaiveClip(context.encoders[0], self._settings.context_init)
+        self._optimizer = torch.optim.Adam(mapper.parameters(), lr=self._settings.lr)
 
     def update(self, latents: Tensor, step: int, samples: Sequence[int]) -> PromptUpdate:
-        """One optimiser step on latents [n, z_dim], which are the whole batch."""
-        prompts = self._context.config.prompts
+        """One optimizer step on the whole batch of latents [n, z_dim]."""
         images = self.source_images(latents, step, samples)
-        seen = self.image_features(images)
-        learned, labels, plain = self.text_features(latents)
-        source, target = learned[0] + plain[0], learned[1] + plain[1]
-        everyone = contrastive(seen, source, self._clip.logit_scale)
+        features = self.image_features(images)
+        learned, labels, base = self.text_features(latents)
+        source, target = learned[0] + base[0], learned[1] + base[1]
+        contrastive_term = contrastive(features, source, self._clip.logit_scale)
         target_term = domain_regularization(target, labels[1])
         source_term = domain_regularization(source, labels[0])
-        loss = everyone + prompts.domain_weight * (target_term + prompts.source_weight * source_term)
+        domain_term = target_term + self._settings.source_weight * source_term
+        loss = contrastive_term + self._settings.domain_weight * domain_term
         self._clip.model.zero_grad()
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        terms = {"loss": loss, "contrastive": everyone, "domain": target_term, "source": source_term}
+        terms = {"loss": loss, "contrastive": contrastive_term, "domain": target_term, "source": source_term}
         return PromptUpdate(
             {name: float(value.detach()) for name, value in terms.items()}, [learned[0].detach()], [learned[1].detach()]
         )
@@ -172,30 +180,31 @@ class NaivePrompts:
         return synthesize(source, source.codes(latents), noise_mode=noise, noise_seed=noise_seed, samples=samples)
 
     def image_features(self, images: Tensor) -> Tensor:
-        """[n, E]; the graph is made, then thrown away."""
+        """[n, E]; the graph is built and discarded."""
         return self._clip.encode_image(images).detach()
 
     def text_features(self, latents: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Of source and target: the learned prompts [n, E], the labels [E] and the plain texts [1, E]."""
+        """Features for source and target: learned prompts [n, E], labels [E] and base texts [1, E]."""
         config = self._context.config
         ctx = self.mapper(self._context.source.mapper_input(latents))
         both = (config.source, config.target)
         learned = [self._clip.encode_prompts(ctx, label) for label in both]
-        plain = [self._clip.encode_text([f"{config.prompts.context_init} {label}."]) for label in both]
-        return learned, [self._clip.label_feature(label) for label in both], plain
+        base = [self._clip.encode_text([f"{self._settings.context_init} {label}."]) for label in both]
+        return learned, [self._clip.label_feature(label) for label in both], base
 
 
 class NaiveAdaptation:
-    """Twin of `adaptation.Adaptation` under IPL with base_text "published"; trains `target`.
+    """Twin of `adaptation.Adaptation` with IPL and base_text "published"; trains `target`.
 
     Args:
-        mapper: of stage 1, not trained here.
-        target: where training starts.
+        mapper: from the prompt stage, not trained here.
+        target: the generator at the start of training.
     """
 
     def __init__(self, context: TrainingContext, mapper: nn.Module, target: Generator):
         self._context, self._mapper, self.target = context, mapper, target
-        self._clip = NaiveClip(context.encoders[0], context.config.prompts.context_init)
+        self._context_init = prompt_settings(context).context_init
+        self._clip = NaiveClip(context.encoders[0], self._context_init)
         self.target_ema = copy.deepcopy(context.source).requires_grad_(False)
         settings = context.config.adapt
         self._candidates = context.source.layer_candidates() or []
@@ -203,7 +212,7 @@ class NaiveAdaptation:
         self._optimizer = torch.optim.Adam(target.parameters(), lr=settings.lr, betas=settings.betas)
 
     def update(self, latents: Tensor, layer_latents: Tensor, step: int, samples: Sequence[int]) -> AdaptUpdate:
-        """One optimiser step on latents [n, z_dim], with layers chosen by layer_latents [k, z_dim]."""
+        """One optimizer step on latents [n, z_dim], with layers chosen by layer_latents [k, z_dim]."""
         direction = self.text_directions(latents)
         layers = self.choose_layers(layer_latents, step)
         self.target.requires_grad_(False)
@@ -222,7 +231,7 @@ class NaiveAdaptation:
         return AdaptUpdate(losses, layers, source_images, target_images.detach(), [direction])
 
     def choose_layers(self, latents: Tensor, step: int) -> list[str]:
-        """The layers whose codes go farthest down the global CLIP loss, best first."""
+        """The layers whose codes change most under the global CLIP loss, best first."""
         config, settings = self._context.config, self._context.config.adapt
         self.target.requires_grad_(True)
         codes = self._context.source.codes(latents)
@@ -244,9 +253,9 @@ class NaiveAdaptation:
         """[n, E]."""
         config = self._context.config
         ctx = self._mapper(self._context.source.mapper_input(latents))
-        plain = config.prompts.context_init  # the label is lost here, see method "published"
+        base = self._context_init  # without the label, see base_text "published"
         source, target = (
-            normalize(self._clip.encode_prompts(ctx, label) + self._clip.encode_text([plain]))
+            normalize(self._clip.encode_prompts(ctx, label) + self._clip.encode_text([base]))
             for label in (config.source, config.target)
         )
         return normalize(target - source)
