@@ -118,7 +118,7 @@ def make_adaptation(variant: Variant, arguments: Arguments) -> tuple[TrainingCon
 def memory(device: torch.device) -> float:
     """Peak memory so far in GiB."""
     if device.type != "cpu":
-        return torch.get_device_module(device).max_memory_allocated() / 2**30
+        return float(torch.get_device_module(device).max_memory_allocated()) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 

@@ -62,7 +62,8 @@ def filtered(x: Tensor, kernel: Tensor, *, pad: tuple[int, int], factor: int = 1
         x = F.pad(x.reshape(count, channels, height, 1, width, 1), (0, factor - 1, 0, 0, 0, factor - 1))
         x = x.reshape(count, channels, height * factor, width * factor)
     x = F.pad(x, (*pad, *pad)).flatten(0, 1)[:, None]
-    return F.conv2d(x, kernel[None, None]).unflatten(0, (count, channels)).squeeze(2)
+    filtered_image: Tensor = F.conv2d(x, kernel[None, None]).unflatten(0, (count, channels)).squeeze(2)
+    return filtered_image
 
 
 def _styled(layer: StyledConv, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
@@ -112,7 +113,8 @@ class NaiveClip:
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """[N, E]; the graph is built and discarded."""
-        return self.model.encode_text(self._tokens(texts)).detach()
+        features: Tensor = self.model.encode_text(self._tokens(texts))
+        return features.detach()
 
     def label_feature(self, label: str) -> Tensor:
         """[E]: mean of the label's normalized features over the templates."""
@@ -130,7 +132,8 @@ class NaiveClip:
         return torch.cat(features)
 
     def _tokens(self, texts: list[str]) -> Tensor:
-        return self._tokenizer(texts).to(self._encoder.device)
+        tokens: Tensor = self._tokenizer(texts)
+        return tokens.to(self._encoder.device)
 
 
 def prompt_settings(context: TrainingContext) -> PromptStage:

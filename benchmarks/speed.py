@@ -45,8 +45,9 @@ from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPL, IPLOptions, PromptLearning, PromptStage
 from zeroshift.methods.source_images import FreshBatch
 from zeroshift.miniature.networks.encoders import build_guidance_encoder
-from zeroshift.miniature.training.generator import CHANNELS, MAPPING_FEATURES, NUM_FACTORS, W_DIM
+from zeroshift.miniature.training.generator import CHANNELS, MAPPING_FEATURES, W_DIM
 from zeroshift.miniature.world.captions import TEMPLATES
+from zeroshift.miniature.world.factors import NUM_FACTORS
 from zeroshift.training.adaptation import Adaptation, AdaptUpdate
 
 Case = Literal["miniature", "256", "1024"]
@@ -286,7 +287,7 @@ def flat_array(value: Any) -> Any:
 def peak_memory(device: torch.device) -> float:
     """Peak memory so far in GiB."""
     if device.type != "cpu":
-        return torch.get_device_module(device).max_memory_allocated() / 2**30
+        return float(torch.get_device_module(device).max_memory_allocated()) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zeroshift.cli.arguments import call, tracked
+from zeroshift.config.schema import field_docs
 from zeroshift.errors import ZeroshiftError
 
 if TYPE_CHECKING:
     from zeroshift.miniature.benchmark.plan import Plan
 
-__all__ = ["BenchmarkOptions", "benchmark", "main"]
+__all__ = ["BenchmarkOptions", "benchmark", "main", "parse"]
 
 # Defaults by size.
 _SIZES: dict[str, dict[str, Any]] = {
@@ -176,8 +177,16 @@ def _read(path: Path) -> str:
         raise ZeroshiftError(f"The conclusion {path} cannot be read ({error}). Give a Markdown file.") from error
 
 
-def main(arguments: Sequence[str]) -> None:
+def parse(arguments: Sequence[str]) -> BenchmarkOptions:
+    """The options of a command line; the help page lists the methods that are registered now."""
     from zeroshift.miniature.benchmark.variants import available_variants
 
-    BenchmarkOptions.__doc__ = _DESCRIPTION.format(methods=", ".join(available_variants()))
-    benchmark(call(BenchmarkOptions, "benchmark", arguments))
+    docs = [f"    {name}: {' '.join(doc.split())}" for name, doc in field_docs(BenchmarkOptions).items()]
+    description = _DESCRIPTION.format(methods=", ".join(available_variants()))
+    BenchmarkOptions.__doc__ = "\n".join([description, "Args:", *docs])
+    options: BenchmarkOptions = call(BenchmarkOptions, "benchmark", arguments)
+    return options
+
+
+def main(arguments: Sequence[str]) -> None:
+    benchmark(parse(arguments))

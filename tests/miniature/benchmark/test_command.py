@@ -84,4 +84,4 @@ def test_the_help_lists_registered_methods(monkeypatch: pytest.MonkeyPatch, caps
     assert main(["benchmark", "--help"]) == 0
     text = words(capsys.readouterr().out)
     assert "diff-ipl-autoencoder, mine." in text
-    assert "--previous" in text
+    assert "JSON of an earlier page" in text.replace("│ ", ""), "options are explained"

@@ -4,7 +4,6 @@ import itertools
 import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -148,9 +147,7 @@ def test_the_shipped_results_fit_the_present_settings_and_weights(name: str, tmp
 
 
 def _plan_of_command(command: str, previous: Path, out: Path) -> Plan:
-    from zeroshift.cli.arguments import call
-    from zeroshift.cli.benchmark import BenchmarkOptions, _plan
+    from zeroshift.cli.benchmark import _plan, parse
 
-    arguments = shlex.split(command)[2:]
-    options: Any = call(BenchmarkOptions, "benchmark", [*arguments, "--previous", str(previous), "--out", str(out)])
+    options = parse([*shlex.split(command)[2:], "--previous", str(previous), "--out", str(out)])
     return _plan(options)[0]
