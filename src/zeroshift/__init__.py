@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from zeroshift.evaluation.evaluate import Evaluation, References, evaluate
     from zeroshift.generators.base import Generator
     from zeroshift.generators.checkpoints.files import export_generator, load_generator, save_generator
+    from zeroshift.generators.diffusion.options import DDIMOptions
     from zeroshift.generators.module import ModuleSpec, wrap_generator
     from zeroshift.methods.base import Method, Stage
     from zeroshift.methods.configure import changed, default_config, preset
-    from zeroshift.methods.ipl import PromptStage
+    from zeroshift.methods.ipl import IPLOptions, PromptStage
+    from zeroshift.methods.nada import NADAOptions
     from zeroshift.sampling.film import walk
     from zeroshift.sampling.generate import blend_weights, generate
     from zeroshift.training.run_folder import RunFolder
@@ -32,11 +34,14 @@ __all__ = [
     "AdaptConfig",
     "AdaptResult",
     "AdaptStage",
+    "DDIMOptions",
     "Encoder",
     "Evaluation",
     "Generator",
+    "IPLOptions",
     "Method",
     "ModuleSpec",
+    "NADAOptions",
     "PromptStage",
     "References",
     "RunFolder",
@@ -69,7 +74,9 @@ _MODULES = {
     "generators.module": ("ModuleSpec", "wrap_generator"),
     "methods.base": ("Method", "Stage"),
     "methods.configure": ("changed", "default_config", "preset"),
-    "methods.ipl": ("PromptStage",),
+    "generators.diffusion.options": ("DDIMOptions",),
+    "methods.ipl": ("IPLOptions", "PromptStage"),
+    "methods.nada": ("NADAOptions",),
     "sampling.film": ("walk",),
     "sampling.generate": ("blend_weights", "generate"),
     "training.run_folder": ("RunFolder",),

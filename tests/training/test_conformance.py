@@ -2,9 +2,6 @@
 
 import dataclasses
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ import pytest
 import torch
 
 from tests.conformance.fill import fill, load
-from tests.helpers.intel_kernels import FLAG, address, library
 from zeroshift.clip.encoder import Encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
@@ -30,13 +26,11 @@ from zeroshift.training.adaptation import Adaptation
 
 CASES = Path(__file__).parents[1] / "conformance"
 
-# How near to the recorded adapt stage a run can be known to come, step by step. Adam's first steps are near to signs of
-# gradients, so rounding grows from step to step. Our float32 runs end within 6e-4 of our own in float64 (images, of
-# their scale), but the recorded one is 1.2e-4, 7e-4 and 1.2e-3 from that at steps 1 to 3: its own rounding, by the
-# kernels that MKL takes on Intel processors. With the same kernels we come within 2e-5, so there 1e-4 is asked, and
-# 1e-3 of statistics. `test_with_the_kernels_of_the_recording` has MKL take them on other processors too.
-STRICT = "ZEROSHIFT_STRICT_CONFORMANCE" in os.environ
-ALIKE = 5e-5  # images of step 1 no farther apart than this tell that kernels are those of the recording
+# Bounds of the adapt stage, step by step. Adam's first steps are close to the sign of the gradient, so rounding
+# grows from step to step. Our float32 images end within 6e-4 of our own in float64 (relative to their scale), and the recorded
+# ones are 1.2e-4, 7e-4 and 1.2e-3 from those at steps 1 to 3. On processors whose kernels round as those of the
+# recording (Intel's) we come within 2e-5; there the bounds are 1e-4, and 1e-3 for statistics.
+ALIKE = 5e-5  # images of step 1 closer than this show that the kernels round as those of the recording
 IMAGES = (1e-5, 3e-4, 1.5e-3, 2.5e-3)  # largest difference, of the largest value
 LOSSES = (1e-5, 1e-4, 1e-4, 3e-4)
 
@@ -208,7 +202,7 @@ class Case:
     @property
     def alike(self) -> bool:
         """Whether kernels round here as they did where the run was recorded."""
-        return STRICT or self.apart("target", 1) < ALIKE
+        return self.apart("target", 1) < ALIKE
 
 
 @pytest.fixture(
@@ -291,15 +285,3 @@ def test_moved_average(case: Case) -> None:
         sizes, products = (1e-3, 1e-3) if case.alike else (2e-2, 2e-2) if single else (5e-4, 6e-3)
         assert our_size == pytest.approx(size, rel=sizes if single else 5e-4), name
         assert our_product == pytest.approx(product, rel=1e-3, abs=products * size * difference.numel() ** 0.5), name
-
-
-@pytest.mark.skipif(STRICT, reason="this is that run")
-def test_with_the_kernels_of_the_recording() -> None:
-    """All of the above by the strict bounds, whatever the processor."""
-    if address(library(), FLAG) is None:
-        pytest.skip("no MKL in this PyTorch, or none that tells where it keeps its flag")
-    command = [sys.executable, "-m", "pytest", "-p", "tests.helpers.intel_kernels", "-n", "0", __file__]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "ZEROSHIFT_STRICT_CONFORMANCE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert " passed" in done.stdout

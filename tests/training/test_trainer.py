@@ -27,6 +27,7 @@ from zeroshift.methods.ipl import IPLOptions, PromptStage
 from zeroshift.methods.registry import METHODS
 from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.run_folder import RunFolder
+from zeroshift.training.run_generators import load_source_and_target
 from zeroshift.training.trainer import adapt
 
 CONFIG = AdaptConfig(
@@ -91,7 +92,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     config: AdaptConfig, tmp_path: Path, method: str, stop: tuple[str, int]
 ) -> None:
     """A crash: only the checkpoints written on the way are there."""
-    config = dataclasses.replace(config, method=method)
+    config = changed(config, {"method": method})
     if method == "nada" and stop[0] == "prompts":
         pytest.skip("has no such stage")
     whole = adapt(config, RunFolder.open(tmp_path / "whole", config))
@@ -351,3 +352,12 @@ def test_metadata_and_previews(config: AdaptConfig, tmp_path: Path) -> None:
     assert same(load_generator(str(run.generator_path)), result.generator)
     assert sorted(path.name for path in (tmp_path / "run" / "previews").iterdir()) == ["000002.png", "000004.png"]
     assert json.loads(run.metrics_path.read_text().splitlines()[-1])["layers"]
+
+
+def test_a_run_of_a_generator_object_can_be_opened_again(config: AdaptConfig, tmp_path: Path) -> None:
+    source = load_generator(config.generator)
+    config = dataclasses.replace(changed(config, {"adapt.steps": 1}), generator="not a file")
+    result = adapt(config, RunFolder.open(tmp_path / "run", config), generator=source)
+    before, after = load_source_and_target(RunFolder.read(tmp_path / "run"))
+    assert same(before, source)
+    assert same(after, result.generator)

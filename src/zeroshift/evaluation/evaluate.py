@@ -81,6 +81,8 @@ def evaluate(
             )
     _warn(sample_size_warnings(plan, features))
     psi = config.truncation_psi if truncation_psi is None else truncation_psi
+    if "truncation_psi" in source.unused_settings:
+        psi = 1.0  # recorded with the results; such generators do not truncate
     sampled = {key: amount for key, amount in required.items() if key[0] != "reference"}
     features |= sample_features(
         source, target, sampled, extractors, class_index=config.class_index, seed=seed, truncation_psi=psi, track=track

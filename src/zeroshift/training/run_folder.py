@@ -36,6 +36,7 @@ class RunFolder:
     path/events/STAGE/           the same for TensorBoard
     path/previews/               preview grids
     path/checkpoints/last.pt     state of the training, for a resume
+    path/source.safetensors      the source generator, if it was given as an object
     path/generator.safetensors   the adapted generator, written last; an extended run keeps it until there is a new one
     path/pairs.png, report.html  source and target samples, report
     path/metrics-MEASURE.jsonl   results of `zeroshift evaluate`, one line per measurement
@@ -141,6 +142,15 @@ class RunFolder:
     @property
     def generator_path(self) -> Path:
         return self.path / "generator.safetensors"
+
+    @property
+    def source_path(self) -> Path:
+        return self.path / "source.safetensors"
+
+    @property
+    def source(self) -> str:
+        """What `load_generator` takes for the source generator."""
+        return str(self.source_path) if self.source_path.exists() else self.config.generator
 
     @property
     def pairs_path(self) -> Path:

@@ -32,9 +32,7 @@ def load_source_and_target(
     """
     run.require_generator()
     device = Distributed(run.config.device).device
-    source, target = (
-        load_generator(name, device=device, trust=False) for name in (run.config.generator, run.generator_path)
-    )
+    source, target = (load_generator(name, device=device, trust=False) for name in (run.source, run.generator_path))
     sampling = run.config.sampling if sampling is None else sampling
     if type(sampling) is not source.Options:
         sampling = source.Options()
@@ -53,7 +51,7 @@ def load_source_and_target(
 
 def require_one_source(runs: Sequence[RunFolder]) -> None:
     """Raises ZeroshiftError unless all runs started from one generator."""
-    if len({run.config.generator for run in runs}) > 1:
+    if len({run.source for run in runs}) > 1:
         raise ZeroshiftError(
             "These runs started from different generators; only targets of one source can be shown together."
         )

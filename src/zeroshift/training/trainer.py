@@ -75,7 +75,7 @@ def adapt(
         config: the settings.
         run: folder for checkpoints, metrics, previews and the adapted generator; None: nothing is written.
         progress: receives every step.
-        generator, encoders: used instead of those that `config` names.
+        generator, encoders: used instead of those that `config` names. A run folder keeps a copy of the generator.
 
     Raises:
         ZeroshiftError: if settings, files or the folder are invalid, or a loss is not a finite number.
@@ -96,6 +96,8 @@ def adapt(
         training.resume(run)
         if written is not None:
             written.write_config()
+            if generator is not None and not written.source_path.exists():
+                save_generator(context.source, written.source_path)  # config.json cannot name it
         with _interrupts_at_step_ends() as stop_if_requested:
             training.train(adaptation, stop_if_requested)
         adapted = adaptation.target_ema.merged()

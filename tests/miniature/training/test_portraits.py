@@ -36,7 +36,7 @@ def test_portraits_are_those_of_their_latents_and_grow(tmp_path, small_blocks):
     _, truncation, _ = source.batch(40, 64)
     assert len(list(tmp_path.iterdir())) == 21
     assert 0.5 <= truncation.min() < 1
-    assert 0.1 < (truncation < 1).float().mean() < 0.6  # one block in three, in this test
+    assert 0.15 < (truncation < 1).float().mean() < 0.55  # one block in three, in this test
 
 
 def test_portraits_are_read_from_files_after_a_restart(tmp_path, small_blocks, monkeypatch):
