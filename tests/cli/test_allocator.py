@@ -30,6 +30,7 @@ def run(*arguments: str, **environment: str) -> tuple[str, int]:
     return output[0], int(output[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 def test_large_tensors_reuse_memory() -> None:
     for name in CHOSEN_BY_USER:
@@ -41,5 +42,6 @@ def test_large_tensors_reuse_memory() -> None:
     assert faults < without / 3, "the first allocations still need some"
 
 
+@pytest.mark.slow
 def test_settings_of_the_user_win() -> None:
     assert run("keep", MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"

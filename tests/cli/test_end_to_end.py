@@ -24,7 +24,7 @@ from zeroshift.generators.checkpoints.files import load_generator, save_generato
 from zeroshift.training.run_folder import RunFolder
 
 SMALL = shlex.split(
-    "--source photo --target zombie --device cpu --prompts.steps 4 --prompts.batch_size 4 --steps 6 --batch 2 "
+    "--source photo --target zombie --device cpu --prompts.steps 4 --prompts.batch-size 4 --steps 6 --batch-size 2 "
     "--adapt.layer-batch-size 2 --preview-every 3 --preview-samples 2 --checkpoint-every 2"
 )
 
@@ -175,6 +175,7 @@ def finish(models: list[str], run: Path, steps: int) -> None:
     assert adapt(models, run, "--steps", str(steps)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_stopped_process_resumes(models: list[str], tmp_path: Path, sent: signal.Signals, code: int) -> None:
     process = start(models, tmp_path / "run")
@@ -237,10 +238,10 @@ def bad(tmp_path: Path, tiny_generator: Path, tiny_encoder: Path) -> Path:
         ("--generator {bad}/nothing.pt", "There is no generator file"),
         ("--generator {bad}", "is a folder"),
         ("--generator {bad}/empty.pt", "is empty"),
-        ("--generator {bad}/text.pkl", "is no generator file"),
+        ("--generator {bad}/text.pkl", "is not a generator file"),
         ("--generator {bad}/short.safetensors", "damaged"),
         ("--generator {bad}/evil.pkl", "evil.pkl"),
-        ("--generator {bad}/evil.pt", "no code is executed"),
+        ("--generator {bad}/evil.pt", "no code was executed"),
         ("--generator {encoder}", "was not written by zeroshift"),
         ("--encoder {bad}/nothing.safetensors", "There is no encoder file"),
         ("--encoder {bad}/short-encoder.safetensors", "not a complete safetensors file"),
@@ -248,7 +249,7 @@ def bad(tmp_path: Path, tiny_generator: Path, tiny_encoder: Path) -> Path:
         ("--encoder ViT-B-33/openai", "Did you mean"),
         ("--encoder ViT-B-32/nobody", "There are no weights 'nobody'"),
         ("--target=", "The target label is empty"),
-        ("--target PHOTO", "no direction to go"),
+        ("--target PHOTO", "no direction between"),
         ("--target {long}", "longer than the encoder's 24 tokens"),
         ("--method magic", "There is no method 'magic'"),
         ("--adapt.layers synthesis.b99.conv0", "The generator has no layer"),

@@ -99,7 +99,6 @@ def test_public_names_can_be_imported() -> None:
         (["adapt", "--target", "zombie", "--surprise", "1"], "--surprise"),
         (["adapt", "--target", "zombie", "--steps", "many"], "--adapt.steps"),
         (["adapt", "--target", "zombie", "--generator"], "Missing value for argument '--generator'"),
-        (["adapt", "--target", "zombie", "--preset", "large"], "--preset"),
         (["generate"], "Missing from zeroshift generate"),
     ],
 )
@@ -110,7 +109,39 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], s
     assert out == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--preset", "large"], "There is no preset 'large'."),
+        (["--method", "nadar"], "There is no method 'nadar'. Did you mean nada?"),
+        (["--adapt.ema", "0.9"], "--adapt.ema is called --adapt.ema-decay now."),
+        (["--diffusion.t0", "0.9"], "--diffusion.t0 is called --sampling.t0 now."),
+        (["--options.variations", "3"], "--options.variations is called --variations now."),
+        (["--batch", "3"], "--batch is called --batch-size now."),
+    ],
+)
+def test_unknown_and_old_names_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    code, out, err = run_cli(capsys, "adapt", "--target", "zombie", *arguments)
+    assert code == 1
+    assert sentence in err
+    assert out == ""
+
+
 # Settings from the command line
+
+
+def test_settings_of_other_methods_are_ignored_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, _ = parsed(monkeypatch, "zeroshift adapt --target zombie --method nada")
+    command = (
+        "zeroshift adapt --target zombie --method nada --prompts.steps 5 --variations=3 --adapt.lora-rank 2 --steps 240"
+    )
+    config, _ = parsed(monkeypatch, command)
+    assert config == plain
+    assert "--prompts.steps does not apply to the method 'nada'" in capsys.readouterr().err
 
 
 def parsed(monkeypatch: pytest.MonkeyPatch, command: str) -> tuple[AdaptConfig, Path]:

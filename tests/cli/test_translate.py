@@ -98,6 +98,7 @@ def test_strength_zero_returns_the_image(runs: list[Path], photo: Path, tmp_path
     assert 0 < half < far
 
 
+@pytest.mark.slow
 def test_several_runs_mix(runs: list[Path], photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = []
     for mix in ("1,0", "0,1", "0.5,0.5"):

@@ -83,6 +83,7 @@ def test_a_catalogue_entry_of_another_package(example_package):
     assert load_generator("example").resolution == 16
 
 
+@pytest.mark.slow
 def test_the_family_is_gone_without_its_package(tmp_path, request):
     example = request.getfixturevalue("example_package")
     save_generator(FAMILIES["example_family"](), tmp_path / "g.safetensors")

@@ -81,6 +81,7 @@ def share(rank: int, port: int, models: tuple[str, str], folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_the_result_of_one(
     tiny_generator: Path, tiny_encoder: Path, tmp_path: Path, float64: None
 ) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from zeroshift.cli.main import main
 from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.generators.checkpoints.files import load_generator
@@ -62,15 +61,21 @@ def test_documented_settings_are_settings(documented: dict[str, Any]) -> None:
     assert "pull" not in flat(preset("miniature", target="zombie", method="half-way"))
 
 
-@pytest.mark.slow
 def test_an_installed_method_works_on_the_command_line(
-    example_package: Path, tiny_generator: Path, tiny_encoder: Path, tmp_path: Path
+    example_package: Path,
+    tiny_generator: Path,
+    tiny_encoder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def zeroshift(*arguments: str, code: int = 0) -> str:
-        command = [sys.executable, "-m", "zeroshift", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == code, done.stderr
-        return done.stdout + done.stderr
+    monkeypatch.chdir(tmp_path)
+
+    def zeroshift(*arguments: str) -> str:
+        code = main(arguments)
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return out
 
     page = zeroshift("adapt", "--method", "from-images", "--help")
     assert "--warm-up.steps" in page

@@ -132,6 +132,7 @@ def test_importance_is_the_mean_squared_gradient(tiny_generator: Path, encoder: 
     assert set(importance) == {f"{n}.{m}" for n, x in context.source.layers().items() for m, _ in x.named_parameters()}
 
 
+@pytest.mark.slow
 def test_importance_predicts_how_far_images_change(tiny_generator: Path, encoder: Encoder) -> None:
     """sum(F d^2) for independent changes d: the mean squared change of the images, within sampling error."""
     context = make(tiny_generator, [encoder], options=dataclasses.replace(OPTIONS, fisher_samples=200))

@@ -146,6 +146,7 @@ def vgg_file(lpips_origin: torch.nn.Module, tmp_path: Path) -> Path:
     return tmp_path / "vgg.pth"
 
 
+@pytest.mark.slow
 def test_lpips_equals_the_authors_implementation(lpips_origin: torch.nn.Module, vgg_file: Path) -> None:
     network = load_network(f"lpips:{vgg_file}")
     a, b = images(2, 48), images(2, 48, seed=1)

@@ -26,8 +26,10 @@ from zeroshift.training.adaptation import Adaptation
 
 CASES = Path(__file__).parents[1] / "conformance"
 
-# Bounds of the adapt stage, step by step. Adam's first steps are close to the sign of the gradient, so rounding
-# grows from step to step. Our float32 images end within 6e-4 of our own in float64 (relative to their scale), and the recorded
+pytestmark = pytest.mark.xdist_group("conformance")  # the recorded runs are repeated once, in one process
+
+# Bounds of the adapt stage, step by step. Adam's first steps are close to the sign of the gradient, so rounding grows
+# from step to step. Our float32 images end within 6e-4 of our own in float64 (relative to their scale). The recorded
 # ones are 1.2e-4, 7e-4 and 1.2e-3 from those at steps 1 to 3. On processors whose kernels round as those of the
 # recording (Intel's) we come within 2e-5; there the bounds are 1e-4, and 1e-3 for statistics.
 ALIKE = 5e-5  # images of step 1 closer than this show that the kernels round as those of the recording

@@ -99,6 +99,7 @@ def same(a: Generator, b: Generator) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "form"), [("ipl", {}), ("nada", {"train_each_step": True}), ("nada", {"adapt": {"lora_rank": 2}})]
 )
@@ -226,6 +227,7 @@ def test_learning_rate_goes_geometrically(config: AdaptConfig) -> None:
     assert rates == pytest.approx([1e-3, 2e-3, 4e-3])
 
 
+@pytest.mark.slow
 def test_low_rank_updates(config: AdaptConfig, tmp_path: Path) -> None:
     """Merged equals applied; diffusers' own loader of LoRA makes the same of the file; the source's weights stay."""
     from zeroshift.generators.diffusion.lora_pipeline import LoRADDIMPipeline

@@ -111,6 +111,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     assert files(tmp_path) == ["config.json"]
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_locks_nothing(tmp_path: Path) -> None:
     code = "import os, sys; from zeroshift import RunFolder, AdaptConfig; from pathlib import Path\n"
     code += "run = RunFolder.open(Path(sys.argv[1]), AdaptConfig(target='zombie'))\nwith run.lock(): os._exit(9)"

@@ -287,6 +287,7 @@ def share(rank: int, world: int, port: int, text: str, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_the_result_of_one(config: AdaptConfig, tmp_path: Path) -> None:
     # With a first beta of zero Adam turns the rounding of tiny gradients into steps of full size; so a larger one here.
     config = change(config, steps=3, betas=(0.9, 0.99), grad_accumulation_steps=2, augmentations=1)

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ import tyro
 from zeroshift.cli.arguments import call
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
-from zeroshift.methods.configure import changed, current_name, default_config, flat, resolve, settings
+from zeroshift.methods.configure import changed, current_name, default_config, flat, resolve, setting_names, settings
 from zeroshift.methods.registry import METHODS, PRESETS
 from zeroshift.training.run_folder import RunFolder
 
@@ -97,6 +98,7 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
 def main(arguments: Sequence[str]) -> None:
     arguments = [_full_name(argument) for argument in arguments]
     base = _defaults(arguments)
+    arguments = _without_inapplicable(arguments, base)
     arguments_class = _arguments_class(base)
 
     def adapt(
@@ -136,18 +138,37 @@ def main(arguments: Sequence[str]) -> None:
 def _defaults(arguments: Sequence[str]) -> AdaptConfig:
     """The default settings for the generator, preset and method that the arguments name, before they are parsed.
 
-    Unknown names get the defaults here; parsing them reports the error.
+    Raises:
+        ZeroshiftError: if there is no such preset or method.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--generator", "--preset", "--method", "--source-images-dir"):
         parser.add_argument(option, nargs="?")
     chosen, _ = parser.parse_known_args(list(arguments))
-    preset = chosen.preset if chosen.preset in PRESETS else None
-    method = chosen.method if chosen.method in METHODS else None
-    config = default_config(chosen.generator or AdaptConfig.generator, preset, method)
+    config = default_config(chosen.generator or AdaptConfig.generator, chosen.preset, chosen.method)
     if chosen.source_images_dir:  # a run from real images has no latents, unless the user asks for both
         config = dataclasses.replace(config, num_latents=0)
     return config
+
+
+def _without_inapplicable(arguments: Sequence[str], config: AdaptConfig) -> list[str]:
+    """The arguments without settings of other methods and generator families, with a warning for each.
+
+    So one command line can be used for several methods.
+    """
+    inapplicable = setting_names() - {one.name for one in settings(config)}
+    kept: list[str] = []
+    skipping = False
+    for argument in arguments:
+        if re.match(r"--?[a-zA-Z]", argument):  # an option, not a negative number
+            option = argument.partition("=")[0]
+            skipping = option.lstrip("-").removeprefix("no-").replace("-", "_") in inapplicable
+            if skipping:
+                run = f"the method {config.method!r} with a {config.family or 'such a'} generator"
+                warnings.warn(f"{option} does not apply to {run}. It is ignored.", stacklevel=2)
+        if not skipping:
+            kept.append(argument)
+    return kept
 
 
 def _arguments_class(config: AdaptConfig) -> type:

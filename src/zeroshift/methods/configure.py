@@ -1,6 +1,7 @@
 """Makes configurations from presets, changes single settings, and reads and writes config.json."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RENAMED", "Setting", "changed", "current_name", "default_config", "flat", "from_json", "preset", "resolve",
-    "settings", "to_json",
+    "setting_names", "settings", "to_json",
 ]  # fmt: skip
 
 DEFAULT_PRESET = "published"
@@ -154,6 +155,19 @@ def settings(config: AdaptConfig) -> list[Setting]:
         if type(config.sampling) is GeneratorOptions:
             config = dataclasses.replace(config, sampling=family.Options())
     return [setting for setting in _walk(config, "", "") if setting.name not in unused]
+
+
+def setting_names() -> set[str]:
+    """Dotted names of the settings of all methods and generator families."""
+    names: set[str] = set()
+    for method, family in itertools.zip_longest(METHODS, FAMILIES):
+        config = AdaptConfig("")
+        if method is not None:
+            config = dataclasses.replace(config, options=METHODS[method].Options())
+        if family is not None:
+            config = dataclasses.replace(config, sampling=FAMILIES[family].Options())
+        names |= {setting.name for setting in _walk(config, "", "")}
+    return names
 
 
 def flat(config: AdaptConfig) -> dict[str, Any]:

@@ -286,10 +286,9 @@ def _same(one: AdaptConfig, other: AdaptConfig) -> bool:
 
 
 def _differences(one: AdaptConfig, other: AdaptConfig) -> dict[str, tuple[Any, Any]]:
-    """Applicable settings with different values; the family follows from the generator."""
+    """Settings that apply to both with different values; the family follows from the generator."""
     old, new = flat(one), flat(other)
-    keys = sorted((old | new).keys() - {"family"})
-    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+    return {key: (old[key], new[key]) for key in sorted(old) if key in new and key != "family" and old[key] != new[key]}
 
 
 def _check_same(path: Path, existing: AdaptConfig, config: AdaptConfig) -> None:

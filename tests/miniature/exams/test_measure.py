@@ -1,5 +1,6 @@
 """Measurements of encoders and probe."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -39,6 +40,7 @@ def test_pgd_stays_in_its_ball_and_moves_towards_the_target():
     assert (after > before).all()
 
 
+@pytest.mark.slow
 def test_domain_exam_and_probe_table_cover_what_is_visible():
     exam = measure.DomainExam.make(seed=9, per_domain=2)
     assert exam.images.shape == (2 * len(DOMAINS), 3, 64, 64)

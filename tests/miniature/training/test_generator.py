@@ -44,6 +44,7 @@ def train(folder, **changes):
     return recipe.train_generator(folder, weights=folder / "generator.safetensors", **settings)
 
 
+@pytest.mark.slow
 def test_interrupted_training_equals_uninterrupted(tmp_path, small, monkeypatch):
     assert train(tmp_path / "whole") == 5
     assert train(tmp_path / "parts", minutes=0) == 1

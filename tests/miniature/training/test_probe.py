@@ -1,5 +1,6 @@
 """The recipe of the probe."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -10,6 +11,7 @@ from zeroshift.miniature.training import probe as train_probe
 from zeroshift.miniature.training.data import Blocks
 
 
+@pytest.mark.slow
 def test_probe_training_resumes_bit_for_bit_and_starts_from_a_file(few_people, tmp_path, monkeypatch):
     monkeypatch.setattr(train_probe.DomainExam, "make", lambda **_: None)
     monkeypatch.setattr(train_probe, "probe_report", lambda *_: {"R2": 0.0})
