@@ -1,6 +1,7 @@
 """The published IPL program's recorded runs (tests/conformance), repeated by the code that trains."""
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,13 @@ class Case:
     scope="module", params=sorted(path.stem for path in CASES.glob("*.npz") if path.stem.startswith(("ipl", "nada")))
 )
 def case(request: pytest.FixtureRequest) -> Case:
-    return Case(request.param)
+    return recorded_case(request.param)
+
+
+@functools.cache
+def recorded_case(name: str) -> Case:
+    """A case, repeated once for all tests."""
+    return Case(name)
 
 
 def close(ours: torch.Tensor, recorded: np.ndarray, tolerance: float, scale: float = 1.0) -> None:
