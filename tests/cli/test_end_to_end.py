@@ -346,7 +346,7 @@ def test_folders_that_cannot_be_written(models: list[str], tmp_path: Path, capsy
     (tmp_path / "letter.txt").write_text("dear")
     for out, sentence in (
         (tmp_path / "letter.txt", "is a file"),
-        (tmp_path / "letter.txt" / "run", "a file stands where a folder is needed"),
+        (tmp_path / "letter.txt" / "run", "a file exists where a folder is needed"),
         (tmp_path, "is not a run folder but holds files (letter.txt)"),
         (Path("/proc/zeroshift"), "/proc/zeroshift"),
     ):

@@ -253,9 +253,23 @@ def test_trust_lasts_on_this_machine(factories, tmp_path, monkeypatch):
     load_generator(f"{factories}:spec")
     monkeypatch.setattr(trusted, "_named", set())  # as in a new process
     assert trusted.is_trusted(f"{factories}:spec")
-    assert (tmp_path / "cache" / "trusted-factories.txt").read_text() == f"{factories}:spec\n"
+    (line,) = (tmp_path / "cache" / "trusted-factories.txt").read_text().splitlines()
+    assert line.split("\t")[0] == f"{factories}:spec"
     with pytest.raises(ZeroshiftError, match="not the name of a factory"):
         trust("no factory")
+
+
+def test_code_of_the_same_name_in_another_place_is_not_trusted(factories, tmp_path, monkeypatch):
+    load_generator(f"{factories}:spec")
+    sys.modules.pop(factories)
+    monkeypatch.setattr(trusted, "_named", set())
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / f"{factories}.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(other)
+    assert not trusted.is_trusted(f"{factories}:spec")
+    with pytest.raises(ZeroshiftError, match="not imported"):
+        load_generator(f"{factories}:spec", trust=False)
 
 
 def test_a_cache_that_cannot_be_written_limits_trust_to_the_process(factories, tmp_path, monkeypatch):

@@ -118,7 +118,7 @@ def test_starts_again_where_the_server_knows_no_ranges(server, target):
 @pytest.mark.parametrize("ranges", [True, False])
 def test_gives_up_on_a_server_that_always_breaks_off(server, target, ranges):
     server.breaks_after, server.ranges = 100_000 if not ranges else 1000, ranges
-    with pytest.raises(ZeroshiftError, match=r"broke off after 0\.\d MB.*to resume it"):
+    with pytest.raises(ZeroshiftError, match=r"was interrupted after 0\.\d MB.*to resume it"):
         download(server.address, target)
     assert not target.exists()
     assert CONTENT.startswith(part_of(target).read_bytes())
@@ -175,7 +175,7 @@ def test_no_network(target):
 
 def test_unwritable_cache(server, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ZeroshiftError, match="a file stands where a folder is needed"):
+    with pytest.raises(ZeroshiftError, match="a file exists where a folder is needed"):
         download(server.address, tmp_path / "file" / "ffhq.pkl")
 
 

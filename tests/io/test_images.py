@@ -11,7 +11,7 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image, PngImagePlugin
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.images import find_images, labelled_rows, make_grid, read_image, save_film, to_uint8
+from zeroshift.io.images import find_images, labeled_rows, make_grid, read_image, save_film, to_uint8
 
 
 def test_photos_are_rotated_upright(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_images_become_pixels_sheets_and_labeled_rows() -> None:
     assert sheet.shape == (5, 8, 3)
     assert sheet[0, 2].tolist() == [255] * 3  # the gap is white
     assert sheet[3, 3].tolist() == [255] * 3
-    rows = labelled_rows({"photo": images, "zombie": images}, scale=4)
+    rows = labeled_rows({"photo": images, "zombie": images}, scale=4)
     assert rows.shape[0] > 16
     assert rows.shape[1] > 40
     with pytest.raises(ValueError, match="expected images"):

@@ -130,7 +130,7 @@ def test_unknown_names_are_refused_and_old_names_say_the_new_one(name: str, sent
         ('{"target": "a", "method": "nada", "prompts": {}}', "Unknown settings: prompts"),
         ('{"source": "a"}', "Missing settings: target"),
         ('{"target": "a", "adapt": {"steps": "many"}}', "adapt.steps is 'many'"),
-        ('{"target": "a", "encoders": "miniature"}', "must be a list of a text"),
+        ('{"target": "a", "encoders": "miniature"}', "a list in which every item is a string"),
         ('{"target": "a", "method": ["ipl"]}', "method"),
     ],
 )

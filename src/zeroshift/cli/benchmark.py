@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.cli.arguments import call, tracked
 from zeroshift.config.schema import field_docs
 from zeroshift.errors import ZeroshiftError
 
 if TYPE_CHECKING:
-    from zeroshift.miniature.benchmark.plan import Plan
+    from zeroshift.miniature.benchmark.plan import BenchmarkPlan
 
 __all__ = ["BenchmarkOptions", "benchmark", "main", "parse"]
 
@@ -101,7 +102,7 @@ def benchmark(options: BenchmarkOptions) -> None:
     failed = []
     if not options.pages_only:
         trials = missing_trials(plan)
-        for trial, problem in tracked(run_trials(plan, trials), len(trials), "Adapting"):
+        for trial, problem in tracked(run_trials(plan, trials, prepare=keep_freed_memory), len(trials), "Adapting"):
             if problem is not None:
                 failed.append(f"{trial}: {problem}.")
     write_page(plan, page, baseline, conclusion)
@@ -110,13 +111,13 @@ def benchmark(options: BenchmarkOptions) -> None:
         raise ZeroshiftError(f"{len(failed)} adaptations failed; the others are kept. {' '.join(failed)}")
 
 
-def _plan(options: BenchmarkOptions) -> tuple["Plan", str]:
+def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
     """The plan of these options, and the name of its baseline.
 
     Raises:
         ZeroshiftError: for an unknown method, target or setting, or a baseline that is not among the methods.
     """
-    from zeroshift.miniature.benchmark.plan import Plan, cores
+    from zeroshift.miniature.benchmark.plan import BenchmarkPlan, cores
     from zeroshift.miniature.benchmark.records import read_previous
     from zeroshift.miniature.benchmark.variants import (
         FITTED,
@@ -138,7 +139,7 @@ def _plan(options: BenchmarkOptions) -> tuple["Plan", str]:
     generators = dict.fromkeys(variant.generator for variant in variants)
     fitted = [FITTED[generator] for generator in generators if fit_steps]
     steps = [] if options.steps is None else [f"adapt.steps={options.steps}"]
-    plan = Plan(
+    plan = BenchmarkPlan(
         out=size["out"] if options.out is None else options.out,
         variants=(*(SOURCES[generator] for generator in generators), *variants, *fitted, TRUTH),
         targets=options.targets or size.get("targets", TARGETS),
@@ -152,7 +153,7 @@ def _plan(options: BenchmarkOptions) -> tuple["Plan", str]:
     return plan.validate(), baseline
 
 
-def _check_previous(plan: "Plan", previous: Path, page: Path) -> None:
+def _check_previous(plan: "BenchmarkPlan", previous: Path, page: Path) -> None:
     """Prints how many previous results are reused, and prevents that the new page loses any of them.
 
     Raises:

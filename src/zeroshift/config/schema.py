@@ -70,7 +70,7 @@ def check_types(config: Any, where: str = "") -> None:
     """Checks the type of every field of a dataclass and of the dataclasses in it.
 
     Raises:
-        ZeroshiftError: naming the first field with a value of another type.
+        ZeroshiftError: naming the first field whose value has the wrong type.
     """
     for name, kind in get_type_hints(type(config)).items():
         if get_origin(kind) is not None and "ClassVar" in str(kind):
@@ -106,8 +106,8 @@ def _describe(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(repr, inner))
     if get_origin(kind) is tuple:
-        return f"a list of {_describe(inner[0])}"
+        return f"a list in which every item is {_describe(inner[0])}"
     if inner:
         return " or ".join(map(_describe, inner))
-    names = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}
+    names = {int: "a whole number", float: "a finite number", str: "a string", bool: "true or false"}
     return names.get(kind, "nothing")

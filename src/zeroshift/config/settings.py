@@ -1,7 +1,7 @@
 """Settings of an adaptation run, as frozen dataclasses.
 
 A setting has a dotted name, such as "adapt.lr": on the command line (`--adapt.lr`), in config.json and in reports.
-Settings of a method (`AdaptConfig.options`) stand at the top level: IPL's prompt stage is "prompts.steps".
+Settings of a method (`AdaptConfig.options`) are at the top level: for example, "prompts.steps" of IPL's prompt stage.
 `zeroshift.methods.configure` makes configurations from presets and reads and writes them.
 """
 
@@ -27,7 +27,7 @@ class AdaptStage:
     batch_size: int = 2
     """Images per step, over all processes."""
     grad_accumulation_steps: int = 1
-    """Gradient-accumulation steps: parts of a batch that are computed one after another to save memory."""
+    """Gradient-accumulation steps: equal parts of a batch, computed one after another to save memory."""
     lr: float = 0.002 * 4 / 5
     """Adam's learning rate."""
     lr_final: float | None = None
@@ -126,7 +126,7 @@ class AdaptConfig:
     family: str = ""
     """Generator family; empty: unknown until the generator is loaded."""
     encoders: tuple[str, ...] = ("miniature",)
-    """CLIP models that guide together: "MODEL/PRETRAINED", a file, or a known name."""
+    """Guidance encoders (CLIP models), used together: "MODEL/PRETRAINED", a file, or a known name."""
     encoder_weights: tuple[float, ...] = ()
     """Weight of each encoder; empty: 1 each."""
     method: str = "ipl"
@@ -154,7 +154,7 @@ class AdaptConfig:
     preview_samples: int = 8
     """Samples in a preview grid."""
     checkpoint_every: int = 100
-    """Steps between checkpoints, from which a run resumes; 0: only when interrupted."""
+    """Steps between checkpoints, from which a run resumes; 0: only on interruption."""
     adapt: AdaptStage = field(default_factory=AdaptStage)
     options: MethodOptions = field(default_factory=MethodOptions)
     """Settings of the method, an instance of its `Options`; a plain MethodOptions stands for the defaults."""

@@ -36,7 +36,7 @@ class Fitting:
         return torch.cat(list(self.batches(rows)))
 
     def batches(self, rows: Tensor) -> Iterator[Tensor]:
-        """The results one batch at a time, for when all together would not fit into memory."""
+        """Yields the results batch by batch, for results that are too large to hold in memory at once."""
         first = 0
         while first < len(rows):
             part = rows[first : first + self._size]

@@ -32,7 +32,7 @@ class Distributed:
         self.rank, self.size, self.leads = state.process_index, state.num_processes, state.is_main_process
 
     def share(self, samples: Sequence[int]) -> Sequence[int]:
-        """The share of this process of the samples of a batch, in order.
+        """This process's share of the samples of a batch, in order.
 
         Raises:
             ZeroshiftError: if the batch does not split evenly.
@@ -61,7 +61,7 @@ class Distributed:
         return value.detach() if self.size == 1 else reduce(value.detach(), "sum")
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replaces gradients by their sums over all processes, in one message."""
+        """Replaces gradients by their sums over all processes, in one all-reduce."""
         if self.size == 1:
             return
         trained = [parameter for parameter in parameters if parameter.requires_grad]

@@ -45,8 +45,8 @@ class Registry(Mapping[str, T], Generic[T]):
     def register(self, name: str) -> Callable[[R], R]:
         """Decorator that adds an object under `name` and returns it unchanged.
 
-        An equal object may be registered again, and so may a class or function of the same module and name, which is
-        what reloading a module does.
+        Registering an equal object again is allowed. So is a class or function of the same module and name, because
+        reloading a module registers it again.
 
         Raises:
             ZeroshiftError: if the name is taken by another object.

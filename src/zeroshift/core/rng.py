@@ -1,6 +1,6 @@
 """Randomness as a function of (seed, purpose, step, sample).
 
-Resuming a run, splitting a batch or changing the number of processes then changes no draw.
+Draws therefore do not change when a run is resumed, a batch is split, or the number of processes changes.
 """
 
 import zlib

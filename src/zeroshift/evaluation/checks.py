@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from zeroshift.config.settings import AdaptConfig
-from zeroshift.evaluation.plan import Plan
+from zeroshift.evaluation.plan import EvaluationPlan
 
 __all__ = ["divergence_warnings", "guidance_warnings", "sample_size_warnings"]
 
 
-def guidance_warnings(plan: Plan, config: AdaptConfig) -> list[str]:
+def guidance_warnings(plan: EvaluationPlan, config: AdaptConfig) -> list[str]:
     """Measures by a network that guided the run, which was trained to satisfy it."""
     guidance = {f"open_clip:{encoder}" for encoder in config.encoders}
     if config.adapt.identity_weight:
@@ -27,7 +27,7 @@ def guidance_warnings(plan: Plan, config: AdaptConfig) -> list[str]:
     ]
 
 
-def sample_size_warnings(plan: Plan, features: Mapping[tuple[str, str], Tensor]) -> list[str]:
+def sample_size_warnings(plan: EvaluationPlan, features: Mapping[tuple[str, str], Tensor]) -> list[str]:
     """Measures that are meaningless for so few images; `features` are those of the reference images."""
     sentences = []
     for planned in plan.measures:

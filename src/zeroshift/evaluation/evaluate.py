@@ -14,7 +14,7 @@ from zeroshift.core.batching import Track, untracked
 from zeroshift.core.distributed import Distributed
 from zeroshift.evaluation.checks import divergence_warnings, guidance_warnings, sample_size_warnings
 from zeroshift.evaluation.metrics.features import Features
-from zeroshift.evaluation.plan import Plan, PlannedMeasure, make_plan
+from zeroshift.evaluation.plan import EvaluationPlan, PlannedMeasure, make_plan
 from zeroshift.evaluation.references import References
 from zeroshift.evaluation.results import Result, append_result, read_results
 from zeroshift.evaluation.samples import make_extractor, sample_features
@@ -99,7 +99,11 @@ def evaluate(
 
 
 def _inputs(
-    plan: Plan, features: Mapping[tuple[str, str], Tensor], labels: tuple[str, str], seed: int, track: Track[Any]
+    plan: EvaluationPlan,
+    features: Mapping[tuple[str, str], Tensor],
+    labels: tuple[str, str],
+    seed: int,
+    track: Track[Any],
 ) -> Iterator[tuple[PlannedMeasure, Features]]:
     """Each measure with its features, the fast ones first. Slow ones show a progress bar of their own."""
     slow = [planned for planned in plan.measures if planned.measure.needs == "perceptual"]

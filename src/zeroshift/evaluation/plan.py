@@ -13,7 +13,7 @@ from zeroshift.generators.checkpoints.catalogue import CatalogueEntry, find_entr
 from zeroshift.networks.base import FeatureNetwork
 from zeroshift.networks.registry import NETWORKS, load_network
 
-__all__ = ["Plan", "PlannedMeasure", "default_network", "make_plan"]
+__all__ = ["EvaluationPlan", "PlannedMeasure", "default_network", "make_plan"]
 
 _MIN_SAMPLES = 10  # the number of splits of the Inception Score
 
@@ -29,7 +29,7 @@ class PlannedMeasure:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """The measures of an evaluation, in order, and everything they need."""
 
     measures: list[PlannedMeasure]
@@ -52,7 +52,7 @@ def make_plan(
     references: References | None,
     num: int | None,
     device: torch.device,
-) -> Plan:
+) -> EvaluationPlan:
     """Chooses the measures and loads their networks, each once.
 
     Args:
@@ -83,7 +83,7 @@ def make_plan(
             left_out[name] = str(error)
         else:
             measures[planned.name, planned.network] = planned
-    return Plan(list(measures.values()), loader.networks, left_out)
+    return EvaluationPlan(list(measures.values()), loader.networks, left_out)
 
 
 def default_network(measure: Measure, entry: CatalogueEntry | None) -> str:

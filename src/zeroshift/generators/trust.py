@@ -1,9 +1,11 @@
 """Which factories ("package.module:function") may be imported.
 
-A factory is code, so it is never imported because a file asks for it: only if the user has named or trusted it.
+A factory is code. It is never imported because a file asks for it, only if the user has named or trusted it. Trust is
+for the code in one place: another package of that name, such as a file in a stranger's folder, is not trusted.
 """
 
 import contextlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -31,10 +33,10 @@ def trust(factory: str) -> None:
     if not is_factory_name(factory):
         raise ZeroshiftError(f"{factory!r} is not the name of a factory. Write package.module:function.")
     _named.add(factory)
-    trusted = _trusted()
-    if factory not in trusted:
+    trusted, line = _trusted(), _line(factory)
+    if line not in trusted:
         with atomic_write(_trust_file()) as temporary:
-            temporary.write_text("".join(f"{one}\n" for one in sorted({*trusted, factory})), encoding="utf-8")
+            temporary.write_text("".join(f"{one}\n" for one in sorted({*trusted, line})), encoding="utf-8")
 
 
 def remember(factory: str) -> None:
@@ -44,8 +46,20 @@ def remember(factory: str) -> None:
 
 
 def is_trusted(factory: str) -> bool:
-    """Whether the user has named or trusted a factory."""
-    return factory in _named or factory in _trusted()
+    """Whether the user has named a factory in this process, or has trusted it and its code is still in that place."""
+    return factory in _named or _line(factory) in _trusted()
+
+
+def _line(factory: str) -> str:
+    """A factory with the place of its top-level package, which is found without importing anything."""
+    top = factory.partition(":")[0].partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    place = next((str(Path(one).resolve()) for one in places if one and one != "namespace"), "")
+    return f"{factory}\t{place}"
 
 
 def _trust_file() -> Path:
@@ -54,6 +68,6 @@ def _trust_file() -> Path:
 
 def _trusted() -> set[str]:
     try:
-        return set(_trust_file().read_text(encoding="utf-8").split())
+        return set(_trust_file().read_text(encoding="utf-8").splitlines())
     except OSError:
         return set()

@@ -1,1 +1,1 @@
-"""Atomic writes, images, downloads and labelled rows of images."""
+"""Atomic writes, images, downloads and labeled rows of images."""

@@ -45,7 +45,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
 def disk_errors(path: str | Path) -> Iterator[None]:
     """Turns disk errors of the body into a ZeroshiftError that names `path`.
 
-    These are a full disk, a missing permission, and a file where a folder is needed (or the reverse).
+    Handles a full disk, a missing permission, and a file where a folder is needed (or vice versa).
     """
     try:
         yield
@@ -64,7 +64,7 @@ def disk_errors(path: str | Path) -> Iterator[None]:
             ) from error
         if code in _WRONG_KIND:
             raise ZeroshiftError(
-                f"Cannot write {path}: a file stands where a folder is needed, or the reverse."
+                f"Cannot write {path}: a file exists where a folder is needed, or vice versa."
             ) from error
         raise
 
@@ -74,8 +74,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path next to `path`; on success it is synced and replaces `path`.
 
     If the body fails, the temporary file is removed and `path` is left unchanged. The temporary name keeps the suffix
-    of `path`. Missing parent folders are created. The result has the permissions of any new file, also if a library
-    created it with mode 0600.
+    of `path`. Missing parent folders are created. The result has the default permissions of new files, even if a
+    library created it with mode 0600.
 
     Raises:
         ZeroshiftError: if the disk is full or the folder cannot be written.
@@ -96,10 +96,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def set_default_mode(file: Path) -> None:
-    """Gives a file the permissions of any new file in its folder: some libraries create files with mode 0600.
+    """Gives a file the default permissions of new files in its folder: some libraries create files with mode 0600.
 
-    The mode is copied from an empty file created for this purpose. Reading the umask instead would need to change it,
-    for all threads of the process.
+    The mode is copied from an empty file created for this purpose. Reading the umask would require changing it for all
+    threads of the process.
     """
     probe = _temporary_path(file)
     try:

@@ -33,7 +33,7 @@ _show_progress: ProgressFactory = _silent
 
 
 def set_progress(factory: ProgressFactory | None) -> None:
-    """Sets how downloads without a `progress` of their own report theirs; None: not at all, the default."""
+    """Sets how downloads report progress if no callback is passed; None, the initial value: no reports."""
     global _show_progress
     _show_progress = factory or _silent
 
@@ -51,10 +51,10 @@ def download(address: str, target: Path, progress: Progress | None = None) -> Pa
     The file is called target + ".part" until it is complete; a later call resumes it.
 
     Args:
-        progress: called as bytes arrive; None: as `set_progress` says.
+        progress: called as bytes arrive; None: the callback from `set_progress`.
 
     Raises:
-        ZeroshiftError: no network, an address that does not serve a file, a download that broke off, or a target that
+        ZeroshiftError: no network, an address that does not serve a file, an interrupted download, or a target that
             cannot be written.
     """
     part = target.with_name(f"{target.name}.part")
@@ -75,7 +75,7 @@ def _fetch(address: str, part: Path, progress: Progress | None) -> None:
             if _fetch_rest(address, part, show):
                 return
     raise ZeroshiftError(
-        f"The download of {address} broke off after {part.stat().st_size / 1e6:.1f} MB. "
+        f"The download of {address} was interrupted after {part.stat().st_size / 1e6:.1f} MB. "
         "Run the same command again to resume it."
     )
 

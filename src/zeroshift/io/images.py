@@ -15,7 +15,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write
 
 __all__ = [
-    "data_uri", "eight_bit", "find_images", "labelled_rows", "make_grid", "read_image", "save_film", "save_png",
+    "data_uri", "eight_bit", "find_images", "labeled_rows", "make_grid", "read_image", "save_film", "save_png",
     "square", "to_uint8",
 ]  # fmt: skip
 
@@ -48,8 +48,8 @@ def find_images(folder: str | Path) -> list[Path]:
     """The image files in a folder and its subfolders, sorted by path, without hidden ones.
 
     Raises:
-        ZeroshiftError: if the folder does not exist or holds no images; or if it is a run folder or the output of
-            `zeroshift generate`, which hold other images (grids, previews, the source) next to the wanted ones.
+        ZeroshiftError: if the folder does not exist or holds no images; or if it is a run folder or an output folder of
+            `zeroshift generate`, which also hold other images (grids, previews, source samples).
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -98,7 +98,7 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 def make_grid(images: torch.Tensor, columns: int, gap: int | None = None) -> np.ndarray:
-    """A white sheet with images [N, C, H, W] in [-1, 1] row by row, uint8 [rows * H + gaps, columns * W + gaps, 3]."""
+    """A grid of images [N, C, H, W] in [-1, 1] on white, row by row: uint8 [rows * H + gaps, columns * W + gaps, 3]."""
     tiles = to_uint8(images)
     n, height, width, _ = tiles.shape
     gap = max(1, width // 32) if gap is None else gap
@@ -110,8 +110,8 @@ def make_grid(images: torch.Tensor, columns: int, gap: int | None = None) -> np.
     return sheet
 
 
-def labelled_rows(rows: dict[str, torch.Tensor], scale: int = 1) -> np.ndarray:
-    """One row of images [N, C, H, W] for each label, with the label at its left; `scale` enlarges small images."""
+def labeled_rows(rows: dict[str, torch.Tensor], scale: int = 1) -> np.ndarray:
+    """One row of images [N, C, H, W] per label, with the label on the left; `scale` enlarges small images."""
     sizes = {label: [scale * side for side in images.shape[-2:]] for label, images in rows.items()}
     larger = {label: F.interpolate(images, sizes[label], mode="bicubic") for label, images in rows.items()}
     strips = [make_grid(images, columns=len(images)) for images in larger.values()]

@@ -181,7 +181,7 @@ def resolve(config: AdaptConfig) -> AdaptConfig:
     Raises:
         ZeroshiftError: naming the first setting with an invalid value.
     """
-    require(isinstance(config.method, str), f"method is {config.method!r}; it must be a text.")
+    require(isinstance(config.method, str), f"method is {config.method!r}; it must be a string.")
     kind = METHODS[config.method].Options
     if type(config.options) is MethodOptions:
         config = dataclasses.replace(config, options=kind())
@@ -280,7 +280,7 @@ def _from_version_0_1(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _method_of(values: Mapping[str, Any]) -> "type[Method]":
     name = values.get("method", AdaptConfig.method)
-    require(isinstance(name, str), f"method is {name!r}; it must be a text.")
+    require(isinstance(name, str), f"method is {name!r}; it must be a string.")
     return METHODS[name]
 
 

@@ -14,7 +14,7 @@ from zeroshift.evaluation.truth import load_truth
 from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.figures import Figure
-from zeroshift.io.images import data_uri, labelled_rows, make_grid, save_png
+from zeroshift.io.images import data_uri, labeled_rows, make_grid, save_png
 from zeroshift.methods.configure import flat
 from zeroshift.methods.registry import STAGES
 from zeroshift.report.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, charts, layer_shares
@@ -61,7 +61,7 @@ def write_report(run: RunFolder, command: str | None = None) -> None:
     """
     figures = draw_figures(run)
     scale = max(1, _MIN_PIXELS // figures[0].images.shape[-1])
-    save_png(run.pairs_path, labelled_rows({figure.label: figure.images for figure in figures}, scale))
+    save_png(run.pairs_path, labeled_rows({figure.label: figure.images for figure in figures}, scale))
     records = run.records()
     environment = Environment(
         loader=PackageLoader("zeroshift.report"), autoescape=select_autoescape(), trim_blocks=True

@@ -12,7 +12,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import style_mix
 from zeroshift.generators.checkpoints.stylegan2_layouts import stylegan2_from_nvidia, stylegan2_from_rosinality
 from zeroshift.generators.stylegan.blocks import blur, resampling_filter, upsample
-from zeroshift.generators.stylegan.stylegan2 import StyledConv, StyleGAN2, ToRGB
+from zeroshift.generators.stylegan.stylegan2 import StyledConv, StyleGAN2, StyleGAN2ToRGB
 
 CASES = Path(fill.__file__).parent
 CHANNELS = {4: 24, 8: 20, 16: 12}
@@ -237,7 +237,7 @@ def test_conv_clamp_bounds_every_layer(small):
     clamped.load_state_dict(small.state_dict())
     seen = []
     for module in clamped.modules():
-        if isinstance(module, (StyledConv, ToRGB)):
+        if isinstance(module, (StyledConv, StyleGAN2ToRGB)):
             module.register_forward_hook(lambda module, inputs, output: seen.append(output.abs().max().item()))
     clamped(small.sample_latents(0, range(2)))
     assert len(seen) == 8

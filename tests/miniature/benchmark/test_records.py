@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.benchmark_plans import TINY, make_plan
 from zeroshift.errors import ZeroshiftError
 from zeroshift.miniature.benchmark import run
-from zeroshift.miniature.benchmark.plan import Plan
+from zeroshift.miniature.benchmark.plan import BenchmarkPlan
 from zeroshift.miniature.benchmark.records import (
     evaluators,
     finished_records,
@@ -146,7 +146,7 @@ def test_the_shipped_results_fit_the_present_settings_and_weights(name: str, tmp
     assert [str(trial) for trial in plan.trials() if previous_record(plan, trial) is None] == []
 
 
-def _plan_of_command(command: str, previous: Path, out: Path) -> Plan:
+def _plan_of_command(command: str, previous: Path, out: Path) -> BenchmarkPlan:
     from zeroshift.cli.benchmark import _plan, parse
 
     options = parse([*shlex.split(command)[2:], "--previous", str(previous), "--out", str(out)])

@@ -9,12 +9,12 @@ import pytest
 
 from tests.helpers.benchmark_plans import make_plan
 from zeroshift.miniature.benchmark import run
-from zeroshift.miniature.benchmark.plan import Plan, Trial
+from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Trial
 from zeroshift.miniature.benchmark.records import record_path
 from zeroshift.miniature.benchmark.run import run_trial, run_trials
 
 
-def fail_or_die(plan: Plan, trial: Trial) -> str | None:
+def fail_or_die(plan: BenchmarkPlan, trial: Trial) -> str | None:
     """Seed 0 is killed as by the system, seed 1 fails, others succeed."""
     if trial.seed == 0:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -43,7 +43,7 @@ def test_a_failed_trial_returns_its_message_and_leaves_no_record(tmp_path: Path)
 
 
 def test_unexpected_errors_are_reported_with_their_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(plan: Plan, trial: Trial) -> NoReturn:
+    def fail(plan: BenchmarkPlan, trial: Trial) -> NoReturn:
         raise IndexError("list index out of range")
 
     monkeypatch.setattr(run, "_adapt", fail)

@@ -82,7 +82,7 @@ class StyledConv(nn.Module):
             return (style.square() @ energy.t() + 1e-8).rsqrt()
 
 
-class ToRGB(nn.Module):
+class StyleGAN2ToRGB(nn.Module):
     """Modulated 1x1 convolution to RGB, without demodulation."""
 
     def __init__(self, in_channels: int, w_dim: int, *, clamp: float | None):
@@ -112,10 +112,10 @@ class Block(nn.Module):
         if resolution > 4:
             self.conv0 = StyledConv(in_channels, out_channels, w_dim, resolution, up=True, clamp=clamp)
         self.conv1 = StyledConv(out_channels, out_channels, w_dim, resolution, up=False, clamp=clamp)
-        self.torgb = ToRGB(out_channels, w_dim, clamp=clamp)
+        self.torgb = StyleGAN2ToRGB(out_channels, w_dim, clamp=clamp)
 
 
-class Synthesis(nn.Module):
+class StyleGAN2Synthesis(nn.Module):
     """ws [N, num_ws, w_dim] -> image. Each resolution adds its RGB output to the upsampled image of the one before."""
 
     filter: Tensor
@@ -216,7 +216,7 @@ class StyleGAN2(StyleBased):
             embed_features=embed_features,
             lr_mul=mapping_lr_mul,
         )
-        self.synthesis = Synthesis(resolution, w_dim, widths, conv_clamp)
+        self.synthesis = StyleGAN2Synthesis(resolution, w_dim, widths, conv_clamp)
 
     def synthesize(
         self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
@@ -245,7 +245,7 @@ class StyleGAN2(StyleBased):
 
     def layers(self) -> dict[str, nn.Module]:
         """Constant, styled convolutions and RGB layers of the synthesis network, input to output."""
-        kinds = (Constant, StyledConv, ToRGB)
+        kinds = (Constant, StyledConv, StyleGAN2ToRGB)
         return {name: module for name, module in self.named_modules() if isinstance(module, kinds)}
 
     def layer_candidates(self) -> list[str]:

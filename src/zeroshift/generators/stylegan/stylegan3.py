@@ -11,7 +11,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import NOISE_MODES, Codes
 from zeroshift.generators.stylegan.base import StyleBased
 from zeroshift.generators.stylegan.blocks import Mapping
-from zeroshift.generators.stylegan.stylegan3_synthesis import Synthesis, plan_bands
+from zeroshift.generators.stylegan.stylegan3_synthesis import StyleGAN3Synthesis, plan_bands
 
 __all__ = ["StyleGAN3"]
 
@@ -85,7 +85,7 @@ class StyleGAN3(StyleBased):
             last_stopband_rel,
             margin_size,
         )
-        self.synthesis = Synthesis(
+        self.synthesis = StyleGAN3Synthesis(
             w_dim,
             bands,
             num_critical=num_critical,

@@ -1,4 +1,4 @@
-"""Synthesis network of StyleGAN3 (Karras et al., 2021): Fourier features, filtered convolutions, RGB layer."""
+"""StyleGAN3Synthesis network of StyleGAN3 (Karras et al., 2021): Fourier features, filtered convolutions, RGB layer."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.stylegan.blocks import EqualLinear
 from zeroshift.generators.stylegan.stylegan3_filters import design_lowpass, downsample, upsample
 
-__all__ = ["Band", "Synthesis", "plan_bands"]
+__all__ = ["Band", "StyleGAN3Synthesis", "plan_bands"]
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class FilteredConv(nn.Module):
         return downsample(x, self.down_filter, self.down)  # [N, out_channels, size, size]
 
 
-class ToRGB(nn.Module):
+class StyleGAN3ToRGB(nn.Module):
     """Modulated 1x1 convolution to RGB, without demodulation or filters."""
 
     magnitude_ema: Tensor
@@ -188,7 +188,7 @@ class ToRGB(nn.Module):
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
-class Synthesis(nn.Module):
+class StyleGAN3Synthesis(nn.Module):
     """ws [N, num_ws, w_dim] -> image. Row 0 transforms the Fourier features, row i + 1 is the style of layer i."""
 
     def __init__(
@@ -210,7 +210,7 @@ class Synthesis(nn.Module):
         for index, (source, target) in enumerate(zip([bands[0], *bands[:-1]], bands, strict=True)):
             layer: nn.Module
             if index == last:
-                layer = ToRGB(w_dim, source, clamp=clamp)
+                layer = StyleGAN3ToRGB(w_dim, source, clamp=clamp)
             else:  # critically sampled layers have the separable filter in configuration R, too
                 is_radial = radial and index < last - num_critical
                 layer = FilteredConv(w_dim, source, target, radial=is_radial, clamp=clamp, **filtered)

@@ -11,7 +11,7 @@ from zeroshift.miniature.benchmark.variants import BOUND_NAMES
 
 __all__ = [
     "MEASURES",
-    "Measure",
+    "Metric",
     "Records",
     "comparable",
     "compare_variants",
@@ -26,7 +26,7 @@ _MIN_RECOGNIZED = 0.5  # with a smaller share of true images recognized, `accura
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """A column of the tables.
 
     Attributes:
@@ -51,22 +51,22 @@ class Measure:
 
 # Time and memory are not compared: they depend on the other load of the machine.
 MEASURES = (
-    Measure("accuracy", "domain", 1, 3, "share of images that the held-out evaluator classifies as the target, "
+    Metric("accuracy", "domain", 1, 3, "share of images that the held-out evaluator classifies as the target, "
             "among 84 domains"),
-    Measure("distance", "distance", -1, 3, "cosine distance to the true image of the same person in the target "
+    Metric("distance", "distance", -1, 3, "cosine distance to the true image of the same person in the target "
             "domain, in the held-out evaluator's embedding"),
-    Measure("map_distance", "maps", -1, 3, "the same in the held-out evaluator's feature maps (LPIPS without learned "
+    Metric("map_distance", "maps", -1, 3, "the same in the held-out evaluator's feature maps (LPIPS without learned "
             "weights)"),
-    Measure("psnr", "PSNR", 1, 2, "peak signal-to-noise ratio to the same true image, in dB"),
-    Measure("fd", "FD", -1, 3, "Fréchet distance to the true images in the held-out evaluator's embedding; comparable "
+    Metric("psnr", "PSNR", 1, 2, "peak signal-to-noise ratio to the same true image, in dB"),
+    Metric("fd", "FD", -1, 3, "Fréchet distance to the true images in the held-out evaluator's embedding; comparable "
             "within a page only, because it depends on the number of people"),
-    Measure("classes", "classes", 1, 3, "share of visible class factors that the probe reads correctly"),
-    Measure("scalars", "scalars", 1, 3, "visible scalar factors: correlation of the probe's readings with the truth"),
-    Measure("kept", "kept", 1, 3, "share of the variance between people that is kept where true images of them "
+    Metric("classes", "classes", 1, 3, "share of visible class factors that the probe reads correctly"),
+    Metric("scalars", "scalars", 1, 3, "visible scalar factors: correlation of the probe's readings with the truth"),
+    Metric("kept", "kept", 1, 3, "share of the variance between people that is kept where true images of them "
             "differ; 0 is full collapse"),
-    Measure("diversity", "diversity", 0, 3, "mean distance between different people, relative to that of true images"),
-    Measure("processor_seconds", "seconds", 0, 0, "processor time of all stages of the adaptation"),
-    Measure("memory", "MiB", 0, 0, "peak memory of the process"),
+    Metric("diversity", "diversity", 0, 3, "mean distance between different people, relative to that of true images"),
+    Metric("processor_seconds", "seconds", 0, 0, "processor time of all stages of the adaptation"),
+    Metric("memory", "MiB", 0, 0, "peak memory of the process"),
 )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def means(records: Records, variant: str, targets: Collection[str]) -> dict[str,
     return {key: mean(values) for key, values in by_measure.items() if values}
 
 
-def differences(records: Records, variant: str, other: str, measure: Measure) -> list[list[float]]:
+def differences(records: Records, variant: str, other: str, measure: Metric) -> list[list[float]]:
     """`variant` minus `other`: for each target, the differences at the seeds that both share."""
     values = {(r["variant"], r["target"], r["seed"]): value for r in records for value in measure.values([r])}
     paired: dict[str, list[float]] = {}

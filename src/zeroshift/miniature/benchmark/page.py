@@ -10,7 +10,7 @@ from zeroshift.config.settings import AdaptConfig
 from zeroshift.io.atomic import atomic_write
 from zeroshift.methods.configure import flat
 from zeroshift.miniature.benchmark.measures import Records, comparable, compare_variants, machines, unrecognized
-from zeroshift.miniature.benchmark.plan import Plan, Trial
+from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Trial
 from zeroshift.miniature.benchmark.records import finished_records, machine
 from zeroshift.miniature.benchmark.sheets import NUM_SHOWN, save_comparison
 from zeroshift.miniature.benchmark.tables import (
@@ -41,7 +41,7 @@ _BOUNDS = {
 }
 
 
-def write_page(plan: Plan, page: Path, baseline: str, conclusion: str = "") -> None:
+def write_page(plan: BenchmarkPlan, page: Path, baseline: str, conclusion: str = "") -> None:
     """Writes PAGE (Markdown), PAGE.json with all records, and a picture per target in a folder named after the page.
 
     Args:
@@ -68,7 +68,7 @@ def write_page(plan: Plan, page: Path, baseline: str, conclusion: str = "") -> N
 
 
 def _markdown(
-    plan: Plan, records: Records, compared: Comparisons, pictures: Mapping[str, str], *,
+    plan: BenchmarkPlan, records: Records, compared: Comparisons, pictures: Mapping[str, str], *,
     baseline: str, command: str, conclusion: str,
 ) -> str:  # fmt: skip
     """The whole page."""
@@ -95,12 +95,12 @@ def _markdown(
     return "\n\n".join(parts)
 
 
-def _adapted(plan: Plan) -> list[Variant]:
+def _adapted(plan: BenchmarkPlan) -> list[Variant]:
     """The variants that are adaptations."""
     return [variant for variant in plan.variants if not variant.bound]
 
 
-def _command(plan: Plan, baseline: str) -> str:
+def _command(plan: BenchmarkPlan, baseline: str) -> str:
     """The command that repeats the benchmark."""
     methods = [variant.name for variant in _adapted(plan)]
     words: list[object] = ["zeroshift", "benchmark", "--methods", *methods, "--targets", *plan.targets]
@@ -110,7 +110,7 @@ def _command(plan: Plan, baseline: str) -> str:
     return shlex.join(map(str, words))
 
 
-def _introduction(plan: Plan, records: Records, command: str) -> str:
+def _introduction(plan: BenchmarkPlan, records: Records, command: str) -> str:
     total = len(plan.trials())
     changes = ", ".join(f"{name} = {value}" for name, value in plan.changes.items())
     used = machines(records) or [machine()]
@@ -134,7 +134,7 @@ def _introduction(plan: Plan, records: Records, command: str) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _settings(plan: Plan, baseline: str) -> str:
+def _settings(plan: BenchmarkPlan, baseline: str) -> str:
     """How the baseline's settings differ from the program's defaults, and those of the others from the baseline's."""
     configs = {
         variant.name: Trial(variant, plan.targets[0], plan.seeds[0]).config(plan.changes) for variant in _adapted(plan)

@@ -1,4 +1,4 @@
-"""What a benchmark measures: a `Trial` is one variant, target and seed; a `Plan` is all combinations."""
+"""What a benchmark measures: a `Trial` is one variant, target and seed; a `BenchmarkPlan` is all combinations."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from zeroshift.methods.configure import changed, default_config, flat, resolve
 from zeroshift.miniature.benchmark.variants import Variant
 from zeroshift.miniature.world.domains import SOURCE, parse_domain
 
-__all__ = ["Key", "Plan", "Trial", "cores"]
+__all__ = ["BenchmarkPlan", "Key", "Trial", "cores"]
 
 Key = tuple[str, str, int]  # variant, target, seed
 
@@ -52,7 +52,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """The trials of a benchmark.
 
     Attributes:
@@ -75,7 +75,7 @@ class Plan:
     processes: int = 1
     previous: Mapping[Key, Mapping[str, Any]] = field(default_factory=dict)
 
-    def validate(self) -> "Plan":
+    def validate(self) -> "BenchmarkPlan":
         """This plan, if all of its trials can run.
 
         Raises:

@@ -23,7 +23,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.catalogue import resolve
 from zeroshift.io.atomic import atomic_write
 from zeroshift.methods.configure import flat, settings
-from zeroshift.miniature.benchmark.plan import Key, Plan, Trial
+from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Key, Trial
 from zeroshift.miniature.benchmark.variants import FITTED
 from zeroshift.miniature.networks.encoders import weights_folder
 
@@ -39,7 +39,7 @@ _OLD_KEYS = {"row": "variant", "made_with": "provenance", "judged_by": "evaluate
 _OLD_FACTS = {"guide": "guidance_encoder", "judge": "evaluator"}
 
 
-def provenance(plan: Plan, trial: Trial) -> dict[str, Any]:
+def provenance(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any]:
     """What the images of a trial depend on: number of people, weights, settings.
 
     Of the settings, all of the method and of the generator family, and the others if they differ from the defaults.
@@ -87,14 +87,14 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.=]+", "-", text).strip("-.")
 
 
-def record_path(plan: Plan, trial: Trial) -> Path:
+def record_path(plan: BenchmarkPlan, trial: Trial) -> Path:
     """The JSON file of a trial."""
     digest = hashlib.sha256(json.dumps(provenance(plan, trial), sort_keys=True).encode()).hexdigest()[:8]
     folder = plan.out / "trials" / slug(trial.target) / slug(trial.variant.name)
     return folder / f"seed{trial.seed}-{digest}.json"
 
 
-def image_path(plan: Plan, trial: Trial) -> Path:
+def image_path(plan: BenchmarkPlan, trial: Trial) -> Path:
     """The sheet of people of a trial."""
     return record_path(plan, trial).with_suffix(".png")
 
@@ -112,13 +112,13 @@ def machine() -> str:
     return f"{processor}, PyTorch {torch.__version__.partition('+')[0]}"
 
 
-def write_record(plan: Plan, trial: Trial, record: Record) -> None:
+def write_record(plan: BenchmarkPlan, trial: Trial, record: Record) -> None:
     """Writes the JSON file of a trial."""
     with atomic_write(record_path(plan, trial)) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def read_adapted(plan: Plan, trial: Trial) -> dict[str, Any] | None:
+def read_adapted(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any] | None:
     """The stored record of a trial whose images are there, whatever network measured them; None if there is none.
 
     Raises:
@@ -157,7 +157,7 @@ def _with_present_keys(record: Record) -> dict[str, Any]:
     return renamed
 
 
-def read_record(plan: Plan, trial: Trial) -> Record | None:
+def read_record(plan: BenchmarkPlan, trial: Trial) -> Record | None:
     """The record of a finished trial, or None if it has to run: its provenance, cost and "measures".
 
     A record counts only if it was measured by the present evaluators.
@@ -166,7 +166,7 @@ def read_record(plan: Plan, trial: Trial) -> Record | None:
     return record if record and record.get("evaluated_by") == evaluators() else previous_record(plan, trial)
 
 
-def previous_record(plan: Plan, trial: Trial) -> Record | None:
+def previous_record(plan: BenchmarkPlan, trial: Trial) -> Record | None:
     """The record of a trial in `plan.previous`, if its provenance and evaluators equal the present ones."""
     record = plan.previous.get(trial.key)
     if not record or record.get("evaluated_by") != evaluators():
@@ -175,11 +175,11 @@ def previous_record(plan: Plan, trial: Trial) -> Record | None:
     return record if record.get("provenance") == json.loads(json.dumps(provenance(plan, trial))) else None
 
 
-def missing_trials(plan: Plan) -> list[Trial]:
+def missing_trials(plan: BenchmarkPlan) -> list[Trial]:
     """The trials that have yet to run."""
     return [trial for trial in plan.trials() if read_record(plan, trial) is None]
 
 
-def finished_records(plan: Plan) -> list[Record]:
+def finished_records(plan: BenchmarkPlan) -> list[Record]:
     """The records of all finished trials."""
     return [record for trial in plan.trials() if (record := read_record(plan, trial)) is not None]

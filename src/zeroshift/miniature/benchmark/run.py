@@ -19,7 +19,7 @@ from zeroshift.generators.base import Generator
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.miniature.benchmark.bounds import BOUNDS, Draw
-from zeroshift.miniature.benchmark.plan import Plan, Trial, cores
+from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Trial, cores
 from zeroshift.miniature.benchmark.records import (
     evaluators,
     image_path,
@@ -37,16 +37,22 @@ __all__ = ["run_trial", "run_trials"]
 _PRELOADED = ("zeroshift.training.trainer", "zeroshift.miniature.exams.truth")  # imported once, not by every trial
 _BATCH = 32
 
-Work = Callable[[Plan, Trial], str | None]
+Work = Callable[[BenchmarkPlan, Trial], str | None]
 
 
-def run_trials(plan: Plan, trials: Sequence[Trial], work: Work | None = None) -> Iterator[tuple[Trial, str | None]]:
+def run_trials(
+    plan: BenchmarkPlan,
+    trials: Sequence[Trial],
+    work: Work | None = None,
+    prepare: Callable[[], object] | None = None,
+) -> Iterator[tuple[Trial, str | None]]:
     """Runs trials, and yields each with its error message, or None, when it ends.
 
     Every trial has its own process, so that its peak memory can be measured and it fails alone, even if it is killed.
 
     Args:
         work: replaces `run_trial` (for tests).
+        prepare: called first in every process; the command line sets its allocator options with it.
     """
     context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     if work is None:
@@ -57,7 +63,7 @@ def run_trials(plan: Plan, trials: Sequence[Trial], work: Work | None = None) ->
         while waiting or running:
             while waiting and len(running) < plan.processes:
                 receiver, sender = context.Pipe(duplex=False)
-                arguments = (sender, work or run_trial, plan, waiting[-1])
+                arguments = (sender, work or run_trial, plan, waiting[-1], prepare)
                 process = context.Process(target=_report, args=arguments, daemon=True)
                 process.start()
                 sender.close()
@@ -76,12 +82,16 @@ def _ended(exitcode: int | None) -> str:
     return f"its process ended with exit code {exitcode}, possibly out of memory"
 
 
-def _report(sender: Connection, work: Work, plan: Plan, trial: Trial) -> None:
+def _report(
+    sender: Connection, work: Work, plan: BenchmarkPlan, trial: Trial, prepare: Callable[[], object] | None
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+    if prepare is not None:
+        prepare()
     sender.send(work(plan, trial))
 
 
-def run_trial(plan: Plan, trial: Trial) -> str | None:
+def run_trial(plan: BenchmarkPlan, trial: Trial) -> str | None:
     """Adapts, unless the images are there, and measures; returns an error message, or None."""
     torch.set_num_threads(max(1, cores() // plan.processes))
     try:
@@ -97,7 +107,7 @@ def run_trial(plan: Plan, trial: Trial) -> str | None:
     return None
 
 
-def _adapt(plan: Plan, trial: Trial) -> dict[str, Any]:
+def _adapt(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any]:
     """Adapts, saves images of the test set, and returns the record with its cost, without measures."""
     from zeroshift.generators.checkpoints.files import load_generator
     from zeroshift.training.trainer import adapt
@@ -135,7 +145,7 @@ def _peak_memory() -> float:
 
 
 @torch.inference_mode()
-def _draw_people(plan: Plan, trial: Trial, source: Generator, draw: Draw) -> Tensor:
+def _draw_people(plan: BenchmarkPlan, trial: Trial, source: Generator, draw: Draw) -> Tensor:
     """The people of the test set as `draw` shows them: [N, 3, 64, 64].
 
     The world's latents are those of the StyleGAN2. Diffusion models get the people's photos: the source inverts them,
@@ -154,7 +164,7 @@ def _draw_people(plan: Plan, trial: Trial, source: Generator, draw: Draw) -> Ten
     return torch.cat([draw.synthesize(part) for part in codes.split(_BATCH)])
 
 
-def _measure(plan: Plan, trial: Trial) -> dict[str, float]:
+def _measure(plan: BenchmarkPlan, trial: Trial) -> dict[str, float]:
     from zeroshift.miniature.exams.truth import TruthExam
     from zeroshift.miniature.networks.encoders import load_evaluator, load_probe
 

@@ -8,8 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from zeroshift.generators.checkpoints.files import load_generator
-from zeroshift.io.images import labelled_rows, make_grid, save_png
-from zeroshift.miniature.benchmark.plan import Plan
+from zeroshift.io.images import labeled_rows, make_grid, save_png
+from zeroshift.miniature.benchmark.plan import BenchmarkPlan
 from zeroshift.miniature.benchmark.records import image_path, read_record, slug
 from zeroshift.miniature.world.domains import parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents
@@ -40,7 +40,7 @@ def read_people(path: Path, num: int) -> Tensor:
     return tiles.permute(0, 2, 4, 1, 3).flatten(0, 1)[:num].float() / 127.5 - 1
 
 
-def save_comparison(plan: Plan, target: str, folder: Path) -> Path:
+def save_comparison(plan: BenchmarkPlan, target: str, folder: Path) -> Path:
     """Draws the same people as input, in truth, and by every variant with the first seed.
 
     An existing file is kept if some trials are known only by their record and have no images here.
@@ -57,11 +57,11 @@ def save_comparison(plan: Plan, target: str, folder: Path) -> Path:
     for trial in drawn:
         if trial.variant.name not in rows:
             rows[trial.variant.name] = read_people(image_path(plan, trial), NUM_SHOWN)
-    return save_png(path, labelled_rows(rows))
+    return save_png(path, labeled_rows(rows))
 
 
 @torch.inference_mode()
-def _inputs(plan: Plan, latents: Tensor) -> dict[str, Tensor]:
+def _inputs(plan: BenchmarkPlan, latents: Tensor) -> dict[str, Tensor]:
     """The source generator's images; the photos if all variants adapt models that start from photos."""
     if any(variant.generator == "miniature" for variant in plan.variants if not variant.bound):
         return {"source": load_generator("miniature")(latents)}

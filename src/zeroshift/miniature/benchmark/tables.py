@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
-from zeroshift.miniature.benchmark.measures import MEASURES, Measure, Records, means
+from zeroshift.miniature.benchmark.measures import MEASURES, Metric, Records, means
 from zeroshift.miniature.benchmark.statistics import MIN_TARGETS, Difference
 
 __all__ = ["Comparisons", "comparison_table", "legend", "mean_table", "summary", "target_table"]
@@ -104,7 +104,7 @@ def target_table(records: Records, variants: Sequence[str], target: str) -> str:
     return _table(["method", *(m.title for m in MEASURES)], body)
 
 
-def _mean_and_deviation(measure: Measure, values: Sequence[float]) -> str:
+def _mean_and_deviation(measure: Metric, values: Sequence[float]) -> str:
     if not values:
         return ""
     deviation = f" ± {stdev(values):.{measure.digits}f}" if len(values) > 1 else ""

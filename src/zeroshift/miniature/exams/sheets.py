@@ -6,7 +6,7 @@ import torch
 from zeroshift.generators.base import Generator
 from zeroshift.generators.diffusion.autoencoder import DiffusionAutoencoder
 from zeroshift.generators.diffusion.model import Diffusion
-from zeroshift.io.images import labelled_rows
+from zeroshift.io.images import labeled_rows
 from zeroshift.miniature.exams.diffusion_exam import sampled, twenty_steps
 from zeroshift.miniature.world.renderer import render, sample_latents
 
@@ -22,7 +22,7 @@ def generator_sheet(generator: Generator, num: int, seed: int, scale: int = 1) -
         "generator": generator(latents),
         "truncated 0.7": generator(latents, truncation_psi=0.7),
     }
-    return labelled_rows(rows, scale)
+    return labeled_rows(rows, scale)
 
 
 @torch.no_grad()
@@ -39,4 +39,4 @@ def diffusion_sheet(diffusion: Diffusion, autoencoder: DiffusionAutoencoder, num
         z_dim = autoencoder.mapper_input_dim
         from_z_sem = autoencoder(torch.cat([latents[:, :z_dim], noise[:, z_dim:]], dim=1))
         rows |= {"photo": photos, "reconstructed": autoencoder(latents), "from z_sem alone": from_z_sem}
-    return labelled_rows(rows, 1)
+    return labeled_rows(rows, 1)

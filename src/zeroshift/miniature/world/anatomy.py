@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from zeroshift.miniature.world import face
-from zeroshift.miniature.world.figure import BACKGROUNDS, Figure, palette
+from zeroshift.miniature.world.figure import BACKGROUNDS, BodyFigure, palette
 from zeroshift.miniature.world.scene import Scene
 from zeroshift.miniature.world.shapes import box, capsule, ellipse, mix, smooth, smooth_union
 
 __all__ = ["build_scene"]
 
 
-def background(f: Figure) -> None:
+def background(f: BodyFigure) -> None:
     base = palette(f.v["background_color"], BACKGROUNDS)
     light = f.s["background_lightness"][:, None]
     base = mix(base * 0.55, base * 0.6 + 0.4, light)
@@ -21,7 +21,7 @@ def background(f: Figure) -> None:
     f.add("background", torch.full_like(f.hx, -1.0), base, shade, outline=False, heat=0.10)
 
 
-def hair_mass(f: Figure) -> Tensor:
+def hair_mass(f: BodyFigure) -> Tensor:
     """Distance to the whole volume of the hair, including the part that the face covers."""
     a, b, x, y = f.a, f.b, f.hx, f.hy
     wavy, curly = f.weight("hair_style", 1), f.weight("hair_style", 2)
@@ -39,7 +39,7 @@ def hair_mass(f: Figure) -> Tensor:
     return mass + ripple
 
 
-def hair_shade(f: Figure) -> Tensor:
+def hair_shade(f: BodyFigure) -> Tensor:
     """Light on the hair: volume, strands that depend on the style, and a soft highlight."""
     x, y, a, b = f.hx, f.hy, f.a, f.b
     wavy, curly = f.weight("hair_style", 1), f.weight("hair_style", 2)
@@ -51,7 +51,7 @@ def hair_shade(f: Figure) -> Tensor:
     return volume * (1 + 0.16 * strands) + 0.16 * gloss
 
 
-def back_hair(f: Figure) -> None:
+def back_hair(f: BodyFigure) -> None:
     if f.has_hair:
         f.mass, f.strands = hair_mass(f), hair_shade(f)
         f.add("back hair", f.mass, f.hair_color * 0.72, f.strands, heat=0.36)
@@ -63,7 +63,7 @@ def back_hair(f: Figure) -> None:
         f.add("hair tufts", ellipse(x, y, 0.21, 0.27) + bumps, color, shade, heat=0.36)
 
 
-def neck_and_clothes(f: Figure) -> None:
+def neck_and_clothes(f: BodyFigure) -> None:
     x, y, s = f.bx, f.by, f.s
     thin = {"alien": 0.62, "child": 0.72, "robot": 0.8}.get(f.being, 1.0)
     neck_shade = f.lambert(x / 0.24, 0.25 * torch.ones_like(x)) * (0.72 + 0.3 * smooth(y, 0.42, 0.72))
@@ -91,7 +91,7 @@ def neck_and_clothes(f: Figure) -> None:
         f.add("bolt", ellipse(x, y - 0.92, 0.06, 0.06), f.rgb(0.2, 0.85, 0.95), None, heat=0.9)
 
 
-def ears(f: Figure) -> None:
+def ears(f: BodyFigure) -> None:
     yaw = f.s["yaw"]
     x, y = (f.hx + 0.05 * yaw).abs() - f.a, f.hy - 0.02
     if f.being in ("alien",):
@@ -103,7 +103,7 @@ def ears(f: Figure) -> None:
     f.add("ears", ear, f.skin * 0.95, f.head_shade * 0.92, heat=f.heat * 0.8)
 
 
-def elf_ears(f: Figure) -> None:
+def elf_ears(f: BodyFigure) -> None:
     """Long pointed ears in front of the hair."""
     x, y = (f.hx + 0.05 * f.s["yaw"]).abs() - f.a, f.hy - 0.0
     along = x * 0.72 - y * 0.70
@@ -114,7 +114,7 @@ def elf_ears(f: Figure) -> None:
     f.add("inner ears", d + 0.035, f.skin * f.rgb(0.86, 0.66, 0.62), f.head_shade, outline=False, heat=0.8)
 
 
-def head(f: Figure) -> None:
+def head(f: BodyFigure) -> None:
     x, y, a, b = f.hx, f.hy, f.a, f.b
     low = (y / b).clamp(0, 1.1)
     pointed = 0.52 - 0.66 * f.s["jaw"]
@@ -154,7 +154,7 @@ def head(f: Figure) -> None:
     f.face_shade = shade
 
 
-def front_hair(f: Figure) -> None:
+def front_hair(f: BodyFigure) -> None:
     if not f.has_hair:
         return
     x, y, b = f.fx, f.hy, f.b
@@ -170,7 +170,7 @@ def front_hair(f: Figure) -> None:
     f.add("hair", d, f.hair_color, f.strands, heat=0.36)
 
 
-def earrings(f: Figure) -> None:
+def earrings(f: BodyFigure) -> None:
     if f.being in ("alien", "elf", "robot"):
         return
     x, y = (f.hx + 0.05 * f.s["yaw"]).abs() - f.a - 0.03, f.hy - 0.21
@@ -185,7 +185,7 @@ def earrings(f: Figure) -> None:
     )
 
 
-def hat(f: Figure) -> None:
+def hat(f: BodyFigure) -> None:
     x, y, a, b = f.hx, f.hy, f.a, f.b
     low = -0.60 * b  # lower edge on the forehead
     arc = 0.09 * (x / a).square()
@@ -215,7 +215,7 @@ def build_scene(values: dict[str, Tensor], being: str) -> Scene:
         values: factor values by name, as `factors.values` returns them.
         being: a name in `domains.BEINGS`.
     """
-    f = Figure(values, being)
+    f = BodyFigure(values, being)
     background(f)
     back_hair(f)
     neck_and_clothes(f)

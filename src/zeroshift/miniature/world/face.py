@@ -1,15 +1,15 @@
-"""The parts of a face. Each function adds the layers of one part to a `Figure`."""
+"""The parts of a face. Each function adds the layers of one part to a `BodyFigure`."""
 
 import torch
 from torch import Tensor
 
-from zeroshift.miniature.world.figure import EYES, Figure, palette
+from zeroshift.miniature.world.figure import EYES, BodyFigure, palette
 from zeroshift.miniature.world.shapes import box, capsule, ellipse, mix, smooth
 
 __all__ = ["beard", "being_marks", "brows", "eyes", "glasses", "mouth", "nose"]
 
 
-def nose(f: Figure) -> None:
+def nose(f: BodyFigure) -> None:
     x, y = f.fx - 0.10 * f.s["yaw"].sin(), f.hy
     if f.being == "alien":
         nostrils = ellipse(x.abs() - 0.03, y - 0.17, 0.012, 0.02)
@@ -26,7 +26,7 @@ def nose(f: Figure) -> None:
         _human_nose(f, x, y)
 
 
-def _human_nose(f: Figure, x: Tensor, y: Tensor) -> None:
+def _human_nose(f: BodyFigure, x: Tensor, y: Tensor) -> None:
     w = f.s["nose_width"] * {"child": 0.78, "elf": 0.9}.get(f.being, 1.0)
     tip_y = 0.165 if f.being != "child" else 0.15
     tip = ellipse(x, y - tip_y, 0.078 * w, 0.050)
@@ -39,7 +39,7 @@ def _human_nose(f: Figure, x: Tensor, y: Tensor) -> None:
     f.add_to_face("nostrils", nostrils, f.skin * 0.30, None, outline=False, opacity=0.85, heat=0.5)
 
 
-def beard(f: Figure) -> None:
+def beard(f: BodyFigure) -> None:
     if f.being in ("alien", "robot", "child"):
         return
     x, y = f.mx, f.hy
@@ -53,7 +53,7 @@ def beard(f: Figure) -> None:
     f.add_to_face("moustache", d, color * 0.9, shade, opacity=f.weight("beard", 1), heat=0.5)
 
 
-def mouth(f: Figure) -> None:
+def mouth(f: BodyFigure) -> None:
     s, y = f.s, f.hy
     x = f.fx - 0.04 * s["yaw"].sin()
     center = {"child": 0.285, "alien": 0.345}.get(f.being, 0.315)
@@ -88,7 +88,7 @@ def mouth(f: Figure) -> None:
         f.add_to_face("blood", drip, f.rgb(0.55, 0.05, 0.05), None, outline=False, heat=0.35)
 
 
-def eyes(f: Figure) -> None:
+def eyes(f: BodyFigure) -> None:
     size = f.s["eye_size"] * {"child": 1.42, "elf": 1.06, "zombie": 1.02}.get(f.being, 1.0)
     f.ex = f.mx - 0.172 * f.s["eye_spacing"] * (1.06 if f.being == "child" else 1.0)
     f.ey = f.hy + (0.0 if f.being == "child" else 0.025)
@@ -100,7 +100,7 @@ def eyes(f: Figure) -> None:
         _human_eyes(f, size)
 
 
-def _alien_eyes(f: Figure, size: Tensor) -> None:
+def _alien_eyes(f: BodyFigure, size: Tensor) -> None:
     ex, ey = f.ex, f.ey
     u, w = ex - 0.01, ey - 0.01
     u, w = u * 0.88 + w * 0.47, w * 0.88 - u * 0.47  # slanted
@@ -110,7 +110,7 @@ def _alien_eyes(f: Figure, size: Tensor) -> None:
     f.add_to_face("shine", shine, f.rgb(0.85, 0.9, 1.0), None, outline=False, opacity=0.9, blank=True, heat=0.5)
 
 
-def _robot_eyes(f: Figure, size: Tensor) -> None:
+def _robot_eyes(f: BodyFigure, size: Tensor) -> None:
     ex, ey = f.ex, f.ey
     f.add_to_face("sockets", ellipse(ex, ey, 0.115 * size, 0.115 * size), f.rgb(0.16, 0.18, 0.22), None, heat=0.3)
     glow = ellipse(ex, ey, 0.075 * size, 0.075 * size)
@@ -119,7 +119,7 @@ def _robot_eyes(f: Figure, size: Tensor) -> None:
     f.add_to_face("pupils", pupils, f.rgb(0.95, 1.0, 1.0), None, outline=False, heat=1.0)
 
 
-def _human_eyes(f: Figure, size: Tensor) -> None:
+def _human_eyes(f: BodyFigure, size: Tensor) -> None:
     ex, ey, zombie = f.ex, f.ey, f.being == "zombie"
     if zombie:
         sockets = ellipse(ex, ey - 0.015, 0.150 * size, 0.120 * size)
@@ -146,7 +146,7 @@ def _human_eyes(f: Figure, size: Tensor) -> None:
     f.add_to_face("shine", shine, f.rgb(1, 1, 1), None, outline=False, opacity=0.85, heat=0.9, blank=True)
 
 
-def brows(f: Figure) -> None:
+def brows(f: BodyFigure) -> None:
     s = f.s
     if f.being == "alien":
         return
@@ -164,7 +164,7 @@ def brows(f: Figure) -> None:
     f.add_to_face("brows", d, color, None, outline=False, heat=0.55)
 
 
-def being_marks(f: Figure) -> None:
+def being_marks(f: BodyFigure) -> None:
     x, y = f.fx, f.hy
     if f.being == "zombie":
         scar = capsule(x, y, -0.29, 0.02, -0.15, 0.26, 0.013)
@@ -191,7 +191,7 @@ def being_marks(f: Figure) -> None:
         f.add_to_face("gem", gem * 0.035, f.rgb(0.10, 0.80, 0.45), None, heat=0.3)
 
 
-def glasses(f: Figure) -> None:
+def glasses(f: BodyFigure) -> None:
     shown = f.weight("glasses", 1, 2)
     square = f.weight("glasses", 2) / shown.clamp(min=1e-3)
     u, w = f.ex, f.ey + (0.0 if f.being != "alien" else -0.01)

@@ -1,4 +1,4 @@
-"""`Figure`: coordinates, proportions, light and colors of n portraits of one being, to which parts are added.
+"""`BodyFigure`: coordinates, proportions, light and colors of n portraits of one being, to which parts are added.
 
 Coordinates: the image spans [-1, 1] x [-1, 1], y down. Head coordinates have their origin in the middle of the head,
 are rotated by `tilt` and divided by `scale`. Face coordinates lie on a cylinder turned by `yaw`, so one mirrored half
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zeroshift.miniature.world.scene import PIXEL, SIZE, Layer
 
-__all__ = ["EYES", "Figure", "palette"]
+__all__ = ["EYES", "BodyFigure", "palette"]
 
 Colors = tuple[tuple[float, float, float], ...]
 
@@ -57,7 +57,7 @@ _SKIN = {
 _HEAT = {"zombie": 0.58, "robot": 0.30, "alien": 0.66}
 
 
-class Figure:
+class BodyFigure:
     """n portraits of one being under construction.
 
     Attributes:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroshift.io.images import labelled_rows
+from zeroshift.io.images import labeled_rows
 from zeroshift.miniature.world.domains import SOURCE, Domain
 from zeroshift.miniature.world.factors import FACTOR_INDEX, FACTORS, NUM_FACTORS, Factor
 from zeroshift.miniature.world.renderer import render, sample_latents
@@ -19,7 +19,7 @@ COLUMNS = 6  # values of a scalar factor; class factors have 2, 3 or 6 classes
 def domain_sheet(domains: Sequence[Domain], num: int, seed: int, scale: int = 1) -> np.ndarray:
     """The people 0 … num - 1 of a seed, one row per domain: uint8 [H, W, 3], enlarged by `scale`."""
     latents = sample_latents(seed, range(num))
-    return labelled_rows({domain.label: render(latents, domain, seed) for domain in domains}, scale)
+    return labeled_rows({domain.label: render(latents, domain, seed) for domain in domains}, scale)
 
 
 def factor_sheet(domain: Domain = SOURCE, factors: Sequence[str] | None = None, scale: int = 1) -> np.ndarray:
@@ -29,7 +29,7 @@ def factor_sheet(domain: Domain = SOURCE, factors: Sequence[str] | None = None, 
         factors: names; None means all that are visible in the domain.
     """
     names = domain.visible if factors is None else factors
-    return labelled_rows({name.replace("_", " "): render(factor_latents(name), domain) for name in names}, scale)
+    return labeled_rows({name.replace("_", " "): render(factor_latents(name), domain) for name in names}, scale)
 
 
 def factor_latents(name: str) -> Tensor:
