@@ -297,3 +297,12 @@ def test_import_and_help_load_no_heavy_library(program: str) -> None:
     libraries = "{'torch', 'numpy', 'open_clip', 'torchvision', 'tyro'}"
     check = f"import sys; heavy = {libraries} & set(sys.modules); sys.exit(f'imported {{heavy}}' if heavy else 0)"
     subprocess.run([sys.executable, "-c", f"{program}\n{check}"], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_every_public_class_name_exists_once() -> None:
+    places: dict[str, list[str]] = {}
+    for module, tree in trees().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}
