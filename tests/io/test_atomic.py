@@ -61,7 +61,7 @@ def test_atomic_write_reports_disk_errors_as_sentences(
 
 def test_atomic_write_under_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ZeroshiftError, match="file stands where a folder"), atomic_write(tmp_path / "file" / "x"):
+    with pytest.raises(ZeroshiftError, match="file exists where a folder"), atomic_write(tmp_path / "file" / "x"):
         pass
 
 
