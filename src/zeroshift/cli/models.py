@@ -47,7 +47,7 @@ def models(name: Annotated[str, tyro.conf.Positional] = "", trust: str | None = 
     for entry in entries:
         size = "" if entry.size_mb is None else f"{entry.size_mb:g} MB"
         address = entry.address or "installed"
-        table.add_row(entry.name, entry.family, str(entry.resolution), size, entry.licence, address)
+        table.add_row(entry.name, entry.family, str(entry.resolution), size, entry.license, address)
     Console(highlight=False, width=300).print(table)  # wide enough to keep addresses on one line
 
 

@@ -1,4 +1,4 @@
-"""What a generator is to the rest of the package: latents in, codes between, images out, layers by name."""
+"""The generator interface: latents to codes to images, with adaptable layers by name."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,17 +31,17 @@ class Generator(nn.Module, ABC):
     architecture: ClassVar[str]
     """Name of the family in FAMILIES; saved files carry it."""
     Options: ClassVar[type[GeneratorOptions]] = GeneratorOptions
-    """Settings of the family, `config.sampling` of a run."""
+    """Class of the family's settings, which are `config.sampling` of a run."""
     preset: ClassVar[str] = "published"
     """Default preset of the family, a name of PRESETS."""
     unused_settings: ClassVar[frozenset[str]] = frozenset()
     """Dotted names of settings that have no meaning for the family: neither shown nor recorded."""
     exports: ClassVar[Mapping[str, str]] = {}
-    """Formats of other programs: name -> "module:function" that writes (generator, path)."""
+    """Export formats of other programs: name -> "module:function", called with (generator, path)."""
     export_suffix: ClassVar[Mapping[str, str]] = {}
     """File suffix of each format of `exports`, such as ".pt"; a format without one is a folder."""
     deliveries: ClassVar[Mapping[str, str]] = {}
-    """What a finished run writes beside the adapted generator: name in the run folder -> format of `exports`."""
+    """Further files that a finished run writes: name in the run folder -> format of `exports`."""
 
     resolution: int
     mapper_input_dim: int | None  # None: `mapper_input` is None
@@ -55,7 +55,7 @@ class Generator(nn.Module, ABC):
 
         Args:
             config: the constructor's arguments, as read from JSON.
-            module: for families that wrap a module of the user.
+            module: for families that wrap a user's module.
 
         Raises:
             ZeroshiftError: if the arguments do not fit, or a module is given that this family does not take.
@@ -73,7 +73,7 @@ class Generator(nn.Module, ABC):
     def can_read(cls, path: Path) -> bool:
         """Whether `read` opens this file or folder. Decides by content; the path exists.
 
-        zeroshift reads its own files without the help of the family. This is for files of other programs.
+        Only for files of other programs; files of zeroshift are read without it.
         """
         return False
 
@@ -96,9 +96,9 @@ class Generator(nn.Module, ABC):
         return normal(self.latent_shape, seed, "latents", samples=samples).to(self.device)
 
     def mapper_input(self, latents: Latents, labels: Tensor | None = None) -> Tensor | None:
-        """What IPL's latent mapper sees of a sample, [N, mapper_input_dim]; never truncated.
+        """Input of IPL's latent mapper, [N, mapper_input_dim]; never truncated.
 
-        None if `mapper_input_dim` is None: the mapper then sees the encoder's feature of the source image.
+        None if `mapper_input_dim` is None: the mapper then gets the encoder's feature of the source image.
         """
         return None
 
@@ -146,9 +146,10 @@ class Generator(nn.Module, ABC):
     def training_images(
         self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Iterator[Tensor]:
-        """The images [N, 3, resolution, resolution] to train on, one after another, each with its own graph.
+        """Yields the batches of images [N, 3, resolution, resolution] to train on, each with its own graph.
 
-        Arguments as for `synthesize`, whose image is the only one unless a family saves memory with several.
+        Takes the arguments of `synthesize`. By default there is one batch, its result; a family can yield several to
+        save memory.
         """
         yield self.synthesize(codes, noise_mode=noise_mode, noise_seed=noise_seed, samples=samples)
 
@@ -159,7 +160,7 @@ class Generator(nn.Module, ABC):
             ZeroshiftError: if this family has no inversion.
         """
         raise ZeroshiftError(
-            f"A {self.architecture} generator cannot take real images: it has no inversion. Diffusion models have one."
+            f"A {self.architecture} generator has no inversion, so it cannot use real images. Choose a diffusion model."
         )
 
     def inverted_mapper_input(self, codes: Codes) -> Tensor | None:
@@ -179,15 +180,15 @@ class Generator(nn.Module, ABC):
         """
         if type(options) is not GeneratorOptions:
             raise ZeroshiftError(
-                f"A {self.architecture} generator takes no {type(options).__name__}: these are settings of another "
-                "family of generators."
+                f"A {self.architecture} generator takes no {type(options).__name__}: these are the settings of another "
+                "generator family."
             )
 
     def add_lora(self, rank: int, seed: int) -> None:
-        """Makes `layers` low-rank updates beside the weights; the weights themselves no longer change.
+        """Freezes the weights and adds low-rank updates (LoRA), which become the `layers`.
 
         Raises:
-            ZeroshiftError: if this family has none.
+            ZeroshiftError: if this family has no low-rank updates.
         """
         raise ZeroshiftError(f"A {self.architecture} generator has no low-rank updates. Leave adapt.lora_rank out.")
 
@@ -216,7 +217,7 @@ class Generator(nn.Module, ABC):
         """Adaptable layers by name ("synthesis.b64.conv0"), from input to output. The name is the module's path."""
 
     def layer_candidates(self) -> list[str] | None:
-        """The layer that each row of a sample's codes votes for in the adaptive choice.
+        """The candidate layer of each row of the codes, for the adaptive choice of layers.
 
         None if the codes have no rows: there is no adaptive choice then, and `adaptive` means `all`.
         """
@@ -224,7 +225,7 @@ class Generator(nn.Module, ABC):
 
 
 def truncate(ws: Tensor, w_avg: Tensor, truncation_psi: float, cutoff: int | None = None) -> Tensor:
-    """Pulls the first `cutoff` rows (default: all) of ws [N, num_ws, w_dim] towards w_avg [w_dim].
+    """Pulls the first `cutoff` rows (default: all) of ws [N, num_ws, w_dim] toward w_avg [w_dim].
 
     w' = w_avg + truncation_psi (w - w_avg), the truncation trick (Karras et al., 2019, section 2.1 and appendix B).
     """

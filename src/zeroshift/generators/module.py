@@ -23,7 +23,7 @@ from zeroshift.generators.trust import is_trusted, trust
 
 __all__ = ["ModuleGenerator", "ModuleSpec", "build", "trust", "wrap_generator"]
 
-MAX_MAPPER_INPUT = 4096  # numbers; the mapper sees the encoder's image feature instead of larger latents
+MAX_MAPPER_INPUT = 4096  # numbers; for larger latents, the mapper gets the encoder's image feature
 _EXPECTED = "a ModuleSpec or (module, latent_shape, resolution)"
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -48,7 +48,7 @@ class ModuleSpec:
 
 
 class ModuleGenerator(Generator):
-    """A torch module as a generator. The codes are the latents, for conditional modules with the class index behind.
+    """A torch module as a generator. The codes are the latents; for conditional modules, the class index is appended.
 
     The module runs in evaluation mode, so that batch normalization uses its running statistics. There is no truncation
     and there are no noise inputs. A gray image is repeated to 3 channels. State dicts have the module's own keys.
@@ -94,7 +94,7 @@ class ModuleGenerator(Generator):
         """The generator from its factory, or around a copy of `module`, whose weights are then replaced.
 
         Raises:
-            ZeroshiftError: if the factory is missing, not trusted, or makes a module of another shape.
+            ZeroshiftError: if the factory is missing, not trusted, or returns a module of another shape.
         """
         factory = str(config["factory"])
         if module is not None:
@@ -171,7 +171,7 @@ class ModuleGenerator(Generator):
 
     @torch.no_grad()
     def _check_images(self, name: str) -> None:
-        """Two images are generated once, twice over, to check shape and determinism."""
+        """Generates two images twice to check shape and determinism."""
         latents = self.sample_latents(0, range(2))
         labels = torch.zeros(2, dtype=torch.long, device=self.device) if self.num_classes else None
         codes = self.codes(latents, labels)
@@ -220,8 +220,8 @@ def wrap_generator(
 ) -> ModuleGenerator:
     """Makes a generator of a torch module. Its arguments are those of `ModuleSpec`.
 
-    The module is not copied. A file saved from it needs a module again when it is loaded:
-    `load_generator(path, module=module)`. With a factory, `load_generator("package.module:function")`, it does not.
+    The module is not copied. To load a file saved from it, pass a module again: `load_generator(path, module=module)`.
+    A generator from a factory, `load_generator("package.module:function")`, does not need this.
 
     Raises:
         ZeroshiftError: if the module's images are not as described.
@@ -295,7 +295,7 @@ def _check_spec(spec: ModuleSpec) -> None:
     if spec.num_classes < 0:
         raise ZeroshiftError(f"{name} has {spec.num_classes} classes. Give 0 for an unconditional module.")
     if not all(isinstance(value, Tensor) for value in spec.module.state_dict().values()):
-        raise ZeroshiftError(f"The state dict of {name} holds something else than tensors, which cannot be saved.")
+        raise ZeroshiftError(f"The state dict of {name} holds values other than tensors, which cannot be saved.")
 
 
 def _blocks(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:

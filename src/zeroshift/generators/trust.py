@@ -20,7 +20,7 @@ _named: set[str] = set()  # factories that were named in this process
 
 
 def is_factory_name(name: str) -> bool:
-    """Whether a text has the form "package.module:function"."""
+    """Whether a string has the form "package.module:function"."""
     return _FACTORY.fullmatch(name) is not None
 
 

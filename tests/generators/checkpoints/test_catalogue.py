@@ -40,7 +40,7 @@ def test_load_generator_knows_the_names(tiny_generator, monkeypatch, tmp_path):
 def test_unknown_names():
     with pytest.raises(ZeroshiftError, match=r"no known generator 'fhq'. Did you mean ffhq .*file's path"):
         hub.resolve("fhq")
-    with pytest.raises(ZeroshiftError, match=r"'&&&'. `zeroshift models`"):
+    with pytest.raises(ZeroshiftError, match=r"'&&&'. Run `zeroshift models`"):
         hub.resolve("&&&")
 
 

@@ -1,4 +1,4 @@
-"""The catalogue of generators that have a name, and where their files are. Importing it does not import PyTorch."""
+"""The catalogue of named generators and the locations of their files. Importing it does not import PyTorch."""
 
 import dataclasses
 import difflib
@@ -26,15 +26,15 @@ for _entry in published_entries():
     CATALOGUE.register(_entry.name)(_entry)
 
 _MAX_HEADER = 100 << 20  # bytes; the limit of safetensors itself
-_WEIGHTS = ("*.safetensors", "*.bin")  # downloads the first kind that a model has
+_WEIGHTS = ("*.safetensors", "*.bin")  # the first pattern that matches files of a model is downloaded
 
 
 def find_entry(generator: str | Path) -> CatalogueEntry | None:
     """The catalogue entry of a generator; None if it has none.
 
     Args:
-        generator: a name of the catalogue, or a file that `save_generator` wrote. The file of an adapted generator has
-            the entry of the generator that it was adapted from, if a package ships that.
+        generator: a name in the catalogue, or a file that `save_generator` wrote. An adapted generator has the entry of
+            its source generator, if a package ships that.
     """
     if (named := named_entry(generator)) is not None or not str(generator).endswith(".safetensors"):
         return named
@@ -52,13 +52,13 @@ def find_entry(generator: str | Path) -> CatalogueEntry | None:
 
 
 def named_entry(name: str | Path) -> CatalogueEntry | None:
-    """The entry with this name, unless there is a file or folder of the same name; shipped entries always count."""
+    """The entry with this name. A file or folder of the same name takes precedence, except over shipped entries."""
     entry: CatalogueEntry | None = CATALOGUE.get(str(name))
     return None if entry is None or (not entry.package_file and Path(name).exists()) else entry
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """What `save_generator` wrote beside the weights of a safetensors file; None if it did not write the file.
+    """The description that `save_generator` wrote into a safetensors file; None for other files.
 
     Reads the header alone, without PyTorch: the first 8 bytes are its length, the rest is JSON.
     """
@@ -72,7 +72,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
 
 
 def parse_description(metadata: Any) -> dict[str, Any] | None:
-    """The description in a safetensors file's metadata: "architecture", "config" and further texts; None without."""
+    """The description in safetensors metadata: "architecture", "config" and other strings; None if there is none."""
     try:
         described: dict[str, Any] = json.loads(metadata["zeroshift"])
         fits = isinstance(described["architecture"], str) and isinstance(described["config"], dict)
@@ -95,8 +95,8 @@ def resolve(name: str) -> Path:
     Downloads it if it is not in the cache.
 
     Raises:
-        ZeroshiftError: an unknown name, a file that is not trained yet, no network, a failed download, or a cache that
-            cannot be written.
+        ZeroshiftError: an unknown name, a missing file, no network, a failed download, or a cache that cannot be
+            written.
     """
     if "/" in name:
         return _from_hugging_face(name)
@@ -104,7 +104,7 @@ def resolve(name: str) -> Path:
         near = difflib.get_close_matches(name, CATALOGUE, n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise ZeroshiftError(
-            f"There is no known generator {name!r}. {hint}`zeroshift models` lists the names; or give a file's path."
+            f"There is no known generator {name!r}. {hint}Run `zeroshift models` for the names, or give a file's path."
         )
     entry = CATALOGUE[name]
     if entry.package_file:

@@ -54,10 +54,10 @@ def is_diffae(path: Path) -> bool:
 
 
 def read_diffae(path: Path) -> DiffusionAutoencoder:
-    """The diffusion autoencoder in a published checkpoint, on the CPU: the moving average.
+    """The moving average of the diffusion autoencoder in a published checkpoint, on the CPU.
 
     Raises:
-        ZeroshiftError: a damaged or suspicious file, or one whose network differs from the published ones.
+        ZeroshiftError: a damaged or suspicious file, or a network that differs from the published ones.
     """
     content = _load(path)
     state = content.get("state_dict") if isinstance(content, Mapping) else None
@@ -81,7 +81,7 @@ def convert(weights: Mapping[str, Tensor], resolution: int) -> DiffusionAutoenco
     """The generator with the weights of a published network by name, including `encoder.*`.
 
     Raises:
-        ZeroshiftError: weights of parts that the published networks do not have.
+        ZeroshiftError: weights of modules that the published networks do not have.
         KeyError, RuntimeError: weights that are missing or have unexpected shapes.
     """
     first = weights["time_embed.time_embed.0.weight"]  # [embed_dim, time_dim]
@@ -121,7 +121,7 @@ def _renamed(weights: Mapping[str, Tensor], ends: Mapping[str, str]) -> Iterator
         module, kind = name.rsplit(".", 1)
         ours = ends.get(module) or _our_name(module)
         if ours is None:
-            raise ZeroshiftError(f"No published diffusion autoencoder has its part {name}.")
+            raise ZeroshiftError(f"It contains {name}, which published diffusion autoencoders do not have.")
         linear = ours == "out" or ".attention." in ours
         yield f"{ours}.{kind}", value.flatten(1) if linear and kind == "weight" and value.ndim > 1 else value
 

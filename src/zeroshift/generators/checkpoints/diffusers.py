@@ -24,7 +24,7 @@ def read_pipeline(folder: Path) -> Diffusion:
     Weights are read from safetensors, or from .bin with `weights_only=True`; no code in the folder is executed.
 
     Raises:
-        ZeroshiftError: if it is another kind of folder, or a part of it is missing, damaged or of another kind.
+        ZeroshiftError: if the folder is of another kind, or one of its parts is missing, damaged or unsupported.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.autoencoders.vq_model import VQModel

@@ -1,4 +1,4 @@
-"""What the catalogue says of a generator."""
+"""Entries of the generator catalogue."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ class CatalogueEntry:
 
     name: str
     family: str
-    """A name of FAMILIES."""
+    """A name in FAMILIES."""
     resolution: int
-    licence: str
+    license: str
     address: str | None = None
     """Address of the file or of the model on the Hugging Face Hub; None if a package ships it."""
     size_mb: float | None = None
@@ -25,9 +25,9 @@ class CatalogueEntry:
     encoder: str = ""
     """Default guidance encoder; empty: the preset's."""
     evaluator: str = ""
-    """Held-out evaluator: a network for all measures of features; empty: the usual networks for photos."""
+    """Held-out evaluator: the network for all feature-based measures; empty: the usual networks for photos."""
     num_samples: int | None = None
-    """Samples for `evaluate`; None: as many as each measure's protocol takes."""
+    """Number of samples for `evaluate`; None: the number in each measure's protocol."""
     truth: str = ""
     """"module:object" with the methods of `zeroshift.evaluation.truth.Truth`; empty: the truth is unknown."""
     train_command: str = ""

@@ -38,8 +38,8 @@ def load_generator(
 ) -> Generator:
     """Loads a generator, in evaluation mode.
 
-    No code in a file is executed. Only a factory ("package.module:function") is code, and it is imported if you name
-    it here or have trusted it before (`zeroshift.generators.trust.trust`).
+    No code in a file is executed. A factory ("package.module:function") is code; it is imported only if you name it
+    here or have trusted it before (`zeroshift.generators.trust.trust`).
 
     Args:
         name_or_path: one of
@@ -76,7 +76,7 @@ def _looks_like_name(path: Path) -> bool:
 
 
 def architecture_of(name_or_path: str | Path) -> str | None:
-    """`Generator.architecture` of a generator, without loading or downloading it; None if that cannot be told."""
+    """`Generator.architecture` of a generator, without loading or downloading it; None if it cannot be determined."""
     name, path = str(name_or_path), Path(name_or_path)
     entry = named_entry(name)
     if entry is not None:
@@ -96,7 +96,7 @@ def architecture_of(name_or_path: str | Path) -> str | None:
 
 
 def generator_metadata(path: str | Path) -> dict[str, Any]:
-    """What `save_generator` wrote beside the weights: "architecture", "config", and the metadata it was given.
+    """The description that `save_generator` wrote: "architecture", "config", and the metadata passed to it.
 
     Raises:
         ZeroshiftError: a missing or damaged file, or one that zeroshift did not write.
@@ -109,7 +109,7 @@ def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str
     """Writes a safetensors file from which `load_generator` rebuilds the generator, atomically.
 
     Args:
-        metadata: further texts to keep, such as the target domain. "architecture" and "config" are reserved.
+        metadata: further strings to store, such as the target domain. "architecture" and "config" are reserved.
     """
     described = {**(metadata or {}), "architecture": generator.architecture, "config": generator.config}
     tensors: dict[str, Tensor] = {}
@@ -162,7 +162,7 @@ def _load_file(path: Path, module: nn.Module | None) -> Generator:
     if first_bytes(path)[5:9] == b"\0\0\0{":
         return _load_safetensors(path, module)
     if module is not None:
-        raise ZeroshiftError(f"{path} was not written by zeroshift, so no module can be filled from it.")
+        raise ZeroshiftError(f"{path} was not written by zeroshift, so it cannot be loaded into a module.")
     return read_foreign(path)
 
 

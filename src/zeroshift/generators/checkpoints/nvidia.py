@@ -34,8 +34,8 @@ def load_pkl(path: str | Path) -> Generator:
     """The generator in an NVIDIA .pkl, in evaluation mode on the CPU: G_ema, or with a warning G if that is missing.
 
     Raises:
-        ZeroshiftError: a missing, damaged, suspicious or other file, or a generator that is neither a StyleGAN2 (skip
-            architecture) nor a StyleGAN3.
+        ZeroshiftError: a missing, damaged, suspicious or unsupported file, or a generator that is neither a StyleGAN2
+            (skip architecture) nor a StyleGAN3.
     """
     state_dict, init_kwargs = read_pkl(path)
     try:
@@ -256,7 +256,7 @@ def _settings(network: _Network) -> dict[str, Any]:
 
 
 def _common(network: _Network, names: tuple[str, ...]) -> dict[str, Any]:
-    """Attributes that all layers which have them agree on."""
+    """The common values of attributes in all layers that have them."""
     common: dict[str, Any] = {}
     for name in names:
         for _, module in _walk(network):

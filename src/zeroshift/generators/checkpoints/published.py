@@ -11,7 +11,7 @@ HUGGING_FACE = "https://huggingface.co/"
 _ADA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/"
 _SOURCES = f"{_ADA}transfer-learning-source-nets/"
 _NGC = "https://api.ngc.nvidia.com/v2/models/nvidia/research/"
-_NVIDIA_LICENCE = "NVIDIA Source Code License (non-commercial)"
+_NVIDIA_LICENSE = "NVIDIA Source Code License (non-commercial)"
 
 # From the README and train.py of stylegan2-ada-pytorch.
 _STYLEGAN2_ADA = {
@@ -50,14 +50,14 @@ _SIZES_MB = {"google/ddpm-celebahq-256": 455.0, "google/ddpm-ema-celebahq-256": 
 def published_entries() -> Iterator[CatalogueEntry]:
     """The catalogue entries of published checkpoints."""
     for name, (resolution, address) in _STYLEGAN2_ADA.items():
-        yield CatalogueEntry(name, "stylegan2", resolution, _NVIDIA_LICENCE, address)
+        yield CatalogueEntry(name, "stylegan2", resolution, _NVIDIA_LICENSE, address)
     for model, names in _NGC_LISTS.items():
         family = model.split("-")[0]
         for data in names:
             pixels = data.split("-")[1]
             name = f"{model}-{data}x{pixels}"
             address = f"{_NGC}{family}/versions/1/files/{name}.pkl"
-            yield CatalogueEntry(name, family, int(pixels), _NVIDIA_LICENCE, address)
+            yield CatalogueEntry(name, family, int(pixels), _NVIDIA_LICENSE, address)
     for name, resolution in _DIFFUSION.items():
         address = f"{HUGGING_FACE}{name}"
         yield CatalogueEntry(name, "diffusion", resolution, "Apache 2.0", address, _SIZES_MB.get(name))

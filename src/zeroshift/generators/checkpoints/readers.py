@@ -23,9 +23,9 @@ class Reader:
     can_read: Callable[[Path, bytes], bool]
     """Decides by the path and the first bytes, which are empty for folders."""
     read: str
-    """"module:function" that gives the generator of a path."""
+    """"module:function" that loads the generator at a path."""
     family: str | None
-    """The family of the generators in these files; None if it can only be told by reading."""
+    """The family of the generators in these files; None if it is unknown before loading."""
 
 
 def _is_diffae(path: Path, head: bytes) -> bool:
@@ -45,7 +45,7 @@ READERS = (
     ),
     Reader(lambda path, head: head.startswith(b"\x80"), f"{_HERE}.nvidia:load_pkl", None),
 )
-"""In this order. Families of other packages come first: `Generator.can_read` and `Generator.read`."""
+"""In order of precedence. Families of other packages come first: `Generator.can_read` and `Generator.read`."""
 
 
 def read_foreign(path: Path) -> Generator:
@@ -67,14 +67,14 @@ def read_foreign(path: Path) -> Generator:
 
 
 def find_reader(path: Path) -> Reader | type[Generator] | None:
-    """What opens a file or folder: a family of another package or one of READERS; None if nothing does.
+    """The reader of a file or folder: a family of another package or one of READERS; None if there is none.
 
     Raises:
         ZeroshiftError: a file that is missing, empty or unreadable.
     """
     head = first_bytes(path)
     for name in FAMILIES:
-        with contextlib.suppress(ZeroshiftError):  # a broken package must not keep others from reading their files
+        with contextlib.suppress(ZeroshiftError):  # a broken package must not block the other readers
             if FAMILIES[name].can_read(path):
                 return FAMILIES[name]
     return next((reader for reader in READERS if reader.can_read(path, head)), None)

@@ -25,7 +25,7 @@ def read_rosinality(path: str | Path) -> StyleGAN2:
     """The generator in a .pt file, on the CPU: the moving average (`g_ema`) if there is one.
 
     Raises:
-        ZeroshiftError: a damaged file, a file with more than plain data, or one without such a generator.
+        ZeroshiftError: a damaged file, a file with more than plain data, or one without a StyleGAN2 generator.
     """
     try:
         # Training checkpoints store their settings as an argparse.Namespace, which is plain data.

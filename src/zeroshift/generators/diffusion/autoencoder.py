@@ -19,7 +19,7 @@ __all__ = ["DiffusionAutoencoder"]
 
 
 class DiffusionAutoencoder(Diffusion):
-    """A U-Net conditioned on z_sem, the meaning of an image; x_T holds the rest.
+    """A U-Net conditioned on the semantic code z_sem of an image; x_T encodes the remaining detail.
 
     A latent is one row of standard normal numbers: z_dim of them for z_sem, then x_T. A stored mean and covariance
     factor turn the first into z_sem. Codes are rows too: z_sem, then x_t0. See `Diffusion` for t0.
@@ -31,12 +31,12 @@ class DiffusionAutoencoder(Diffusion):
         sampling: `DDIMOptions` as a dict.
 
     Raises:
-        ZeroshiftError: if both networks disagree, or DDIM does not support the noise schedule.
+        ZeroshiftError: if the two networks do not match, or DDIM does not support the noise schedule.
     """
 
     architecture = "diffusion_autoencoder"
     unused_settings = frozenset({"class_index", *ADAPTIVE_SETTINGS})
-    exports: ClassVar[Mapping[str, str]] = {}  # diffusers has no such pipeline
+    exports: ClassVar[Mapping[str, str]] = {}  # diffusers has no pipeline for this model
     deliveries: ClassVar[Mapping[str, str]] = {}
 
     z_mean: Tensor  # [z_dim]

@@ -94,7 +94,7 @@ class _Stage(nn.Module):
 
 
 class _Half(nn.Module):
-    """First half of both networks: from the image to the lowest resolution and through the middle."""
+    """First half of both networks: from the image to the lowest resolution and the middle blocks."""
 
     def __init__(
         self, resolution: int, channels: Sequence[int], blocks: int, attention: Sequence[int], groups: int,
@@ -132,11 +132,11 @@ class _Half(nn.Module):
 
 
 class SemanticEncoder(_Half):
-    """Images to z_sem.
+    """Encodes images as z_sem.
 
     Args:
         resolution: size of the images.
-        channels: channels of the levels, from full resolution downwards; each level halves the resolution.
+        channels: channels of the levels, from full resolution down; each level halves the resolution.
         blocks: residual blocks per level.
         attention: resolutions with self-attention, besides the middle.
         z_dim: width of z_sem.
@@ -158,7 +158,7 @@ class SemanticEncoder(_Half):
 
 
 class ConditionalUNet(_Half):
-    """Noisy images, their timesteps and z_sem to the predicted noise, or velocity, depending on its training.
+    """Predicts the noise (or the velocity, depending on its training) of noisy images from timesteps and z_sem.
 
     Args: those of `SemanticEncoder`, and
         embed_dim: width of the time embedding.

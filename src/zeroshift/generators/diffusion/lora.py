@@ -48,7 +48,7 @@ def updates(network: nn.Module) -> dict[str, nn.ModuleList]:
 
 
 def merge(network: nn.Module) -> None:
-    """Adds the updates to the weights and removes them, so that the network has its structure from before `add`."""
+    """Adds the updates to the weights and removes them, which restores the structure from before `add`."""
     for name in updates(network):
         module: Any = network.get_submodule(name)
         module.merge()

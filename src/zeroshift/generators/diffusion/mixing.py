@@ -15,7 +15,7 @@ __all__ = ["mix_predictions"]
 def mix_predictions(source: Generator, targets: Sequence[Generator], shares: Sequence[float]) -> "Diffusion":
     """The source with the predictions source + Σ share_i (target_i - source) at every DDIM step.
 
-    DiffusionCLIP (Kim et al., 2022), section 3.4: a share below 1 weakens the change, several targets mix their
+    DiffusionCLIP (Kim et al., 2022), section 3.4: a share below 1 weakens the change; several targets mix their
     domains. The weights are shared with `source` and `targets`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Unconditional diffusion models of diffusers as generators: of pixels, or of the latents of a VQ or KL decoder."""
+"""Unconditional diffusers models as generators, in pixel space or in the latent space of a VQ or KL decoder."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ from zeroshift.generators.diffusion.schedule import NoiseSchedule
 __all__ = ["Diffusion", "plain"]
 
 DECODERS = ("VQModel", "AutoencoderKL")
-# Settings of noise inputs and of the adaptive choice of layers, which diffusion models do not have.
+# Settings of noise inputs and of the adaptive choice of layers; diffusion models have neither.
 ADAPTIVE_SETTINGS = (
     "adapt.noise_mode", "adapt.num_layers", "adapt.layer_batch_size", "adapt.layer_lr", "adapt.layer_steps",
 )  # fmt: skip
@@ -144,7 +144,7 @@ class Diffusion(Generator):
     def training_images(
         self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None
     ) -> Iterator[Tensor]:
-        """The final image, or with `train_each_step` the one predicted at each step, with the graph of that step alone.
+        """The final image; with `train_each_step` the image predicted at each step, with the graph of that step only.
 
         The latter is DiffusionCLIP's "GPU-efficient fine-tuning" (Kim et al., 2022, appendix B.2).
         """
@@ -159,7 +159,7 @@ class Diffusion(Generator):
 
     @torch.no_grad()
     def invert(self, images: Tensor) -> Codes:
-        """x_t0 of real images [N, 3, resolution, resolution] in [-1, 1], by deterministic DDIM upwards."""
+        """x_t0 of real images [N, 3, resolution, resolution] in [-1, 1], by DDIM inversion."""
         levels = self.schedule.descent(self.sampling.t0, self.sampling.invert_steps)[::-1]
         return self.carry(self.encode(images), levels, None)
 
@@ -168,7 +168,7 @@ class Diffusion(Generator):
         return self.condition(codes)
 
     def condition(self, codes: Codes) -> Tensor | None:
-        """Input of the network besides x and the timestep: z_sem in a diffusion autoencoder, None here."""
+        """Network input in addition to x and the timestep: z_sem in a diffusion autoencoder, None here."""
         return None
 
     def start(self, codes: Codes) -> Tensor:
@@ -176,7 +176,7 @@ class Diffusion(Generator):
         return codes
 
     def carry(self, x: Tensor, levels: Sequence[int], condition: Tensor | None) -> Tensor:
-        """x [N, C, H, W] after the DDIM steps between these noise levels, up or down."""
+        """x [N, C, H, W] after DDIM steps through these noise levels, in either direction."""
         for here, there in pairwise(levels):
             output = self._output(x, max(here, there), condition)
             x, _ = self.schedule.step(x, output, here, there, self.sampling.clip_sample)
@@ -209,7 +209,7 @@ class Diffusion(Generator):
         return scaled
 
     def layers(self) -> dict[str, nn.Module]:
-        """The U-Net's parts: "unet.conv_in", "unet.down_blocks.0", ..., "unet.conv_out"; or the updates in them."""
+        """The U-Net's parts ("unet.conv_in", "unet.down_blocks.0", ..., "unet.conv_out"), or their low-rank updates."""
         parts: dict[str, nn.Module] = {}
         for name, module in self.unet.named_children():
             inner = module.named_children() if isinstance(module, nn.ModuleList) else [("", module)]
@@ -222,7 +222,7 @@ class Diffusion(Generator):
         return {f"unet.{name}": part for name, part in parts.items() if any(True for _ in part.parameters())}
 
     def add_lora(self, rank: int, seed: int) -> None:
-        """Low-rank updates beside the U-Net's convolutions and attentions become its `layers`."""
+        """Adds low-rank updates to the U-Net's convolutions and attention layers; they become the `layers`."""
         lora.add(self.unet, rank, seed)
 
     def merged(self) -> "Diffusion":

@@ -1,4 +1,4 @@
-"""How diffusion generators make an image: deterministic DDIM."""
+"""Sampling settings of diffusion generators (deterministic DDIM)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ _RENAMED = {
 
 @dataclass(frozen=True)
 class DDIMOptions(GeneratorOptions):
-    """Deterministic DDIM. The defaults are DiffusionCLIP's, except `noise_steps`: there all images are real."""
+    """Deterministic DDIM. The defaults are DiffusionCLIP's; `noise_steps` is ours, as all its images are real."""
 
     t0: float = 0.5
-    """Noise level at which source and target part, as a share of all levels; 1 is pure noise."""
+    """Noise level below which source and target differ, as a fraction of all levels; 1 is pure noise."""
     noise_steps: int = 20
     """Source steps from pure noise to t0."""
     steps: int = 6
@@ -30,15 +30,15 @@ class DDIMOptions(GeneratorOptions):
     invert_steps: int = 40
     """Steps from a real image to t0."""
     clip_sample: bool = True
-    """Clip the predicted image at each step, if the model's schedule does; inversion is more exact without."""
+    """Clip the predicted image at each step, if the model's schedule does; inversion is more exact without clipping."""
     train_each_step: bool = False
-    """Train on the image predicted at each step, with the memory of one step, instead of through all steps."""
+    """Train on the image predicted at each step, instead of through all steps. This needs the memory of one step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory."""
 
     @classmethod
     def from_saved(cls, values: Mapping[str, Any] | None) -> "DDIMOptions":
-        """The settings in a saved generator, also of version 0.1; None: the defaults."""
+        """The settings in a saved generator, including files of version 0.1; None: the defaults."""
         return cls(**{_RENAMED.get(name, name): value for name, value in (values or {}).items()})
 
     def validate(self) -> None:
@@ -51,4 +51,4 @@ class DDIMOptions(GeneratorOptions):
             value = getattr(self, name)
             require(value >= 1, f"sampling.{name} is {value}; it must be at least 1.")
         require(self.t0 > 0, f"sampling.t0 is {self.t0}; it must be positive.")
-        require(self.t0 <= 1, f"sampling.t0 is {self.t0}; it is a share of the noise levels, at most 1.")
+        require(self.t0 <= 1, f"sampling.t0 is {self.t0}; it is a fraction of the noise levels, at most 1.")

@@ -1,4 +1,4 @@
-"""Deterministic DDIM (Song et al., "Denoising diffusion implicit models", 2021): noise levels and steps between."""
+"""Deterministic DDIM (Song et al., "Denoising diffusion implicit models", 2021): noise levels and DDIM steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ _SCHEDULERS = ("DDIMScheduler", "DDPMScheduler")
 class NoiseSchedule(nn.Module):
     """The noise levels of a diffusion model, and DDIM steps between them.
 
-    A level is a timestep or `CLEAN`. A trajectory is a list of levels: downwards to generate, upwards to invert.
+    A level is a timestep or `CLEAN`. A trajectory is a list of levels: descending to generate, ascending to invert.
 
     Args:
         config: configuration of a DDIMScheduler or DDPMScheduler of diffusers; DDIMScheduler's defaults complete it.

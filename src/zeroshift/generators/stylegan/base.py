@@ -34,7 +34,7 @@ class StyleBased(Generator):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Codes:
-        """ws [N, num_ws, w_dim]: w for every layer, its first `truncation_cutoff` rows pulled towards w_avg."""
+        """ws [N, num_ws, w_dim]: w for every layer, its first `truncation_cutoff` rows pulled toward w_avg."""
         ws = self.broadcast(self.mapper_input(latents, labels))
         return truncate(ws, self.mapping.w_avg, truncation_psi, truncation_cutoff)
 
@@ -44,7 +44,7 @@ class StyleBased(Generator):
 
     @torch.no_grad()
     def average_w(self) -> Tensor:
-        """The mean w of 10,000 latents, spread evenly over the classes if there are any: [w_dim]."""
+        """The mean w of 10,000 latents, distributed evenly over any classes: [w_dim]."""
         count = 10_000
         latents = normal((count, *self.latent_shape), "w_avg", samples=[0])[0].to(self.device)
         labels = torch.arange(count, device=self.device) % self.num_classes if self.num_classes else None

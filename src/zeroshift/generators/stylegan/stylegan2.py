@@ -72,7 +72,7 @@ class StyledConv(nn.Module):
         if noise is not None:
             offset = offset + noise * (self.noise_strength * gain)
         x = torch.addcmul(offset.to(x.dtype), x, (demodulation * gain)[:, :, None, None].to(x.dtype))
-        x = F.leaky_relu(x, 0.2, inplace=True)  # keeps one image-sized tensor less for the gradient
+        x = F.leaky_relu(x, 0.2, inplace=True)  # stores one image-sized tensor less for the backward pass
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
     def _demodulation(self, style: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class StyleGAN2Synthesis(nn.Module):
 
 
 class StyleGAN2(StyleBased):
-    """StyleGAN2 generator, in the shapes of both published programs.
+    """StyleGAN2 generator, for checkpoints of both published programs.
 
     Args:
         resolution: image size, a power of two, at least 4.

@@ -30,9 +30,11 @@ class StyleGAN3(StyleBased):
         first_cutoff, first_stopband: of the first layer, in cycles per image.
         last_stopband_rel: stopband of the last layer, relative to its cutoff.
         margin_size: margin around the image in pixels.
-        output_scale: factor of the image.
-        conv_kernel, filter_size, lrelu_upsampling, radial: kernel size, filter taps relative to the lower of two rates,
-            sampling rate of the leaky ReLU relative to its surroundings, radially symmetric downsampling.
+        output_scale: factor by which the image is multiplied.
+        conv_kernel: kernel size of the convolutions.
+        filter_size: filter taps, relative to the lower of the two sampling rates.
+        lrelu_upsampling: sampling rate of the leaky ReLU, relative to the rates around it.
+        radial: whether the downsampling filters are radially symmetric.
         conv_clamp: bound on every layer's output; None: no bound.
 
     Raises:
