@@ -202,7 +202,7 @@ def test_more_steps_go_on_where_the_run_ended(models: list[str], whole: Path, tm
 def test_unknown_words_are_named(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adapt(models, tmp_path / "run", "--target", "elv", "--method", "nada") == 0
     err = " ".join(capsys.readouterr().err.split())
-    assert "Warning: The encoder has never seen the word 'elv'" in err
+    assert "Warning: The encoder was not trained on the word 'elv'" in err
     assert "elf" in err
     assert ".py:" not in err
 

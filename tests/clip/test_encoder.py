@@ -163,7 +163,7 @@ def test_a_self_contained_file_is_loaded(tiny_encoder: Path) -> None:
 def test_unknown_words_are_warned_of(tiny_encoder: Path) -> None:
     encoder = load_encoder(str(tiny_encoder))
     with pytest.warns(
-        UserWarning, match="never seen the word 'skech', so .* may be meaningless.*Similar labels.*: .*sketch"
+        UserWarning, match="not trained on the word 'skech', so .* may be meaningless.*Similar labels.*: .*sketch"
     ):
         encoder.warn_unknown("skech of a zombie")
     with warnings.catch_warnings():

@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         tokenizer: the tokenizer of the model.
         image_mean, image_std: normalization of images in [0, 1], three numbers each.
         templates: texts with "{}" in which `label_feature` puts a label.
-        known_words, known_labels: all words and some labels of the training data, if they are known.
+        known_words, known_labels: all words and some labels of the training data, if available.
         resize: "antialias", or "published": bicubic without antialiasing, as in the published NADA and IPL programs.
     """
 
@@ -139,12 +139,12 @@ class Encoder(nn.Module):
         return embeddings.detach()
 
     def label_feature(self, label: str) -> Tensor:
-        """Mean over the templates of the normalized features of the label in a template, [embed_dim]."""
+        """Mean over all templates of the normalized text feature of the label in the template, [embed_dim]."""
         features = self.encode_text([template.format(label) for template in self.templates])
         return nn.functional.normalize(features, dim=-1).mean(dim=0)
 
     def warn_unknown(self, label: str) -> None:
-        """Warns of words in the label that are not in the training data, if the model declares its words."""
+        """Warns about words in the label that are not in the training data, if the model lists its words."""
         words = re.findall(r"\w+", label.lower())
         unknown = [
             word for word in dict.fromkeys(words) if self.known_words is not None and word not in self.known_words
@@ -153,7 +153,9 @@ class Encoder(nn.Module):
             near = difflib.get_close_matches(label.lower(), self.known_labels, n=3, cutoff=0)
             hint = f" Similar labels that it was trained on: {', '.join(near)}." if near else ""
             listed = f"the word{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}"
-            warnings.warn(f"The encoder has never seen {listed}, so the result may be meaningless.{hint}", stacklevel=2)
+            warnings.warn(
+                f"The encoder was not trained on {listed}, so the result may be meaningless.{hint}", stacklevel=2
+            )
 
     def _tokenize(self, text: str) -> Tensor:
         ids = self._tokenizer([text], context_length=self.context_length + _ROOM)[0]

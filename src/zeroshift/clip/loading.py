@@ -43,9 +43,9 @@ def load_encoder(name: str, device: str | torch.device = "cpu", resize: str = "a
 
 
 def load_encoder_file(path: Path, resize: str = "antialias") -> Encoder:
-    """Loads an encoder from a safetensors file that describes itself.
+    """Loads an encoder from a self-contained safetensors file.
 
-    Its metadata holds JSON texts: `open_clip_config` (arguments of `open_clip.CLIP`, or with `custom_text: true` of
+    Its metadata holds JSON strings: `open_clip_config` (arguments of `open_clip.CLIP`, or with `custom_text: true` of
     `open_clip.CustomTextCLIP`), `image_mean`, `image_std`, and optionally `templates`, `known_words`, `known_labels`.
 
     Raises:
@@ -115,7 +115,7 @@ def _load_open_clip(name: str, resize: str) -> Encoder:
             require_pretrained=True,
         )
         tokenizer = open_clip.get_tokenizer(model_name)
-    except Exception as error:  # open_clip passes on every kind of error of download, file and layout
+    except Exception as error:  # open_clip raises many types of errors for downloads, files and layouts
         raise ZeroshiftError(
             f"The encoder {name!r} could not be loaded ({shorten(str(error), 300)}). "
             "Check the name, the file and the network."

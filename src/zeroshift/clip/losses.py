@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 SAME = 1e-4  # unit features closer than this count as equal
-FIRST = 0.2  # distance that is assumed for such a pair
+FIRST = 0.2  # distance assumed for such a pair
 
 
 def normalize(x: Tensor) -> Tensor:
@@ -37,8 +37,8 @@ def offset(source: Tensor, target: Tensor) -> Tensor:
     normalize(normalize(target) - normalize(source)).
 
     NADA, equation 2 (ΔI); IPL, equation 6. Where G_t = G_s, as at the first step without random noise, the equation is
-    0/0. NADA's program then shifts the image slightly. Here such a pair has the direction zero, and the gradient of a
-    pair at distance `FIRST` / 2: enough to start, but too little to dominate Adam's second moment for long.
+    0/0. NADA's program then shifts the image slightly. Here the direction of such a pair is zero, with the gradient of
+    a pair at distance `FIRST` / 2: enough to start, but too little to dominate Adam's second moment for long.
     """
     difference = normalize(target) - normalize(source)
     distance = difference.norm(dim=-1, keepdim=True)
@@ -56,8 +56,8 @@ def directional(
         source, target: image features of G_s(w) and G_t(w), [N, E].
         text_direction: unit vectors, [N, E] or [1, E].
     """
-    # The published program divides by the norm once more. Adam's first steps follow the signs of gradients, so that
-    # rounding is kept. eps is below every norm but zero and only matters for a direction of zero.
+    # The published program divides by the norm a second time. Adam's first steps depend on the signs of gradients, so
+    # its rounding is reproduced. eps is smaller than every nonzero norm; it matters only for a zero direction.
     loss = 1 - F.cosine_similarity(offset(source, target), text_direction, eps=0.5)
     return (loss if form == "cosine" else -torch.log1p(-loss / 2)).mean()
 
@@ -68,7 +68,7 @@ def identity(source: Tensor, target: Tensor) -> Tensor:
 
 
 def contrastive(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
-    """Contrastive loss of image and prompt features, [N, E] each, row i of both belonging together: IPL, equation 3.
+    """Contrastive loss of paired image and prompt features, [N, E] each: IPL, equation 3.
 
     The paper writes a sum of cosines. Its program, followed here, uses CLIP's symmetric cross-entropy with CLIP's own
     logit scale (Radford et al., 2021, figure 3).

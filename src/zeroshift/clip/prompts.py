@@ -55,7 +55,7 @@ def base_texts(kind: str, context_init: str, label: str) -> tuple[str | None, st
 
 
 class PromptPair:
-    """The features of `M_s(w) = [F(w)][source]` and `M_t(w) = [F(w)][target]` (IPL, section 3.2) in one encoder.
+    """Features of `M_s(w) = [F(w)][source]` and `M_t(w) = [F(w)][target]` (IPL, section 3.2) in one encoder.
 
     Args:
         encoder: the encoder whose text tower encodes the prompts.

@@ -1,4 +1,4 @@
-"""The interface of feature networks, and reading of their weights."""
+"""The interface of feature networks, and functions that read their weights."""
 
 import pickle
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def cosine_embedding(features: Tensor) -> Tensor:
 
 
 class FeatureNetwork(nn.Module):
-    """A frozen network that measures use.
+    """A frozen network whose features are used by measures.
 
     `forward` maps images [N, 3, R, R] in [-1, 1], rounded to 8-bit levels, to features [N, ...]. These are computed
     once per image and kept in memory for all measures, so they should be small.
@@ -92,5 +92,5 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise ZeroshiftError(f"There is no weights file {path}. Check the path.") from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ZeroshiftError(f"{path} cannot be read as a weights file. It is damaged or of another format.") from error
+        raise ZeroshiftError(f"{path} cannot be read as a weights file. It is damaged or in another format.") from error
     return state

@@ -10,7 +10,7 @@ from zeroshift.networks.registry import Network
 
 __all__ = ["HED", "HED_EDGES", "SOBEL_EDGES", "Sobel"]
 
-SIZE = 256  # larger images are reduced to it, as in RSSA: finer detail is texture, not structure
+SIZE = 256  # larger images are downsampled to this size, as in RSSA: finer detail is texture, not structure
 
 
 def _limit_size(images: Tensor) -> Tensor:
@@ -23,8 +23,8 @@ def _limit_size(images: Tensor) -> Tensor:
 class Sobel(FeatureNetwork):
     """Magnitude of the Sobel gradient of the blurred luminance, divided by its maximum in the image.
 
-    The Gaussian blur has a standard deviation of 1/128 of the side. It leaves outlines but removes hatching and grain,
-    so that a photo and a drawing of one person can agree.
+    The Gaussian blur has a standard deviation of 1/128 of the side. It keeps outlines and removes hatching and grain,
+    so that a photo and a drawing of the same person can match.
     """
 
     provides = frozenset({"edges"})

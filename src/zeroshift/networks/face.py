@@ -18,9 +18,9 @@ _FILES = ("config.json", "model.safetensors")
 
 
 class FaceRecognizer(FeatureNetwork):
-    """A face recognition network in timm's format, for faces aligned like those of FFHQ.
+    """A face recognition network in timm's format, for faces aligned as in FFHQ.
 
-    The crop is the one that pSp and later work use for ArcFace: rows 35 to 223 and columns 32 to 220 of 256 pixels.
+    The crop is that of pSp and later work for ArcFace: rows 35 to 223 and columns 32 to 220 of 256 pixels.
 
     Args:
         config: contents of timm's config.json.
@@ -71,7 +71,7 @@ def _download() -> list[Path]:
 
     try:
         return [Path(hf_hub_download(REPOSITORY, name)) for name in _FILES]
-    except Exception as error:  # network, hub and disk raise many kinds
+    except Exception as error:  # network, hub and disk errors have many types
         raise ZeroshiftError(
             f"The face recognizer huggingface.co/{REPOSITORY} cannot be downloaded ({type(error).__name__}). "
             f"Check the network, or put {' and '.join(_FILES)} into a folder and name it: face:FOLDER."

@@ -35,7 +35,7 @@ class Inception(FeatureNetwork):
             raise ZeroshiftError(
                 "Inception features need the package torch-fidelity: pip install 'zeroshift[metrics]'."
             ) from error
-        # torch-fidelity unpickles what it is given, so it only gets tensors that were read safely before.
+        # torch-fidelity unpickles its input, so it gets only tensors that were already read safely.
         buffer = io.BytesIO()
         torch.save(state, buffer)
         buffer.seek(0)
@@ -55,8 +55,8 @@ class Inception(FeatureNetwork):
 class EarlyInception(Inception):
     """For SIFID: the Gaussian over the locations of each image's feature map before Inception's second pooling.
 
-    SinGAN's program uses the same layer of another network, torchvision's Inception v3 of ImageNet, at the image's own
-    size; here it is FID's network at 299 pixels. The values are therefore not comparable with those of that program.
+    SinGAN's program uses the same layer of another network, torchvision's ImageNet Inception v3, at the image's own
+    size; here it is FID's network at 299 pixels. The values are therefore not comparable with those of SinGAN.
     """
 
     provides = frozenset({"maps"})

@@ -24,7 +24,7 @@ class LPIPS(FeatureNetwork):
 
     d(x, y) = Σ_l mean over locations of Σ_c w_lc (x̂_lc - ŷ_lc)², where x̂ are the unit channel vectors of layer l. The
     concatenated vectors x̂_lc √(w_lc / locations) of all layers have d as their squared Euclidean distance, so an image
-    passes through the network once, however many others it is compared with.
+    passes through the network only once, regardless of the number of comparisons.
 
     Args:
         state: torchvision's VGG-16; only the convolutions are used.
@@ -38,7 +38,7 @@ class LPIPS(FeatureNetwork):
 
     def __init__(self, state: dict[str, Tensor]):
         super().__init__()
-        with torch.device("meta"):  # allocates nothing for the large fully connected layers, which are not needed
+        with torch.device("meta"):  # allocates no memory for the large fully connected layers, which are unused
             features = vgg16().features
         self.stages = nn.ModuleList(features[first:last] for first, last in STAGES)
         self.stages.to_empty(device="cpu")

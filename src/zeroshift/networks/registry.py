@@ -1,4 +1,4 @@
-"""The feature networks that measures use, by name, and how one is loaded.
+"""Registry of the feature networks that measures use, and a function that loads one by name.
 
 A network is named "NETWORK" or "NETWORK:FILE" (docs/extending/measure.md). Nothing here needs torch before a network is
 loaded, so that a plug-in can define its `Network` in a module that imports quickly.
@@ -26,7 +26,7 @@ class Network:
 
     description: str
     load: "Callable[[str], FeatureNetwork]"  # (FILE of "NETWORK:FILE", or "") -> the network on the CPU
-    for_photographs: bool = True  # whether it was trained on photographs; False: it suits any kind of image
+    for_photographs: bool = True  # whether it was trained on photographs; False: suitable for any kind of image
 
 
 NETWORKS: Registry[Network] = Registry(

@@ -1,4 +1,4 @@
-"""Films: walks through latents, and from the weights of the source to those of a target."""
+"""Films: walks through latent space, and interpolation between the weights of source and targets."""
 
 import copy
 import itertools
@@ -22,8 +22,8 @@ SampleKey = tuple[int, int]  # (seed, sample number), which determine a latent
 def latent_loop(points: Tensor, frames: int) -> Tensor:
     """A smooth closed path through latents [K, ...] with `frames` steps between neighbors: [K * frames, ...].
 
-    A periodic Catmull-Rom spline whose length is interpolated separately: Gaussian latents lie near a sphere, and a
-    plain spline would pass through its inside. Frame k * frames is exactly points[k].
+    A periodic Catmull-Rom spline whose norm is interpolated separately: Gaussian latents lie near a sphere, and a plain
+    spline would pass through its interior. Frame k * frames is exactly points[k].
     """
     k, shape = len(points), points.shape[1:]
     flat = points.reshape(k, -1)
@@ -39,7 +39,7 @@ def latent_loop(points: Tensor, frames: int) -> Tensor:
 
 
 def strength_loop(strengths: Sequence[float], frames: int) -> list[float]:
-    """`frames` values that pass through all strengths and back to the first one, with cosine easing."""
+    """`frames` values that pass through all strengths and return to the first one, with cosine easing."""
     path = []
     for frame in range(frames):
         position = frame * len(strengths) / frames
@@ -64,17 +64,17 @@ def walk(
     """Frames of an endless film, uint8 [R, columns * R, 3]: the source on the left, the targets next to it.
 
     Args:
-        source, targets: a generator, and ones adapted from it.
-        samples: what to walk through, in a closed loop.
+        source, targets: a generator, and generators adapted from it.
+        samples: samples to visit, in a closed loop.
         truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean. The setting of a
             run is `run.config.truncation_psi`.
-        strengths: amounts of adaptation to pass through during the film: 0 is the source, 1 the target.
-        mix: one share per target, which blends all targets into one column; None shows them side by side.
+        strengths: strengths of adaptation to pass through during the film: 0 is the source, 1 the target.
+        mix: one share per target, to blend all targets in one column; None shows them side by side.
         frames: frames from one sample to the next.
         class_index: class of a class-conditional generator.
-        batch_size: images at a time; it changes no image.
+        batch_size: images per batch; it does not affect the result.
     Raises:
-        ZeroshiftError: no `samples` or no `strengths`, or a number of shares that differs from that of targets.
+        ZeroshiftError: no `samples` or no `strengths`, or different numbers of shares and targets.
     """
     if not samples or not strengths:
         raise ZeroshiftError("A walk needs at least one seed and one strength.")

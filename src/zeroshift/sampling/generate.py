@@ -2,8 +2,8 @@
 
 A sample depends on (seed, sample number) only: neither the batch size nor the order changes it.
 
-The functions take generators, which have no preferred truncation, so `truncation_psi` has no default here. The setting
-of a run is `run.config.truncation_psi`; it is the default of every command that draws samples of a run.
+A generator has no preferred truncation, so `truncation_psi` has no default here. The setting of a run is
+`run.config.truncation_psi`; it is the default of every command that draws samples of a run.
 """
 
 import copy
@@ -22,11 +22,12 @@ def class_labels(generator: Generator, class_index: int | None, num: int) -> Ten
     """Class indices [num] for a class-conditional generator, None for an unconditional one.
 
     Raises:
-        ZeroshiftError: if a conditional generator gets no class or one out of range, or an unconditional one gets any.
+        ZeroshiftError: if the class of a conditional generator is missing or out of range, or an unconditional
+            generator gets a class.
     """
     if not generator.num_classes:
         if class_index is not None:
-            raise ZeroshiftError("This generator has no classes, so none can be chosen. Leave out --class-index.")
+            raise ZeroshiftError("This generator has no classes. Leave out --class-index.")
         return None
     if class_index is None:
         raise ZeroshiftError(
@@ -55,7 +56,7 @@ def render_batches(
         latents: Gaussian latents of the source.
         truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean.
         class_index: class of a class-conditional generator.
-        batch_size: images at a time; it changes no image.
+        batch_size: images per batch; it does not affect the images.
     Raises:
         ZeroshiftError: if `class_index` does not fit the generator.
     """
@@ -105,7 +106,9 @@ def blend_weights(
         ZeroshiftError: if architecture or size differ.
     """
     if any(target.architecture != source.architecture or target.config != source.config for target in targets):
-        raise ZeroshiftError("Only generators of one architecture and size can be blended: adapt them from one source.")
+        raise ZeroshiftError(
+            "Only generators of the same architecture and size can be blended. Adapt them from one source."
+        )
     out = copy.deepcopy(source) if out is None else out
     states = [target.state_dict() for target in targets]
     blended = out.state_dict()  # shares memory with `out`

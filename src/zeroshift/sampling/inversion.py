@@ -42,7 +42,7 @@ def invert(
     Args:
         generator: a generator that can invert images.
         images: on the CPU.
-        cache: folder of the cache. A file name in it is a hash of everything that the codes of an image depend on.
+        cache: folder of the cache. File names in it are hashes of everything that the codes of an image depend on.
         progress: called with (number of inverted images, number of images) after each batch.
     Raises:
         ZeroshiftError: if the generator cannot invert images, or the cache cannot be written.
@@ -63,14 +63,14 @@ def invert(
 def _read(file: Path) -> Tensor | None:
     try:
         return load_file(file)["codes"]
-    except (FileNotFoundError, SafetensorError, KeyError):  # missing or damaged: computed again
+    except (FileNotFoundError, SafetensorError, KeyError):  # missing or damaged: will be recomputed
         return None
 
 
 def _keys(generator: Generator, images: Tensor) -> Sequence[str]:
-    """A hash for each image of everything its codes depend on: weights, noise schedule, inversion settings, pixels."""
+    """One hash per image of everything its codes depend on: weights, noise schedule, inversion settings, pixels."""
     options = generator.options
-    if isinstance(options, DDIMOptions):  # only some of its settings matter for an inversion
+    if isinstance(options, DDIMOptions):  # only some settings affect the inversion
         used: Any = [options.t0, options.invert_steps, options.clip_sample]
     else:
         used = dataclasses.asdict(options)

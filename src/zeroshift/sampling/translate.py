@@ -14,7 +14,7 @@ __all__ = ["Translator"]
 
 
 class Translator:
-    """Translates real images into the domain of one or more adapted generators, completely or in part.
+    """Translates real images into the domain of one or more adapted generators, fully or partially.
 
     The source inverts an image to a code, and a mixture of source and targets decodes it.
 
