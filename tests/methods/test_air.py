@@ -155,7 +155,7 @@ def test_resumes_bit_for_bit_within_anchors(tiny_generator: Path, encoder: Encod
 
 def test_options_that_make_no_sense(tiny_generator: Path, encoder: Encoder) -> None:
     for changes, sentence in (
-        ({"anchor_start": 1.5}, "shares of the steps"),
+        ({"anchor_start": 1.5}, "fractions of the steps"),
         ({"anchor_samples": 0}, "samples must be at least 1"),
         ({"prompt_lr": 0.0}, "prompt_lr must be positive"),
         ({"prompt_context": " "}, "prompt_context is empty"),

@@ -130,7 +130,7 @@ def test_from_the_command_line(tiny_generator: Path, tiny_encoder: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--method", "air", "--anchor-start", "2"], "shares of the steps"),
+        (["--method", "air", "--anchor-start", "2"], "fractions of the steps"),
         (["--method", "svl", "--batch-size", "2"], "adapt.batch_size must be at least 3"),
         (["--method", "svl", "--adapt.grad-accumulation-steps", "2"], "adapt.grad_accumulation_steps 1"),
         (["--method", "domain-vector", "--in-domain-weight", "-1"], "in_domain_weight is -1"),

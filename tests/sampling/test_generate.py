@@ -58,7 +58,7 @@ def test_blend_passes_through_source_and_targets(source: Generator, target: Gene
 
 def test_blend_refuses_other_architectures(source: Generator) -> None:
     other = StyleGAN2(resolution=8, z_dim=16, w_dim=16, mapping_layers=2, channels={4: 16, 8: 16})
-    with pytest.raises(ZeroshiftError, match="one architecture and size"):
+    with pytest.raises(ZeroshiftError, match="same architecture and size"):
         blend_weights(source, [other], [1.0])
 
 
@@ -73,5 +73,5 @@ def test_classes() -> None:
 
 def test_class_for_an_unconditional_generator(source: Generator) -> None:
     assert class_labels(source, None, 2) is None
-    with pytest.raises(ZeroshiftError, match="no classes, so"):
+    with pytest.raises(ZeroshiftError, match=r"no classes\. Leave out"):
         class_labels(source, 0, 2)

@@ -1,4 +1,8 @@
-"""AIR: the direction is anchored anew on the way, as offsets of near concepts agree better (Liu et al., 2025)."""
+"""AIR: NADA with anchors (Liu et al., 2025).
+
+Image and text offsets agree better between similar concepts. AIR therefore adds directions from intermediate
+generators, the anchors, to the target.
+"""
 
 import copy
 from collections.abc import Mapping
@@ -21,23 +25,23 @@ from zeroshift.methods.nada import FixedDirection
 
 __all__ = ["AIR", "AIROptions", "blended_label", "learn_prompt"]
 
-_AT_ONCE = 50  # images
+_BATCH_SIZE = 50  # images encoded at a time
 
 
 @dataclass(frozen=True)
 class AIROptions(MethodOptions):
-    """Settings of AIR. The defaults are the paper's; the published program has half the learning rate for prompts."""
+    """Settings of AIR. The defaults are the paper's; the published program uses half the learning rate for prompts."""
 
     anchor_start: float = 0.5
-    """Share of the steps before the first anchor."""
+    """Fraction of the steps before the first anchor."""
     anchor_every: float = 0.1
-    """Share of the steps between anchors."""
+    """Fraction of the steps between anchors."""
     anchor_weight: float = 1.0
     """Weight of the directional loss from the anchor."""
     anchor_samples: int = 1000
     """Images from which the offset between two anchors is estimated."""
     prompt_context: str = "a photo of a"
-    """Words that initialize the learned context vectors of an anchor's prompt."""
+    """Words that initialize the context vectors of an anchor's learned prompt."""
     prompt_steps: int = 200
     """Optimizer steps for the prompt of an anchor."""
     prompt_lr: float = 0.002
@@ -50,7 +54,7 @@ class AIROptions(MethodOptions):
             ZeroshiftError: naming the first setting with an invalid value.
         """
         if not (0 < self.anchor_start < 1 and 0 < self.anchor_every < 1):
-            raise ZeroshiftError("anchor_start and anchor_every are shares of the steps, between 0 and 1.")
+            raise ZeroshiftError("anchor_start and anchor_every are fractions of the steps, between 0 and 1.")
         if self.prompt_steps < 1 or self.anchor_samples < 1:
             raise ZeroshiftError("prompt_steps and anchor_samples must be at least 1.")
         if self.prompt_lr <= 0 or self.anchor_weight < 0:
@@ -60,26 +64,26 @@ class AIROptions(MethodOptions):
 
 
 def blended_label(encoder: Encoder, source: str, target: str, alpha: float) -> Tensor:
-    """(1 - alpha) source + alpha target, of the labels' token embeddings: [1, L, width], L tokens of the target.
+    """(1 - alpha) source + alpha target, of the labels' token embeddings: [1, L, width], with the target's length L.
 
-    As in the published program the prompt is as long as with the target, and a longer source label is cut. What stands
-    behind a shorter one (end and padding tokens) is mixed in there; here its last token is repeated.
+    As in the published program, a longer source label is truncated to the target's length. A shorter one is padded: in
+    the program by the end and padding tokens after it, here by repeating its last token.
     """
-    ends = [encoder.embed_words(label) for label in (source, target)]  # [L, width]
-    positions = torch.arange(len(ends[1]), device=encoder.device).clamp(max=len(ends[0]) - 1)
-    return torch.lerp(ends[0][positions], ends[1], alpha)[None]
+    labels = [encoder.embed_words(label) for label in (source, target)]  # [L, width]
+    positions = torch.arange(len(labels[1]), device=encoder.device).clamp(max=len(labels[0]) - 1)
+    return torch.lerp(labels[0][positions], labels[1], alpha)[None]
 
 
 def learn_prompt(
     encoder: Encoder, ctx: Tensor, label: Tensor, before: Tensor, moved: Tensor, steps: int, lr: float
 ) -> Tensor:
-    """Learns the prompt P_i of an anchor by Adam on 1 - cos(moved, normalize(E_T(P_i)) - before): its unit feature [E].
+    """The unit feature [E] of an anchor's prompt P_i, learned by Adam on 1 - cos(moved, normalize(E_T(P_i)) - before).
 
     Args:
-        ctx: [1, m, width], where to begin.
-        label: [1, L, width], which follows it.
+        ctx: initial context vectors [1, m, width].
+        label: embeddings [1, L, width] that follow the context.
         before: [E], the feature of P_(i - 1).
-        moved: [E], the mean unit offset of images from the anchor before to this one.
+        moved: [E], the mean unit offset of images from the previous anchor to this one.
     """
 
     def feature(ctx: Tensor) -> Tensor:
@@ -96,7 +100,7 @@ def learn_prompt(
 
 
 class AIR(FixedDirection):
-    """NADA; from half of the steps on also the direction to the target from an anchor, a G_t of some steps before."""
+    """NADA with a second directional loss after half of the steps: from an anchor, an earlier G_t, to the target."""
 
     Options: ClassVar[type[MethodOptions]] = AIROptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -110,19 +114,20 @@ class AIR(FixedDirection):
         self._start = max(1, round(self.options.anchor_start * steps))
         self._every = max(1, round(self.options.anchor_every * steps))
         self._anchor: Generator | None = None
-        self._seen: list[Tensor] = []  # features [samples, E] of the last anchor's images, one an encoder
-        self._prompts: list[Tensor] = []  # [E], the feature of its prompt
+        self._anchor_features: list[Tensor] = []  # [samples, E], images of the last anchor, one per encoder
+        self._prompts: list[Tensor] = []  # [E], the feature of its prompt, one per encoder
         with torch.no_grad():
             self._labels = [
                 [encoder.label_feature(label) for label in (config.source, config.target)]
                 for encoder in context.encoders
             ]
-        context.distributed.share(range(self.options.anchor_samples))  # told here if they do not split
-        for encoder in context.encoders:  # as is a label that is too long
+        # Both raise for invalid settings before the run starts: samples that do not split, a label that is too long.
+        context.distributed.share(range(self.options.anchor_samples))
+        for encoder in context.encoders:
             self._read_prompt(encoder)
 
     def _read_prompt(self, encoder: Encoder, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Context [1, m, width] and blended label [1, L, width] that a prompt begins with."""
+        """Initial context [1, m, width] and blended label [1, L, width] of a prompt."""
         config = self.context.config
         ctx = encoder.embed_words(self.options.prompt_context)[None]
         label = blended_label(encoder, config.source, config.target, alpha)
@@ -130,39 +135,42 @@ class AIR(FixedDirection):
         return ctx, label
 
     def begin_step(self, step: int, target: Generator) -> None:
-        """Sets an anchor when it is time."""
+        """Sets a new anchor at the scheduled steps."""
         if step >= self._start and (step - self._start) % self._every == 0:
             self._set_anchor(step, target)
 
     def _set_anchor(self, step: int, target: Generator) -> None:
         config, options = self.context.config, self.options
         if self._anchor is None:
-            self._seen, self._prompts = self._features(self.context.source), [source for source, _ in self._labels]
+            self._anchor_features = self._features(self.context.source)
+            self._prompts = [source for source, _ in self._labels]
         self._anchor = copy.deepcopy(target).requires_grad_(False)
-        seen, prompts = self._features(self._anchor), []
-        for encoder, before, now, prompt in zip(self.context.encoders, self._seen, seen, self._prompts, strict=True):
+        features, prompts = self._features(self._anchor), []
+        for encoder, before, now, prompt in zip(
+            self.context.encoders, self._anchor_features, features, self._prompts, strict=True
+        ):
             moved = normalize(offset(before, now).mean(dim=0))
             start = self._read_prompt(encoder, alpha=step / config.adapt.steps)
             prompts.append(learn_prompt(encoder, *start, prompt, moved, options.prompt_steps, options.prompt_lr))
-        self._seen, self._prompts = seen, prompts
+        self._anchor_features, self._prompts = features, prompts
 
     @torch.no_grad()
     def _features(self, generator: Generator) -> list[Tensor]:
-        """Features [samples, E] of a generator's images of the same latents, one an encoder."""
+        """Features [samples, E] of a generator's images of the same latents, one per encoder."""
         context, source = self.context, self.context.source
         mine = context.distributed.share(range(self.options.anchor_samples))
-        seen = []
-        for first in range(0, len(mine), _AT_ONCE):
-            part = mine[first : first + _AT_ONCE]
+        batches = []
+        for first in range(0, len(mine), _BATCH_SIZE):
+            part = mine[first : first + _BATCH_SIZE]
             latents = normal(source.latent_shape, context.config.seed, "anchors", samples=part).to(source.device)
             codes = source.codes(latents, context.labels(len(part)), truncation_psi=context.config.truncation_psi)
             with context.autocast():
                 images = at_least_float32(generator.synthesize(codes))
-                seen.append([encoder.encode_image(images) for encoder in context.encoders])
-        return [context.distributed.gather(torch.cat(features)) for features in zip(*seen, strict=True)]
+                batches.append([encoder.encode_image(images) for encoder in context.encoders])
+        return [context.distributed.gather(torch.cat(features)) for features in zip(*batches, strict=True)]
 
     def anchor_directions(self) -> list[Tensor]:
-        """[1, E], one an encoder: normalize(E_T(target) - E_T(P_i)), from the last anchor on."""
+        """normalize(E_T(target) - E_T(P_i)) from the last anchor, [1, E], one per encoder."""
         return [
             normalize(target - prompt)[None] for (_, target), prompt in zip(self._labels, self._prompts, strict=True)
         ]
@@ -181,10 +189,10 @@ class AIR(FixedDirection):
         return {"anchor": self.options.anchor_weight * torch.stack(terms).sum()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The last anchor, its features, its prompts; empty before there is one."""
+        """The last anchor with its features and prompts; empty before the first anchor."""
         if self._anchor is None:
             return {}
-        return {"anchor": self._anchor.state_dict(), "seen": self._seen, "prompts": self._prompts}
+        return {"anchor": self._anchor.state_dict(), "seen": self._anchor_features, "prompts": self._prompts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned."""
@@ -192,5 +200,5 @@ class AIR(FixedDirection):
             self._anchor = copy.deepcopy(self.context.source)
             self._anchor.load_state_dict(state["anchor"])
             device = self.context.distributed.device
-            self._seen = [seen.to(device) for seen in state["seen"]]
+            self._anchor_features = [features.to(device) for features in state["seen"]]
             self._prompts = [prompt.to(device) for prompt in state["prompts"]]

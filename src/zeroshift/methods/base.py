@@ -73,7 +73,7 @@ class Method:
 
     Attributes:
         Options: class of the method's own settings.
-        presets: settings of this method by preset name and dotted name; others keep the preset's values.
+        presets: settings of this method by preset name and dotted name; other settings keep the preset's values.
         unused_settings: dotted names of common settings that this method does not read. They are hidden.
         context: the run's training context.
         options: the method's own settings, an instance of `Options`.
@@ -94,7 +94,7 @@ class Method:
         return []
 
     def begin_step(self, step: int, target: Generator) -> None:
-        """Called before every adapt step with the target generator as it is."""
+        """Called before every adapt step with the current target generator."""
 
     def text_directions(self, mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
         """Text directions of samples at a step.
@@ -116,9 +116,12 @@ class Method:
         return {}
 
     def gather_batch(self, features: Tensor) -> Tensor:
-        """Features of all processes: [views * n, E] -> [views, batch, E]; rows of this process keep their graph."""
-        views = max(1, self.context.config.adapt.augmentations)
-        split = features.unflatten(0, (views, -1)).transpose(0, 1)
+        """Features of all processes: [copies * n, E] -> [copies, batch, E], where `copies` counts the augmented copies.
+
+        Rows of this process keep their graph.
+        """
+        copies = max(1, self.context.config.adapt.augmentations)
+        split = features.unflatten(0, (copies, -1)).transpose(0, 1)
         return self.context.distributed.gather(split).transpose(0, 1)
 
     def reparametrize(self, target: Generator) -> nn.Module | None:
@@ -139,7 +142,7 @@ class Method:
     def target_features(self) -> list[Tensor]:
         """Feature [E] of the target domain for the choice of layers, one per encoder.
 
-        The label without a template, as in the published programs.
+        By default the feature of the label without a template, as in the published programs.
         """
         return [encoder.encode_text([self.context.config.target])[0] for encoder in self.context.encoders]
 
@@ -179,6 +182,6 @@ def check_finite(losses: Mapping[str, float], stage: str, step: int) -> None:
         if not math.isfinite(value):
             label = "loss" if name == "loss" else f"{name} loss"
             raise ZeroshiftError(
-                f"The {label} became {value} at step {step + 1} of stage '{stage}'. The step changed nothing; "
+                f"The {label} became {value} at step {step + 1} of stage '{stage}'. The step was discarded; "
                 "start again in another folder (--out) with a lower learning rate, or with precision float32."
             )

@@ -24,7 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 DEFAULT_PRESET = "published"
-# Names of version 0.1, which its run folders still have.
+# Names of version 0.1, which old run folders contain.
 RENAMED = {
     "images": "source_images_dir",
     "latents": "num_latents",
@@ -108,12 +108,12 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
 
 
 def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
-    """The configuration with other values at dotted names, such as {"adapt.lr": 0.005, "method": "nada"}.
+    """The configuration with changed values by dotted name, such as {"adapt.lr": 0.005, "method": "nada"}.
 
-    Another method comes with the defaults of its own settings.
+    A change of the method resets the method's own settings to their defaults.
 
     Raises:
-        ZeroshiftError: if there is no setting of such a name.
+        ZeroshiftError: if there is no setting of this name.
     """
     if changes.get("method", config.method) != config.method:
         options = METHODS[changes["method"]].Options()
@@ -143,7 +143,7 @@ def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
 def settings(config: AdaptConfig) -> list[Setting]:
     """All settings that apply to the method and the generator family of a configuration, in order.
 
-    What does not apply (`Method.unused_settings`, `Generator.unused_settings`) is left out.
+    Unused settings (`Method.unused_settings`, `Generator.unused_settings`) are left out.
     """
     method = METHODS[config.method]
     unused = set(method.unused_settings)
@@ -176,7 +176,7 @@ def flat(config: AdaptConfig) -> dict[str, Any]:
 
 
 def resolve(config: AdaptConfig) -> AdaptConfig:
-    """The configuration with the method's own options in place, checked.
+    """The validated configuration, with an instance of the method's own options.
 
     Raises:
         ZeroshiftError: naming the first setting with an invalid value.
@@ -242,7 +242,7 @@ def from_json(text: str) -> AdaptConfig:
 
 
 def current_name(name: str) -> str:
-    """The present name of a setting that version 0.1 called `name`; other names are returned unchanged."""
+    """The current name of a setting that version 0.1 called `name`; other names are returned unchanged."""
     if name in RENAMED:
         return RENAMED[name]
     for old, new in _RENAMED_GROUPS.items():
@@ -252,7 +252,7 @@ def current_name(name: str) -> str:
 
 
 def _from_version_0_1(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a 0.1 configuration under their present names, without those that do not apply.
+    """The settings of a 0.1 configuration under their current names, without those that do not apply.
 
     0.1 recorded the settings of all methods and families in every run.
     """
@@ -312,7 +312,7 @@ def _walk(owner: Any, prefix: str, path: str) -> Iterator[Setting]:
 
 
 def _path(config: AdaptConfig, name: str) -> list[str]:
-    """The attribute path of a dotted name: the method's own settings stand in `options`."""
+    """The attribute path of a dotted name: the method's own settings are in `options`."""
     first = name.split(".")[0]
     return (["options"] if hasattr(config.options, first) else []) + name.split(".")
 

@@ -1,4 +1,4 @@
-"""What a method and its stages work with: configuration, frozen source, encoders, source images."""
+"""The training context of a method and its stages: configuration, frozen source, encoders, source images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class TrainingContext:
 
     @property
     def source_images(self) -> SourceImages:
-        """Where the run's source images come from."""
+        """The provider of the run's source images."""
         return self.fresh_latents if self.image_bank is None else self.image_bank
 
     @property
@@ -51,7 +51,7 @@ class TrainingContext:
         return [self.source.mapper_input_dim or encoder.embed_dim for encoder in self.encoders]
 
     def noise_seed(self, purpose: str, step: int) -> int:
-        """Seed for `Generator.synthesize` that no other purpose and step have."""
+        """Seed for `Generator.synthesize`, unique to the purpose and step."""
         return noise_seed(self.config.seed, purpose, step)
 
     def labels(self, count: int) -> Tensor | None:
@@ -60,5 +60,5 @@ class TrainingContext:
         return None if index is None else torch.full((count,), index, device=self.distributed.device)
 
     def autocast(self) -> torch.autocast:
-        """Arithmetic of the networks in the configured precision."""
+        """Autocast context for the configured precision."""
         return torch.autocast(self.distributed.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")

@@ -1,7 +1,7 @@
-"""Domain vector: all that trains is a number an input channel (HyperDomainNet for one domain, Alanov et al., 2022).
+"""Domain vector: trains one scale per input channel (HyperDomainNet for one domain, Alanov et al., 2022).
 
-The published program scales a kernel's input channels after its demodulation. Here they are scaled before it, together
-with the styles: then the vector can be worked into the affine layers, and what is delivered is an ordinary generator.
+The published program scales a kernel's input channels after demodulation. Here they are scaled before it, together with
+the styles. The vector can then be merged into the affine layers, and the result is an ordinary generator.
 """
 
 import copy
@@ -29,7 +29,7 @@ from zeroshift.methods.nada import FixedDirection
 __all__ = ["DomainVector", "Modulation", "apply_vector", "in_domain", "modulated_layers", "vector_between"]
 
 _FILE = "domain-vector.safetensors"
-_COLOURS = 3
+_RGB_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DomainVectorOptions(MethodOptions):
     """Settings of the domain vector method."""
 
     in_domain_weight: float = 1.0
-    """Weight of the in-domain term, which keeps the pairwise cosines of a batch."""
+    """Weight of the in-domain loss, which preserves the pairwise cosines within a batch."""
 
     def validate(self) -> None:
         """Checks the values.
@@ -50,7 +50,7 @@ class DomainVectorOptions(MethodOptions):
 
 
 def in_domain(source: Tensor, target: Tensor) -> Tensor:
-    """Mean over pairs of the squared change of their cosine, features [..., B, E]: the in-domain angle consistency."""
+    """In-domain angle consistency: mean squared change of the pairwise cosines of features [..., B, E]."""
     change = (
         normalize(source) @ normalize(source).mT - normalize(target) @ normalize(target).mT
     )  # [..., B, B], zero on the diagonal
@@ -59,27 +59,27 @@ def in_domain(source: Tensor, target: Tensor) -> Tensor:
 
 
 def modulated_layers(generator: Generator) -> dict[str, Any]:
-    """The modulated and demodulated convolutions by name: layers with an affine map of w that do not give colours.
+    """The modulated and demodulated convolutions by name: layers with an affine map of w, except RGB layers.
 
     Raises:
         ZeroshiftError: if the generator has none.
     """
     layers: dict[str, Any] = generator.layers()
-    found = {
+    modulated = {
         name: layer
         for name, layer in layers.items()
-        if hasattr(layer, "affine") and layer.weight.ndim == 4 and len(layer.weight) != _COLOURS
+        if hasattr(layer, "affine") and layer.weight.ndim == 4 and len(layer.weight) != _RGB_CHANNELS
     }
-    if not found:
+    if not modulated:
         raise ZeroshiftError(
             f"The method 'domain-vector' scales the channels of modulated convolutions, and a {generator.architecture} "
             "generator has none. Choose a StyleGAN, or another method."
         )
-    return found
+    return modulated
 
 
 class Modulation(nn.Module):
-    """The vector d of a domain, and the weights of G_t that follow from it and from the source's."""
+    """The vector d of a domain; computes the weights of G_t from it and the weights of the source."""
 
     def __init__(self, source: Generator):
         super().__init__()
@@ -92,7 +92,7 @@ class Modulation(nn.Module):
         self.vector = nn.Parameter(torch.ones(sum(self._sizes), device=source.device))
 
     def forward(self) -> dict[str, Tensor]:
-        """The affine maps, their styles scaled: d * (A w + b)."""
+        """The weights of the affine maps with scaled styles, d * (A w + b), by name."""
         parts = [part for part in self.vector.split(self._sizes) for _ in ("weight", "bias")]
         return {
             name: value * (part if value.ndim == 1 else part[:, None])
@@ -102,7 +102,7 @@ class Modulation(nn.Module):
 
 @torch.no_grad()
 def vector_between(source: Generator, target: Generator) -> Tensor:
-    """The vector d [C] that takes the source to a target that this method trained; by least squares, a channel each."""
+    """The vector d [C] from the source to a target trained by this method, by least squares per channel."""
     parts = []
     layers = modulated_layers(target)
     for name, layer in modulated_layers(source).items():
@@ -115,10 +115,10 @@ def vector_between(source: Generator, target: Generator) -> Tensor:
 
 @torch.no_grad()
 def apply_vector(source: Generator, path: str | Path) -> Generator:
-    """A copy of the source moved to the domain whose vector a run with this method left in a file.
+    """A copy of the source, moved to the domain of a vector file that a run with this method wrote.
 
     Raises:
-        ZeroshiftError: if the file is missing, damaged, no domain vector, or of another kind of generator.
+        ZeroshiftError: if the file is missing, damaged or no domain vector, or belongs to another kind of generator.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -139,10 +139,10 @@ def apply_vector(source: Generator, path: str | Path) -> Generator:
 
 
 class DomainVector(FixedDirection):
-    """NADA's direction, HyperDomainNet's parameters: 6,048 of them for StyleGAN2 at 1024 pixels."""
+    """NADA's direction with HyperDomainNet's parameters: 6,048 of them for StyleGAN2 at 1024 pixels."""
 
     Options: ClassVar[type[MethodOptions]] = DomainVectorOptions
-    # The numbers of its configuration for one text; no moving average is taken there.
+    # HyperDomainNet's configuration for one text, which uses no moving average.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {
             "adapt.batch_size": 4, "adapt.lr": 0.1, "adapt.betas": (0.9, 0.999), "adapt.ema_decay": 0.0,
@@ -162,7 +162,7 @@ class DomainVector(FixedDirection):
         return Modulation(target)
 
     def joint_losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """The in-domain term, weighted."""
+        """The weighted in-domain loss."""
         if not self._weight:
             return {}
         terms = [
@@ -174,7 +174,7 @@ class DomainVector(FixedDirection):
         return {"in_domain": self._weight * torch.stack(terms).sum()}
 
     def save(self, folder: Path, target: Generator) -> None:
-        """Writes domain-vector.safetensors: the domain in a few KB, for `apply_vector`."""
+        """Writes the vector (a few KB) to domain-vector.safetensors, for `apply_vector`."""
         config, source = self.context.config, self.context.source
         described = {
             "source": config.source, "target": config.target, "architecture": source.architecture,

@@ -1,4 +1,4 @@
-"""IPL: a direction of its own for each image, from learned prompts (Guo et al., CVPR 2023)."""
+"""IPL: one direction per image, from learned prompts (Guo et al., CVPR 2023)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class PromptStage:
     source_weight: float = 0.0
     """Weight of the same term for the source label, relative to λ."""
     base_text: BaseText = "published"
-    """Base text: with the label in the prompt stage only (published), in both stages (label), or none (none)."""
+    """Base text: with the label in the prompt stage only (published), in both stages (label), or no text (none)."""
 
     def validate(self) -> None:
         """Checks the values.
@@ -111,7 +111,7 @@ class PromptLearning(Stage):
         IPL, equations 3 to 5: loss = contrastive + domain_weight (target domain + source_weight source domain).
 
         Raises:
-            ZeroshiftError: if a loss is not a finite number; nothing is changed then.
+            ZeroshiftError: if a loss is not a finite number; the weights are not changed then.
         """
         context, settings = self._context, self._settings
         distributed = context.distributed
@@ -125,7 +125,7 @@ class PromptLearning(Stage):
             with context.autocast():
                 learned.append(pair.learned(mapper(inputs)))
             source, target = pair.with_base(*learned[-1])
-            # The contrastive term is of the whole batch; of the other two each process computes its share.
+            # The contrastive term needs the whole batch; each process computes its share of the other two.
             whole = contrastive(distributed.gather(images), distributed.gather(source), pair.encoder.logit_scale)
             target_term = domain_regularization(target, labels[1]) * share
             source_term = domain_regularization(source, labels[0]) * share

@@ -16,7 +16,7 @@ from zeroshift.methods.base import Method
 
 __all__ = ["NADA", "FixedDirection", "NADAOptions"]
 
-_SOURCE_SAMPLES = 64  # images of G_s whose mean feature stands for the source domain beside example images
+_SOURCE_SAMPLES = 64  # images of G_s for the mean source feature, if the target has example images
 _BATCH = 8
 
 
@@ -46,7 +46,7 @@ class NADAOptions(MethodOptions):
     """Settings of NADA."""
 
     target_images: tuple[str, ...] = ()
-    """Example images of the new domain, which give the direction instead of the labels."""
+    """Example images of the new domain. They define the direction instead of the labels."""
 
 
 class NADA(FixedDirection):

@@ -29,9 +29,9 @@ STAGES: "Registry[type[Stage]]" = Registry(
     "zeroshift.stages",
     {"prompts": "zeroshift.methods.ipl:PromptLearning"},
 )
-"""Stages by name; reports take their titles. A stage that is not registered gets its name as title.
+"""Stages by name, for their titles in reports. The title of a stage that is not registered is its name.
 
-Entry points: "zeroshift.stages". Our adapt stage is one of them, because it is above this module."""
+Entry points: "zeroshift.stages". The adapt stage is one of them, because this module cannot import it."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Where a run's source images come from: new latents at every step, or a fixed image bank.
+"""The source images of a run: new latents at every step, or a fixed image bank.
 
-Both give batches (`SourceBatch`) that compute what a stage asks for, on first use.
+Both return batches (`SourceBatch`) that compute codes, images and features on first use.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ _BANK_BATCH = 8
 
 
 def noise_seed(seed: int, purpose: str, step: int) -> int:
-    """Seed for `Generator.synthesize` that no other purpose and step have."""
+    """Seed for `Generator.synthesize`, unique to the purpose and step."""
     return stream(seed, "noise", purpose, step).initial_seed()
 
 
@@ -56,10 +56,9 @@ class SourceBatch(ABC):
     @property
     @abstractmethod
     def mapper_inputs(self) -> list[Tensor]:
-        """What the latent mapper reads of each sample, [n, mapper_input_dim], one per encoder.
+        """Inputs of the latent mapper, [n, mapper_input_dim], one per encoder.
 
-        It is the generator's own code, the same for all encoders, or the unit image feature for a generator without
-        such a code.
+        The generator's `mapper_input`, the same for all encoders; for a generator without one, the unit image feature.
         """
 
     @abstractmethod
@@ -77,7 +76,7 @@ class SourceImages(ABC):
         A sample depends only on the seed, the purpose, the step and its number, not on the number of processes.
 
         Args:
-            purpose: what the batch is for; other purposes get other samples.
+            purpose: name of the batch's use; different purposes get different samples.
             noise: purpose of the noise inputs; None: `purpose`.
         """
 
@@ -128,7 +127,7 @@ class FreshBatch(SourceBatch):
 
     @cached_property
     def features(self) -> list[Tensor]:
-        """See `SourceBatch`; images are made a few at a time and not kept, unless `images` has been read before."""
+        """See `SourceBatch`; images are generated in small parts and not kept, unless `images` was read before."""
         encoders = self.origin.encoders
         if "images" in self.__dict__:
             return [encoder.encode_image(self.images) for encoder in encoders]
@@ -162,7 +161,7 @@ class FreshBatch(SourceBatch):
 
 @dataclass(frozen=True)
 class ImageBank(SourceImages):
-    """A fixed set of M source images that a run draws from, pass after pass.
+    """A fixed set of M source images; a run makes repeated passes over them.
 
     Codes, images and features are computed once.
     """
@@ -209,14 +208,14 @@ class ImageBank(SourceImages):
         seed: int = 0,
         num_processes: int = 1,
     ) -> "ImageBank":
-        """Real images [M, 3, resolution, resolution] with the codes that inversion found for them."""
+        """Real images [M, 3, resolution, resolution] with their codes from inversion."""
         inputs = generator.inverted_mapper_input(codes)
         return cls(codes, inputs, images, _features(images, encoders), seed, num_processes)
 
     def draw(self, purpose: str, step: int, samples: Sequence[int], noise: str | None = None) -> "BankBatch":
-        """Rows of the bank, see `SourceImages.draw`; a batch has no image twice, and a pass takes each image once.
+        """Rows of the bank, see `SourceImages.draw`. A pass uses each image at most once.
 
-        The rest of a pass that does not fill a batch is left out.
+        The last images of a pass are skipped if they do not fill a batch.
 
         Raises:
             ZeroshiftError: if the batch is larger than the bank.

@@ -1,4 +1,4 @@
-"""SVL: variations of the target text, whose spread the images are to have (Jeon et al., ICCV 2023)."""
+"""SVL: matches the distribution of images to that of variations of the target text (Jeon et al., ICCV 2023)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SVLOptions(MethodOptions):
-    """Settings of SVL. Weights that the paper does not give are 1."""
+    """Settings of SVL. Weights that the paper does not state are 1."""
 
     variations: int = 6
     """Variations of the target text."""
@@ -36,7 +36,7 @@ class SVLOptions(MethodOptions):
     moment_weight: float = 1.0
     """Weight of the second moments; the weight of the means is 1."""
     relation_weight: float = 1.0
-    """Weight of the term that keeps the similarities within a batch."""
+    """Weight of the term that preserves the similarities within a batch."""
     relation_scale: float = 20.0
     """Scale of the similarities before the softmax."""
     ewc_weight: float = 1.0
@@ -61,13 +61,13 @@ class SVLOptions(MethodOptions):
 
 
 def _varied(text: Tensor, free: Tensor) -> Tensor:
-    """text + perturbations [K, E] in the directions of `free` with the norm of the text's feature [E]."""
+    """text + perturbations [K, E], which have the directions of `free` and the norm of the text's feature [E]."""
     varied: Tensor = text + text.norm() * normalize(free)
     return varied
 
 
 def variation_loss(text: Tensor, free: Tensor, orthogonality_weight: float) -> Tensor:
-    """Variations should stay near the text (cosine), and their perturbations be orthogonal to each other.
+    """Keeps variations close to the text (cosine) and their perturbations orthogonal to each other.
 
     mean_k(1 - cos(t + e_k, t)) + weight * mean_{j != k} cos(e_j, e_k)^2, with |e_k| = |t|.
     """
@@ -93,8 +93,8 @@ def learn_variations(text: Tensor, start: Tensor, steps: int, lr: float, orthogo
 def first_moment(images: Tensor, texts: Tensor) -> Tensor:
     """1 - cos of the means of image directions [N, E] and text directions [K, E].
 
-    At the first step, where G_t = G_s, all image directions are zero. Their mean is then taken to be of length one: by
-    its own, the gradient would be so large that Adam's second moment allowed no further step (see `losses.offset`).
+    At the first step, where G_t = G_s, all image directions are zero. Their mean is then divided by one instead of its
+    norm: otherwise the gradient would be so large that Adam's second moment blocks later steps (see `losses.offset`).
     """
     mean = images.mean(dim=0)
     length = mean.norm()
@@ -104,7 +104,7 @@ def first_moment(images: Tensor, texts: Tensor) -> Tensor:
 def second_moment(images: Tensor, texts: Tensor) -> Tensor:
     """|mean(d d^T) - mean(t t^T)|^2 (Frobenius) of image directions d [N, E] and text directions t [K, E].
 
-    Through Gram matrices, <sum d d^T, sum t t^T> = sum (d . t)^2: no matrix [E, E] is made.
+    Computed from Gram matrices, <sum d d^T, sum t t^T> = sum (d . t)^2, without matrices [E, E].
     """
 
     def product(a: Tensor, b: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def second_moment(images: Tensor, texts: Tensor) -> Tensor:
 
 
 def relation(source: Tensor, target: Tensor, scale: float) -> Tensor:
-    """How far the similarities within a batch have changed; features [..., B, E], B at least 3.
+    """The change of the similarities within a batch; features [..., B, E], B at least 3.
 
     mean_i KL(softmax_j(scale cos(s_i, s_j)) | softmax_j(scale cos(t_i, t_j))), j != i; after Ojha et al., 2021.
     """
@@ -131,18 +131,18 @@ def relation(source: Tensor, target: Tensor, scale: float) -> Tensor:
 
 
 class SVL(Method):
-    """Directions with a spread in place of one, and a generator that is kept from forgetting."""
+    """A distribution of directions instead of one, with elastic weight consolidation against forgetting."""
 
     Options: ClassVar[type[MethodOptions]] = SVLOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        # The moments take the place of the directional loss, consolidation that of the layer choice.
+        # The moments replace the directional loss; consolidation replaces the choice of layers.
         "published": {"adapt.batch_size": 4, "adapt.layers": ("all",), "adapt.directional_weight": 0.0},
     }
 
     def __init__(self, context: TrainingContext):
         super().__init__(context)
         require_whole_batches(context.config, minimum=3)
-        context.distributed.share(range(self.options.fisher_samples))  # told here if they do not split
+        context.distributed.share(range(self.options.fisher_samples))  # raises early if they do not split
         self._directions = [self._spread(index) for index in range(len(context.encoders))]
         self._importance: dict[str, Tensor] = {}
         self._target: Generator | None = None
@@ -159,21 +159,21 @@ class SVL(Method):
         return normalize(normalize(variations) - normalize(source))
 
     def text_directions(self, mapper_inputs: Any, step: int) -> list[Tensor]:
-        """The mean direction [1, E], one an encoder."""
+        """The mean direction [1, E], one per encoder."""
         return [normalize(directions.mean(dim=0))[None] for directions in self._directions]
 
     def begin_step(self, step: int, target: Generator) -> None:
-        """Keeps G_t at hand for the consolidation, and weighs the source's weights before the first step."""
+        """Stores G_t for the consolidation, and estimates the importance of the weights before the first step."""
         self._target = target
         if not self._importance and self.options.ewc_weight:
             self._importance = self.fisher()
 
     def fisher(self) -> dict[str, Tensor]:
-        """How much each weight of the source matters for its images: diagonal of the Fisher information, by name.
+        """Importance of each source weight for the images: the diagonal of the Fisher information, by name.
 
-        The mean over latents of (d <G(w), r> / d weight)^2 with r ~ N(0, 1 / pixels): up to scale that of Kirkpatrick
-        et al. (2017), if images are means of Gaussians; sum(F (change of weights)^2) is about the mean squared change
-        of an image's values. Computed anew in a resumed run: it follows from the seed.
+        The mean over latents of (d <G(w), r> / d weight)^2 with r ~ N(0, 1 / pixels). Up to scale, this is the
+        importance of Kirkpatrick et al. (2017) if images are means of Gaussians; sum(F (change of weights)^2)
+        approximates the mean squared change of pixel values. A resumed run recomputes it from the seed.
         """
         context, source = self.context, self.context.source
         samples = context.distributed.share(range(self.options.fisher_samples))
@@ -195,7 +195,7 @@ class SVL(Method):
         return {name: context.distributed.sum(part) / count for name, part in zip(names, total, strict=True)}
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """Elastic weight consolidation, weighted: sum(F (weight - source's weight)^2)."""
+        """Weighted elastic weight consolidation: sum(F (weight - source weight)^2)."""
         if not self.options.ewc_weight or self._target is None:
             return {}
         now, source = dict(self._target.named_parameters()), dict(self.context.source.named_parameters())
@@ -203,12 +203,12 @@ class SVL(Method):
         return {"ewc": self.options.ewc_weight * torch.stack(terms).sum()}
 
     def joint_losses(self, pairs: Pairs) -> dict[str, Tensor]:
-        """First and second moments of the directions of the whole batch, and relations within it, weighted."""
+        """Weighted losses of the whole batch: first and second moments of the directions, and relations."""
         terms = []
         for weight, source, target, texts in zip(
             self.context.config.weights, pairs.source_features, pairs.target_features, self._directions, strict=True
         ):
-            source, target = self.gather_batch(source), self.gather_batch(target)  # [views, B, E]
+            source, target = self.gather_batch(source), self.gather_batch(target)  # [copies, B, E]
             moved = offset(source, target).flatten(0, 1)
             terms.append(
                 weight

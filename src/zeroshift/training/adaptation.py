@@ -25,7 +25,7 @@ __all__ = ["AdaptUpdate", "Adaptation"]
 
 @dataclass(frozen=True)
 class AdaptUpdate:
-    """What an adapt step computed, for this process's samples, before the update."""
+    """Results of an adapt step for this process's samples, from before the update."""
 
     losses: dict[str, float]  # of the whole batch
     layers: list[str]  # trained at this step, best first
@@ -134,7 +134,7 @@ class Adaptation(Stage):
 
     @torch.no_grad()
     def _source_part(self, batch: SourceBatch, step: int) -> _Part:
-        """Everything that the source generator decides about some samples, and the target's images, not yet made."""
+        """Everything computed by the source generator for some samples, and an iterator over the target's images."""
         context, mode = self._context, self._settings.noise_mode
         with context.autocast():
             codes, images = batch.codes, batch.images
@@ -147,7 +147,7 @@ class Adaptation(Stage):
         return _Part(batch.samples, codes, mapper_inputs, images, features, directions, target_images)
 
     def _pairs(self, part: _Part, step: int) -> Pairs:
-        """The part's samples with the target's next training image of each."""
+        """Pairs of the part's source images and the target's next training images."""
         context, mode = self._context, self._settings.noise_mode
         with context.autocast():
             images = at_least_float32(next(part.target_images))
@@ -166,13 +166,13 @@ class Adaptation(Stage):
         )  # fmt: skip
 
     def _losses(self, pairs: Pairs, text_directions: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Weighted losses of some pairs, each the mean over them."""
-        settings, views = self._settings, max(1, self._settings.augmentations)
+        """Weighted losses of some pairs, each averaged over them."""
+        settings, copies = self._settings, max(1, self._settings.augmentations)
         terms = []
         for weight, source, target, text in zip(
             self._context.config.weights, pairs.source_features, pairs.target_features, text_directions, strict=True
         ):
-            repeated = text if len(text) == 1 else text.repeat(views, 1)
+            repeated = text if len(text) == 1 else text.repeat(copies, 1)
             terms.append(weight * directional(source, target, repeated, settings.directional_form))
         losses = {"directional": settings.directional_weight * torch.stack(terms).sum()}
         if settings.l1_weight:
@@ -186,8 +186,8 @@ class Adaptation(Stage):
 
     def _encode(self, images: Tensor, samples: Sequence[int], step: int) -> list[Tensor]:
         """Features of the augmented images, one tensor per encoder, see `Pairs`."""
-        seed, views = self._context.config.seed, self._settings.augmentations
-        augmented = augment(images, views, seed, "views", step, samples=samples)
+        seed, copies = self._context.config.seed, self._settings.augmentations
+        augmented = augment(images, copies, seed, "views", step, samples=samples)
         return [encoder.encode_image(augmented) for encoder in self._context.encoders]
 
     def choose_layers(self, batch: SourceBatch, step: int) -> list[str]:
@@ -229,7 +229,7 @@ class Adaptation(Stage):
         return first if final is None else first * (final / first) ** (step / max(1, self.steps - 1))
 
     def _optimizer_step(self) -> None:
-        """Moves the weights, or through them the parameters of the method's reparametrization."""
+        """Updates the weights, or the parameters of the method's reparametrization through them."""
         if self._reparametrization is None:
             self._optimizer.step()
             return
@@ -285,7 +285,7 @@ def _averaged(generator: Generator) -> list[Tensor]:
 
 
 def _identity_network(name: str, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """A network whose features [N, E] of images [N, 3, H, W] tell identities apart."""
+    """A network with identity features [N, E] of images [N, 3, H, W]."""
     network = load_network(name, device)
     if "features" not in network.provides:
         raise ZeroshiftError(f"The network {name!r} has no features, so it cannot compare identities. Use 'face'.")

@@ -1,4 +1,4 @@
-"""Which layers of the target generator train at a step: an adaptive choice, all of them, or by name."""
+"""Chooses the layers of the target generator that train at a step: adaptively, all, or by name."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ def chosen_count(candidates: int, wanted: int | None) -> int:
     IPL, section 4.1: int(2 (2 log2(size) - 2) / 3), where 2 log2(size) - 2 is the number of candidates.
 
     Raises:
-        ZeroshiftError: if more layers are wanted than there are.
+        ZeroshiftError: if `wanted` is larger than the number of candidates.
     """
     if wanted is not None and wanted > candidates:
         raise ZeroshiftError(f"adapt.num_layers is {wanted}, but the generator has {candidates} layers to choose from.")
@@ -58,8 +58,8 @@ def choose_layers(
 ) -> list[str]:
     """The `count` candidates that matter most for the target domain, best first: NADA, section 4.2.
 
-    The codes of each layer go `steps` steps of SGD down the loss; a layer counts by how far, in the mean over samples
-    and entries, its codes went. Needs gradients with respect to the codes alone, so freeze the weights before.
+    The codes take `steps` SGD steps on the loss. The score of a layer is the mean absolute change of its codes over
+    samples and entries. Only the codes need gradients, so freeze the weights first.
 
     Args:
         loss: this process's summand of the mean global CLIP loss over the samples of all processes.
@@ -76,7 +76,7 @@ def choose_layers(
 
 
 def train_only(generator: Generator, layers: Sequence[str]) -> None:
-    """Gives gradients to the parameters of the named layers and to no others."""
+    """Enables gradients for the parameters of the named layers only."""
     generator.requires_grad_(False)
     named = generator.layers()
     for name in layers:

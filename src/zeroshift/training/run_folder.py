@@ -1,6 +1,6 @@
 """A run folder: settings, metrics, checkpoint and results of one adaptation (docs/run-folder.md).
 
-Every file is written whole or not at all, so that the command of a killed run resumes it.
+Files are written atomically, so that repeating the command of a killed run resumes it.
 """
 
 import contextlib
@@ -50,9 +50,9 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path, config: AdaptConfig) -> "RunFolder":
-        """A new run in a new or empty folder, or the run that is there, to be resumed.
+        """A new run in a new or empty folder, or the existing run in the folder, to be resumed.
 
-        More `adapt.steps` than before extend a run, from `begin` on; no other context may differ.
+        A larger `adapt.steps` extends a run; all other settings must be the same.
 
         Raises:
             ZeroshiftError: if the folder holds something else or a run with other settings, is in use or cannot be
@@ -78,9 +78,9 @@ class RunFolder:
         return run
 
     def write_config(self) -> None:
-        """Writes the settings, unless the folder has them already.
+        """Writes the settings, unless the folder already has them.
 
-        An extended run keeps its former settings until this call, and its generator until there is a new one.
+        An extended run keeps its old settings until this call, and its old generator until the new one is written.
         """
         if not self._config_path.exists() or not _same(self.read(self.path).config, self.config):
             with atomic_write(self._config_path) as temporary:
@@ -88,7 +88,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from training in this folder, and removes what a killed one left half-written.
+        """Prevents other processes from training in this folder, and removes temporary files of a killed process.
 
         Raises:
             ZeroshiftError: if another process trains in it.
@@ -149,7 +149,7 @@ class RunFolder:
 
     @property
     def source(self) -> str:
-        """What `load_generator` takes for the source generator."""
+        """The source generator, as an argument of `load_generator`."""
         return str(self.source_path) if self.source_path.exists() else self.config.generator
 
     @property
@@ -162,7 +162,7 @@ class RunFolder:
 
     @property
     def delivered_steps(self) -> int | None:
-        """Adapt steps of the adapted generator, 0 if its file does not say; None if there is no generator yet."""
+        """Adapt steps of the adapted generator, 0 if its file does not state them; None if there is no generator."""
         if not self.generator_path.exists():
             return None
         try:
@@ -192,7 +192,7 @@ class RunFolder:
                 self.path.rmdir()
 
     def log(self, stage: str, step: int, **values: Any) -> None:
-        """Appends {"stage", "step", **values} to metrics.jsonl; numbers among the values go to TensorBoard as well."""
+        """Appends {"stage", "step", **values} to metrics.jsonl; numeric values also go to TensorBoard."""
         append_record(self.metrics_path, {"stage": stage, "step": step, **values})
         self._add_scalars(stage, step, values)
 

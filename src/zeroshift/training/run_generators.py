@@ -23,9 +23,9 @@ def load_source_and_target(
     """The source and the adapted generator of a finished run, on the best device, with the run's sampling settings.
 
     Args:
-        sampling: other sampling settings than the run's, such as those of another run.
-        steps: other number of sampling steps from t0 to the image, for diffusion models.
-        invert_steps: other number of steps of an inversion, for diffusion models.
+        sampling: sampling settings that replace the run's, such as those of another run.
+        steps: number of sampling steps from t0 to the image that replaces the run's, for diffusion models.
+        invert_steps: number of inversion steps that replaces the run's, for diffusion models.
 
     Raises:
         ZeroshiftError: if the run is not finished, a file of it cannot be read, or its generator has no such steps.
@@ -53,5 +53,5 @@ def require_one_source(runs: Sequence[RunFolder]) -> None:
     """Raises ZeroshiftError unless all runs started from one generator."""
     if len({run.source for run in runs}) > 1:
         raise ZeroshiftError(
-            "These runs started from different generators; only targets of one source can be shown together."
+            "These runs started from different generators. Only targets of one source can be shown together."
         )

@@ -69,12 +69,13 @@ def adapt(
     """Adapts a generator to a new domain.
 
     Several processes (`accelerate launch`) share every batch and reach the result of one process. With a run folder,
-    the run resumes from its last checkpoint; on one CPU it then ends bit for bit as if it had not been interrupted.
+    the run resumes from its last checkpoint; on one CPU, the result is bitwise identical to that of an uninterrupted
+    run.
 
     Args:
         config: the settings.
         run: folder for checkpoints, metrics, previews and the adapted generator; None: nothing is written.
-        progress: receives every step.
+        progress: called after every step.
         generator, encoders: used instead of those that `config` names. A run folder keeps a copy of the generator.
 
     Raises:
@@ -119,7 +120,7 @@ def _make_context(
     encoders: Sequence[Encoder] | None,
     progress: Progress | None,
 ) -> TrainingContext:
-    """Loads what the configuration names."""
+    """Loads the generator, encoders and source images of the configuration."""
     device = distributed.device
     source = load_generator(config.generator, device) if generator is None else generator.to(device)
     config = _for_family(config, source)
@@ -156,13 +157,15 @@ def _for_family(config: AdaptConfig, source: Generator) -> AdaptConfig:
 def _check_names(stages: Sequence[Stage]) -> None:
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
-        raise ZeroshiftError(f"Two stages of a run have one name: {', '.join(names)}. Rename a stage of the method.")
+        raise ZeroshiftError(
+            f"Two stages of a run have the same name: {', '.join(names)}. Rename a stage of the method."
+        )
 
 
 def _compile(context: TrainingContext, adaptation: Adaptation) -> None:
     for module in (*context.source.children(), *(encoder.image_tower for encoder in context.encoders)):
         module.compile()
-    if adaptation.fixed_layers:  # otherwise its graph changes with the layers that train
+    if adaptation.fixed_layers:  # otherwise the graph changes with the trained layers
         for module in adaptation.target.children():
             module.compile()
 
@@ -319,7 +322,7 @@ class _Stop:
 def _interrupts_at_step_ends() -> Iterator[_Stop]:
     """Lets Ctrl-C (and SIGTERM, if it is set to do the same) wait for the end of a step."""
     stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield stop
         return
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is signal.default_int_handler]
