@@ -84,7 +84,7 @@ def test_too_few_images_for_a_measure_are_warned_of(run: RunFolder, monkeypatch:
     (few,) = warned(["fd", "kd", "diversity"], references=3, num=10)
     assert few.startswith("fd by dinov2: 10 samples and 3 reference images are too few for 3 features")
     (few,) = warned(["is"], references=3, num=990)
-    assert few.startswith("is by inception: an Inception Score of 990 samples says little, because it cannot exceed 99")
+    assert few.startswith("is by inception: an Inception Score of 990 samples is not meaningful: it cannot exceed 99")
     assert warned(["is"], references=3, num=1000) == []
 
 

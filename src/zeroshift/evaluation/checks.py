@@ -1,4 +1,4 @@
-"""Sentences that warn of results that mean little: too few images, a network that guided the run, divergence."""
+"""Warnings about unreliable results: too few images, a network that guided the run, divergence."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ __all__ = ["divergence_warnings", "guidance_warnings", "sample_size_warnings"]
 
 
 def guidance_warnings(plan: EvaluationPlan, config: AdaptConfig) -> list[str]:
-    """Measures by a network that guided the run, which was trained to satisfy it."""
+    """Warnings about measures whose network guided the run: the run was optimized for it."""
     guidance = {f"open_clip:{encoder}" for encoder in config.encoders}
     if config.adapt.identity_weight:
         guidance.add(config.adapt.identity_network)
@@ -21,14 +21,14 @@ def guidance_warnings(plan: EvaluationPlan, config: AdaptConfig) -> list[str]:
         if _without_activation(planned.network) in guidance:
             measured.setdefault(planned.network, []).append(planned.name)
     return [
-        f"{', '.join(names)}: measured by {network}, which guided this run, so it proves little. Name another "
+        f"{', '.join(names)}: measured by {network}, which guided this run, so the value is biased. Choose another "
         "network: --metrics MEASURE:NETWORK, such as open_clip:MODEL/WEIGHTS."
         for network, names in measured.items()
     ]
 
 
 def sample_size_warnings(plan: EvaluationPlan, features: Mapping[tuple[str, str], Tensor]) -> list[str]:
-    """Measures that are meaningless for so few images; `features` are those of the reference images."""
+    """Warnings about measures of too few images; `features` are those of the reference images."""
     sentences = []
     for planned in plan.measures:
         if planned.measure.check is not None:
@@ -40,7 +40,7 @@ def sample_size_warnings(plan: EvaluationPlan, features: Mapping[tuple[str, str]
 
 
 def divergence_warnings(run: str, features: Mapping[tuple[str, str], Tensor]) -> list[str]:
-    """Networks whose features are not finite. `run` is the name of the run."""
+    """Warnings about networks whose features are not finite. `run` is the name of the run."""
     networks = sorted({network for (_, network), values in features.items() if not values.isfinite().all()})
     if not networks:
         return []

@@ -1,4 +1,4 @@
-"""Results of several runs side by side: runs that differ only in their seed become one row, mean and spread."""
+"""Tables of the results of several runs. Runs that differ only in their seed form one row (mean and spread)."""
 
 import json
 import statistics
@@ -22,7 +22,7 @@ _IGNORED = (
 
 @dataclass(frozen=True)
 class Column:
-    """A measure, with everything that two values must share to be comparable."""
+    """A measure with everything that must be equal for two values to be comparable."""
 
     measure: str
     network: str
@@ -138,7 +138,7 @@ def compare(measured: Iterable[tuple[RunFolder, Sequence[Result]]]) -> tuple[lis
 
 
 def _differing(rows: Sequence[Row]) -> list[str]:
-    """Settings in which rows differ, except those that a row lacks because its method or family has none of them."""
+    """Settings in which rows differ, except settings that the method or family of a row does not have."""
     names = dict.fromkeys(name for row in rows for name in row.settings)
     values = {name: [row.settings[name] for row in rows if name in row.settings] for name in names}
     return [name for name in names if any(value != values[name][0] for value in values[name])]

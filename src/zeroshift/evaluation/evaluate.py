@@ -1,4 +1,4 @@
-"""Measures a finished run: draws the samples once, computes the features of every network, then the measures."""
+"""Evaluates a finished run: draws the samples once, computes the features of every network, then the measures."""
 
 import math
 import time
@@ -26,7 +26,7 @@ __all__ = ["Evaluation", "References", "Result", "evaluate", "read_results"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results, and the reasons why other measures were left out, by their names."""
+    """The results, and the reasons why other measures were left out, by measure name."""
 
     results: list[Result]
     left_out: dict[str, str]
@@ -53,14 +53,12 @@ def evaluate(
         metrics: names in `MEASURES`, each as "MEASURE" or "MEASURE:NETWORK". None: every available measure; if the
             generator has a held-out evaluator of its own, only with networks that suit its images.
         references: real images of the target domain.
-        num: number of samples; None: the generator's own default (`CatalogueEntry.num_samples`), or else that of
-            each protocol.
+        num: number of samples; None: the generator's default (`CatalogueEntry.num_samples`), or else each protocol's.
         seed: seed of the latents.
         truncation_psi: None: that of the run.
         track: progress callback.
     Raises:
-        ZeroshiftError: an unfinished run, an unknown measure or network, one that is not available, or missing
-            reference images.
+        ZeroshiftError: an unfinished run, an unknown or unavailable measure or network, or missing reference images.
     """
     run.require_generator()
     config = run.config
@@ -105,7 +103,7 @@ def _inputs(
     seed: int,
     track: Track[Any],
 ) -> Iterator[tuple[PlannedMeasure, Features]]:
-    """Each measure with its features, the fast ones first. Slow ones show a progress bar of their own."""
+    """Each measure with its features, fast measures first. Slow ones show their own progress bar."""
     slow = [planned for planned in plan.measures if planned.measure.needs == "perceptual"]
     fast = [planned for planned in plan.measures if planned not in slow]
     for planned in chain(track(fast, len(fast), "Measuring"), slow):

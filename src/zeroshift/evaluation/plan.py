@@ -1,4 +1,4 @@
-"""What an evaluation computes: which measures, through which networks, from how many images."""
+"""The plan of an evaluation: the measures, their networks and their numbers of images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class EvaluationPlan:
 
     measures: list[PlannedMeasure]
     networks: dict[str, FeatureNetwork]
-    left_out: dict[str, str]  # reasons by the names of measures that were not asked for and are not available
+    left_out: dict[str, str]  # reasons by measure name, for measures that were not requested and are not available
 
     def required(self) -> dict[tuple[str, str], int]:
         """How many images each network needs, by (side, network)."""
@@ -59,7 +59,7 @@ def make_plan(
         config: the settings of the run.
         metrics: "MEASURE" or "MEASURE:NETWORK"; None: every measure that is available for the run's generator.
         references: real images of the target domain, if there are any.
-        num: samples; None: as many as suit the generator, or else each protocol.
+        num: number of samples; None: the generator's default, or else each protocol's.
         device: where the networks are placed.
     Raises:
         ZeroshiftError: too few samples, or a measure in `metrics` that is unknown or not available.
@@ -87,9 +87,9 @@ def make_plan(
 
 
 def default_network(measure: Measure, entry: CatalogueEntry | None) -> str:
-    """The network of a measure if none is named.
+    """The network of a measure for which the user names none.
 
-    This is the held-out evaluator of the generator's catalogue entry if it may replace the measure's default.
+    The held-out evaluator of the generator's catalogue entry, if it may replace the measure's default network.
     """
     return entry.evaluator if entry and entry.evaluator and measure.any_network else measure.network
 
@@ -124,13 +124,13 @@ def _plan_measure(
         if references is None:
             raise ZeroshiftError("Real images of the target domain are needed: --reference FOLDER.")
         if measure.references is None and len(references) < 2:
-            raise ZeroshiftError("One reference image has no distribution. Give a folder of many.")
+            raise ZeroshiftError("One reference image is too few for this measure. Give a folder with more images.")
         amounts["reference"] = min(len(references), measure.references or len(references))
     return PlannedMeasure(base, measure, network or default_network(measure, entry), amounts)
 
 
 def _check_suitable(network: str, entry: CatalogueEntry | None) -> None:
-    """Raises ZeroshiftError for a network for photographs if the generator has another evaluator."""
+    """Raises ZeroshiftError for a network for photographs if the generator has its own evaluator."""
     if entry is None or not entry.evaluator or network == entry.evaluator:
         return
     if NETWORKS[network.partition(":")[0]].for_photographs:

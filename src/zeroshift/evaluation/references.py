@@ -16,7 +16,7 @@ from zeroshift.io.images import eight_bit, find_images, read_image, square
 __all__ = ["References"]
 
 _BATCH = 16
-_NUM = 1000  # true images, if neither the caller nor the generator's entry has a number
+_NUM = 1000  # default number of true images, unless the caller or the generator's entry has one
 
 
 class References:
@@ -42,7 +42,7 @@ class References:
 
     @classmethod
     def from_truth(cls, config: AdaptConfig, num: int | None, seed: int) -> "References | None":
-        """True target images of other latents than the samples of an evaluation, if they are known for the generator.
+        """True target images for latents other than those of the evaluated samples; None if the truth is unknown.
 
         Args:
             config: the settings of the run.

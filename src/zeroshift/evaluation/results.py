@@ -1,4 +1,4 @@
-"""Results of measures, as kept in RUN/metrics-MEASURE.jsonl."""
+"""Results of measures, as stored in RUN/metrics-MEASURE.jsonl."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -35,7 +35,7 @@ class Result:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Result":
-        """The result of a line, also of version 0.1."""
+        """The result of a line, including lines of version 0.1."""
         return cls(**{_OLD_NAMES.get(name, name): value for name, value in record.items()})
 
 
@@ -49,9 +49,9 @@ def append_result(run: RunFolder, result: Result) -> None:
 
 
 def read_results(run: RunFolder) -> list[Result]:
-    """The latest result of each measurement of a run's present generator, in the order of `MEASURES`.
+    """The latest result of each measurement of a run's current generator, in the order of `MEASURES`.
 
-    Results of fewer steps, from before the run was extended, are left out. Measures that are no longer registered come
+    Results from before the run was extended (fewer steps) are left out. Measures that are no longer registered come
     last.
     """
     delivered = run.delivered_steps

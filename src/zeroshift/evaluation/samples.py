@@ -1,4 +1,4 @@
-"""Draws the samples of a run and keeps the features that each network computes of them."""
+"""Draws the samples of a run and computes each network's features of them."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from zeroshift.sampling.generate import class_labels
 
 __all__ = ["make_extractor", "sample_features"]
 
-# Initial batch sizes that fit into most memories; `Fitting` halves them if they do not.
+# Initial batch sizes, which fit most memory sizes; `Fitting` halves them otherwise.
 _CPU_PIXELS, _CPU_BATCH = 4 * 1024**2, 16
 _DEVICE_PIXELS, _DEVICE_BATCH = 32 * 1024**2, 128
 
@@ -41,7 +41,7 @@ def sample_features(
     """Features [amount, ...] of source and target samples, by (side, network).
 
     Source and target share latents and codes. Images are rounded to 8 bits, like those in files. A side that no measure
-    reads is not drawn. If a side has images that are not finite, its features are NaN, [amount, 1].
+    uses is not drawn. If a side has images that are not finite, its features are NaN, [amount, 1].
 
     Args:
         source, target: the generators.

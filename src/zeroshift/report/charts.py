@@ -1,4 +1,4 @@
-"""Line charts as SVG paths, and how often each layer was trained."""
+"""Line charts as SVG paths, and the training frequency of each layer."""
 
 import math
 from collections import Counter
@@ -75,7 +75,7 @@ def _scale(low: float, high: float) -> tuple[float, float, list[float]]:
 
 
 def layer_shares(records: Sequence[dict[str, Any]]) -> list[tuple[str, float]]:
-    """Share of the logged steps in which each layer was trained, from input to output of the generator."""
+    """Fraction of the logged steps in which each layer was trained, from input to output of the generator."""
     logged = [record["layers"] for record in records if record.get("layers")]
     counts = Counter(layer for layers in logged for layer in layers)
     return [(layer, counts[layer] / len(logged)) for layer in sorted(counts, key=_depth)]
@@ -88,9 +88,9 @@ def _depth(layer: str) -> tuple[int, str]:
 
 
 def charts(records: Sequence[dict[str, Any]]) -> list[Curve]:
-    """One chart for each number that was logged at every step and is always finite, the loss first.
+    """One chart per number that was logged at every step and is always finite, the loss first.
 
-    A number that equals an earlier one is left out: if the loss has a single term, the term is the loss.
+    A number that always equals an earlier one is left out, such as the only term of a loss.
     """
     if not records:
         return []

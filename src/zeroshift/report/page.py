@@ -28,7 +28,7 @@ _MIN_PIXELS = 128  # smaller images are enlarged in pairs.png
 
 
 def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
-    """The same `num` samples from source and adapted generator, and their true images where these are known.
+    """The same `num` samples from source and adapted generator, and their true target images if these are known.
 
     Raises:
         ZeroshiftError: if the run is not finished, or a file of it cannot be read.
@@ -108,7 +108,7 @@ def _title(stage: str) -> str:
 
 
 def _settings(run: RunFolder) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The settings of config.json in groups, as JSON texts."""
+    """The settings of config.json in groups, as JSON strings."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for name, value in flat(run.config).items():
         group, _, last = name.rpartition(".")
@@ -117,7 +117,7 @@ def _settings(run: RunFolder) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _results(run: RunFolder) -> list[dict[str, Any]]:
-    """The results of `zeroshift evaluate` so far, as texts."""
+    """The results of `zeroshift evaluate` so far, as strings."""
     if not any(run.path.glob("metrics-*.jsonl")):
         return []
     from zeroshift.evaluation.evaluate import read_results

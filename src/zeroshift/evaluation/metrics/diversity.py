@@ -33,8 +33,8 @@ def intra_cluster_distance(batches: Iterable[Tensor], references: Tensor, size: 
     """Mean distance of pairs within a cluster, averaged over the clusters; with LPIPS, intra-LPIPS.
 
     Ojha et al., "Few-shot image generation via cross-domain correspondence", 2021, section 4.1. Each row belongs to the
-    cluster of its nearest reference. As in the published evaluations, the first `size` rows of a cluster count.
-    Clusters of fewer than two rows are ignored; nan if there is no other.
+    cluster of its nearest reference. As in the published evaluations, only the first `size` rows of a cluster count.
+    Clusters of fewer than two rows are ignored; nan if no cluster is left.
 
     Args:
         batches: embeddings [n, D], as for `pairwise_distance`.
@@ -51,7 +51,7 @@ def intra_cluster_distance(batches: Iterable[Tensor], references: Tensor, size: 
 
 
 class _Sums:
-    """Sums from which the mean squared distance between rows follows, without keeping the rows."""
+    """Running sums for the mean squared distance between rows, without storing the rows."""
 
     def __init__(self) -> None:
         self.count = 0

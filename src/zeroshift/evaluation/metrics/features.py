@@ -1,4 +1,4 @@
-"""What a measure gets: the features that one network computed of the samples and of the reference images."""
+"""Inputs of a measure: one network's features of the samples and of the reference images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from zeroshift.networks.base import FeatureNetwork
 
 __all__ = ["Features"]
 
-_BATCH = 8  # images whose LPIPS vectors (32 MB each at 256 pixels) are in memory together, less if memory is short
+_BATCH = 8  # initial number of LPIPS vectors in memory (32 MB each at 256 pixels); halved if memory runs out
 
 
 @dataclass(frozen=True)

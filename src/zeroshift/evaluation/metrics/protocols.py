@@ -22,7 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 FEW = 10  # reference images in protocols of few-shot adaptation
-_IS_SAMPLES = 1000  # with fewer, a split is too small for its mean to cover the classes
+_IS_SAMPLES = 1000  # with fewer samples, a split is too small to cover the classes
 
 
 def is_10_splits(features: Features) -> Value:
@@ -88,8 +88,8 @@ def _too_few_for_classes(samples: int, _: Tensor) -> str | None:
     if samples >= _IS_SAMPLES:
         return None
     return (
-        f"an Inception Score of {samples} samples says little, because it cannot exceed {samples // 10}, the size of "
-        f"a split. Use {_IS_SAMPLES:,} or more (--num)."
+        f"an Inception Score of {samples} samples is not meaningful: it cannot exceed {samples // 10}, the size of a "
+        f"split. Use {_IS_SAMPLES:,} or more (--num)."
     )
 
 
@@ -99,12 +99,12 @@ def _too_few_for_covariances(samples: int, reference: Tensor) -> str | None:
         return None
     return (
         f"{samples:,} samples and {len(reference):,} reference images are too few for {width:,} features, so the value "
-        f"is too high. Compare it only with values of equal numbers, or use more than {width:,} of each."
+        f"is too high. Compare it only with values from equal numbers of images, or use more than {width:,} of each."
     )
 
 
 _TARGET, _PAIR, _REAL = ("target",), ("source", "target"), ("target", "reference")
-_CLIP = "open_clip:ViT-L-14/openai"  # not a default guidance encoder: the network that guided a run must not measure it
+_CLIP = "open_clip:ViT-L-14/openai"  # not a default guidance encoder: the guiding network must not evaluate a run
 
 FID = Measure(
     fd_all_references, needs="features", network="inception", sides=_REAL, samples=5000, better="lower",

@@ -32,7 +32,7 @@ class Measure:
     needs: str  # what the network must provide (`FeatureNetwork.provides`)
     network: str  # the default network
     sides: tuple[str, ...]  # images that the protocol reads, of `SIDES`; always includes "target"
-    samples: int  # how many source and target images the protocol takes by default
+    samples: int  # default number of source and target images of the protocol
     better: str  # "higher" or "lower"
     references: int | None = None  # at most this many reference images; None: all
     any_network: bool = False  # whether a generator's held-out evaluator may replace the default network
@@ -46,7 +46,7 @@ class Measure:
             raise ZeroshiftError(f"`better` is 'higher' or 'lower', not {self.better!r}.")
         if self.samples < 1:
             raise ZeroshiftError(f"A measure needs at least 1 sample, not {self.samples}.")
-        # Takes on the protocol's name and module, by which the registry recognizes a definition.
+        # Copies the protocol's name and module, by which the registry identifies a definition.
         for attribute in functools.WRAPPER_ASSIGNMENTS:
             if hasattr(self.protocol, attribute):
                 object.__setattr__(self, attribute, getattr(self.protocol, attribute))
