@@ -93,7 +93,7 @@ def test_a_run_leaves_what_it_promises(whole: Path, tiny_generator: Path) -> Non
 def test_a_finished_run_does_nothing_again(models: list[str], whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     assert adapt(models, whole) == 0
-    assert "finished already" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
     report = (whole / "report.html").read_text(encoding="utf-8")
     (whole / "report.html").unlink()
@@ -303,7 +303,7 @@ def test_a_run_that_cannot_be_extended_stays_as_it_was(
     ("arguments", "sentence"),
     [
         ("generate {run} --truncation-psi nan", "--truncation-psi is nan"),
-        ("generate {run} --truncation-psi -2", "it must be above zero"),
+        ("generate {run} --truncation-psi -2", "it must be positive"),
         ("generate {run} --seed -1", "--seed is -1"),
         ("evaluate {run} --seed -1", "--seed is -1"),
         ("interpolate {run} --strength 0,nan", "--strength must be numbers"),

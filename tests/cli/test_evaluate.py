@@ -146,7 +146,7 @@ def test_in_the_miniature_world_reference_images_are_the_true_ones(
         (["{run}", "--metrics", "scs", "--reference", "{run}/nowhere"], "There is no folder"),
         (["{run}", "--metrics", "scs", "--reference", "{run}"], "is a run folder"),
         (["{run}", "--metrics", "scs", "--num", "3"], "too few to measure anything"),
-        (["{run}", "--metrics", "scs", "--truncation-psi", "0"], "it must be above zero"),
+        (["{run}", "--metrics", "scs", "--truncation-psi", "0"], "it must be positive"),
         (["{real}", "--metrics", "scs"], "is not a run folder"),
         ([], "Name at least one run folder"),
     ],
@@ -169,7 +169,7 @@ def test_unusable_reference_images_and_unfinished_runs_are_refused(
     run: RunFolder, real: Path, tiny_encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     looks = f"open_clip:{tiny_encoder}"
-    with pytest.raises(ZeroshiftError, match="no distribution"):
+    with pytest.raises(ZeroshiftError, match="is too few for this measure"):
         evaluate(run, [f"fd:{looks}"], references=References("one", torch.rand(1, 3, 8, 8)), num=10)
     (real / "0" / "00.png").write_bytes(b"no picture")
     with pytest.raises(ZeroshiftError, match=r"00\.png cannot be read"):

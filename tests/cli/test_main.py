@@ -372,7 +372,7 @@ def test_miniature(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (["generate", "{tmp}/nowhere"], "nowhere is not a run folder"),
-        (["generate", "{run}", "--num", "0"], "--num is 0; it must be above zero."),
+        (["generate", "{run}", "--num", "0"], "--num is 0; it must be positive."),
         (["generate", "{run}", "--batch-size", "-1"], "--batch-size is -1"),
         (["interpolate", "{run}", "--seeds", "one"], "--seeds must be"),
         (["interpolate", "{run}", "--strength", "strong"], "--strength must be numbers"),

@@ -93,7 +93,7 @@ def test_an_installed_method_works_on_the_command_line(
     records = RunFolder.read(tmp_path / "run").records()
     assert [one["stage"] for one in records] == ["warm-up"] * 3 + ["adapt"] * 2
     assert "Estimating the center of the source images" in (tmp_path / "run" / "report.html").read_text()
-    assert "finished already" in zeroshift(*run)
+    assert "already finished" in zeroshift(*run)
     zeroshift("generate", "run", "--num", "2", "--out", "samples")
     assert (tmp_path / "samples" / "grid.png").exists()
 

@@ -69,7 +69,7 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
     leads = os.environ.get("RANK", "0") == "0"
     run = RunFolder.open(out, config) if leads else RunFolder(out, config)
     if run.finished:
-        print(f"The run in {out} is finished already; more --steps would extend it.")
+        print(f"The run in {out} is already finished. A larger --steps extends it.")
     else:
         from zeroshift.cli.progress import Display
         from zeroshift.training.trainer import adapt
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
         out: Path | None = None,
         preset: str | None = None,
     ) -> None:
-        """Adapt a generator to the domain that --target names, guided by CLIP.
+        """Adapt a generator to the domain named by --target, guided by CLIP.
 
         Writes a run folder: the adapted generator, previews, a report and the metrics of every step.
 
@@ -117,13 +117,13 @@ def main(arguments: Sequence[str]) -> None:
               --source photo --target disney --out runs/disney
 
         The same command with the same folder resumes a run; more --steps extend it.
-        The options below are those of the chosen method and generator; each method and each kind of generator has its
-        own: zeroshift adapt --method NAME --generator NAME --help.
+        The options below belong to the chosen method and generator. For others, run:
+        zeroshift adapt --method NAME --generator NAME --help.
         Short options: --encoder for --encoders; --steps, --lr, --batch-size and --layers for --adapt.steps etc.
 
         Args:
             out: The run folder; default runs/GENERATOR-TARGET-METHOD.
-            preset: Source of the defaults below; default: the preset of the generator.
+            preset: Preset that sets the defaults below; default: the generator's preset.
         """
         values = _flatten(config)
         complete = changed(base, {name: value for name, value in values.items() if name != "method"})
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _defaults(arguments: Sequence[str]) -> AdaptConfig:
-    """The default settings for the generator, preset and method that the arguments name, before they are parsed.
+    """The default settings for the generator, preset and method in the arguments, before these are parsed.
 
     Raises:
         ZeroshiftError: if there is no such preset or method.
@@ -146,7 +146,7 @@ def _defaults(arguments: Sequence[str]) -> AdaptConfig:
         parser.add_argument(option, nargs="?")
     chosen, _ = parser.parse_known_args(list(arguments))
     config = default_config(chosen.generator or AdaptConfig.generator, chosen.preset, chosen.method)
-    if chosen.source_images_dir:  # a run from real images has no latents, unless the user asks for both
+    if chosen.source_images_dir:  # a run from real images has no latents, unless the user requests both
         config = dataclasses.replace(config, num_latents=0)
     return config
 
@@ -154,7 +154,7 @@ def _defaults(arguments: Sequence[str]) -> AdaptConfig:
 def _without_inapplicable(arguments: Sequence[str], config: AdaptConfig) -> list[str]:
     """The arguments without settings of other methods and generator families, with a warning for each.
 
-    So one command line can be used for several methods.
+    This allows one command line for several methods.
     """
     inapplicable = setting_names() - {one.name for one in settings(config)}
     kept: list[str] = []
@@ -203,10 +203,10 @@ def _flatten(config: Any) -> dict[str, Any]:
 
 
 def _full_name(argument: str) -> str:
-    """An option under its full name.
+    """The full name of an option.
 
     Raises:
-        ZeroshiftError: for a name of version 0.1, with the present name.
+        ZeroshiftError: for a name of version 0.1; the message states the current name.
     """
     option, equals, value = argument.partition("=")
     if not option.startswith("--"):

@@ -15,11 +15,11 @@ CHOSEN_BY_USER = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUN
 def keep_freed_memory() -> bool:
     """Makes glibc keep the memory of freed large tensors for reuse, in the whole process; returns whether it does.
 
-    By default glibc returns it to the system, and every operation maps its result again: on a CPU, page faults take a
-    third of the time of a 256-pixel StyleGAN2. The cost is up to 40 % more peak memory (docs/speed.md).
+    By default, glibc returns this memory to the system, and every operation maps its result again. On a CPU, page
+    faults take a third of the time of a 256-pixel StyleGAN2. The cost is up to 40 % more peak memory (docs/speed.md).
 
     This does nothing with another C library, or if an environment variable selects an allocator or its settings. The
-    library never calls it; in a program of your own, call it before the first large tensor.
+    library never calls it; in your own program, call it before the first large tensor is created.
     """
     if platform.libc_ver()[0] != "glibc" or any(os.environ.get(name) for name in CHOSEN_BY_USER):
         return False

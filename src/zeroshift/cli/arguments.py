@@ -18,7 +18,7 @@ T = TypeVar("T")
 def call(function: Callable[..., Any], name: str, arguments: Sequence[str], **options: Any) -> Any:
     """Calls `function` with command-line arguments.
 
-    Its docstring up to "Args:" is the help text. An option whose default is None says in words what that means.
+    Its docstring up to "Args:" is the help text. An option whose default is None describes the default.
     """
     import tyro
 
@@ -29,7 +29,7 @@ def call(function: Callable[..., Any], name: str, arguments: Sequence[str], **op
 
 
 def _hide_none(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with "(default: None)" left out of its help page."""
+    """The function, with "(default: None)" removed from its help page."""
     import tyro
 
     @functools.wraps(function)
@@ -58,10 +58,10 @@ def tracked(items: Iterable[T], total: int, what: str) -> Iterable[T]:
 
 
 def parse_numbers(text: str, what: str) -> list[float]:
-    """Numbers from a text such as "0,0.5,1".
+    """Numbers from a string such as "0,0.5,1".
 
     Raises:
-        ZeroshiftError: if the text has another form; the message begins with `what`.
+        ZeroshiftError: if the string has another form; the message begins with `what`.
     """
     try:
         numbers = [float(part) for part in text.split(",")]
@@ -73,10 +73,10 @@ def parse_numbers(text: str, what: str) -> list[float]:
 
 
 def require_positive(**values: float | None) -> None:
-    """Raises ZeroshiftError for the first value that is not positive; None stands for a default."""
+    """Raises ZeroshiftError for the first value that is not positive; None, for a default, is allowed."""
     for name, value in values.items():
         if value is not None and not 0 < value < math.inf:
-            raise ZeroshiftError(f"--{name.replace('_', '-')} is {value}; it must be above zero.")
+            raise ZeroshiftError(f"--{name.replace('_', '-')} is {value}; it must be positive.")
 
 
 def require_seed(seed: int) -> None:

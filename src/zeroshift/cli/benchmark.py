@@ -30,7 +30,7 @@ _SIZES: dict[str, dict[str, Any]] = {
 _DESCRIPTION = """Compare methods with each other and with the truth, in the miniature world.
 
 Every variant of a method is adapted to every target with every seed. Finished adaptations are kept: the same command
-on the same folder runs only what is missing. Writes a page with tables and pictures, and all results as JSON.
+on the same folder runs only what is missing. Writes a page with tables and images, and all results as JSON.
 
 Methods: {methods}.
 ipl-label and ipl-published are IPL with another prompts.base_text; diffusionclip and diff-ipl adapt the miniature
@@ -57,11 +57,11 @@ class BenchmarkOptions:
     """Methods, as listed above. Default: all that zeroshift ships."""
     targets: tuple[str, ...] = ()
     """Domains such as zombie "pencil sketch" "mosaic of an elf" (`zeroshift miniature sheet` draws all). Default:
-    thirteen, of which the encoders never saw three."""
+    thirteen; three of them were held out from the training of the encoders."""
     seeds: tuple[int, ...] = ()
     """Seeds of the adaptations. Default: 0 1 2 (smoke: 0)."""
     size: Literal["full", "smoke"] = "full"
-    """full takes a night; smoke takes two minutes and only checks that everything runs."""
+    """Size of the benchmark: full runs overnight; smoke takes two minutes and only checks that everything runs."""
     steps: int | None = None
     """Steps of adaptation for all methods. Default: those of each preset."""
     set: tuple[str, ...] = ()
@@ -73,22 +73,22 @@ class BenchmarkOptions:
     processes: int | None = None
     """Adaptations that run at the same time. Default: one per processor core."""
     baseline: str | None = None
-    """Method with which the others are compared, as in --methods. Default: nada, or else the first."""
+    """Method that the others are compared with, as in --methods. Default: nada, or else the first."""
     page: Path | None = None
-    """Markdown file of the page; JSON and pictures are written beside it. Default: OUT/benchmark.md."""
+    """Markdown file of the page; JSON and images are written next to it. Default: OUT/benchmark.md."""
     conclusion: Path | None = None
-    """Markdown file with the text for the beginning of the page."""
+    """Markdown file with introductory text for the page."""
     previous: Path | None = None
     """JSON of an earlier page; its results with the same settings and weights are reused."""
     pages_only: bool = False
-    """Adapt nothing; write the page from the results that exist."""
+    """Run no adaptations; write the page from existing results."""
 
 
 def benchmark(options: BenchmarkOptions) -> None:
     """Runs the trials that are missing, and writes the page.
 
     Raises:
-        ZeroshiftError: for options that do not fit together, and after writing the page if a trial failed.
+        ZeroshiftError: for conflicting options, and after writing the page if a trial failed.
     """
     from zeroshift.miniature.benchmark.page import write_page
     from zeroshift.miniature.benchmark.records import missing_trials
@@ -154,7 +154,7 @@ def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
 
 
 def _check_previous(plan: "BenchmarkPlan", previous: Path, page: Path) -> None:
-    """Prints how many previous results are reused, and prevents that the new page loses any of them.
+    """Prints how many previous results are reused, and prevents the new page from losing any of them.
 
     Raises:
         ZeroshiftError: if the page would overwrite the previous one with fewer of its results.

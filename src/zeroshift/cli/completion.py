@@ -1,7 +1,7 @@
 """`zeroshift completion`: a shell script that completes commands, options and their choices.
 
 tyro writes completion scripts for single commands (`--tyro-print-completion`); this one covers the whole program. It is
-made from the help pages, so it offers what they list.
+generated from the help pages and offers the commands and options that they list.
 """
 
 import contextlib
@@ -72,7 +72,7 @@ METHOD = "--method"
 
 @dataclass(frozen=True)
 class Page:
-    """What a help page lists: subcommands (or choices of a positional argument), and options with their choices."""
+    """Contents of a help page: subcommands (or choices of a positional argument), and options with their choices."""
 
     subcommands: tuple[str, ...] = ()
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -82,7 +82,7 @@ def parse_help(text: str) -> Page:
     """Reads a help page that tyro printed."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     usage = text.partition("\n\n")[0]
-    while (outside := re.sub(r"\[[^\[\]]*\]", "", usage)) != usage:  # options stand in brackets, nested ones too
+    while (outside := re.sub(r"\[[^\[\]]*\]", "", usage)) != usage:  # options are in brackets, which can be nested
         usage = outside
     options: dict[str, tuple[str, ...]] = {}
     for cell in re.split("[│\n]", text):  # wide terminals show two boxes side by side
@@ -93,7 +93,7 @@ def parse_help(text: str) -> Page:
 
 
 def _choices(text: str) -> tuple[str, ...]:
-    """The choices in "{a,b,c}"; a None, which stands for a default, is left out."""
+    """The choices in "{a,b,c}", without None, which denotes a default."""
     listed = re.search(r"\{([\w.,-]+)\}", text)
     return tuple(one for one in listed[1].split(",") if one != "None") if listed else ()
 
@@ -103,7 +103,7 @@ def script(shell: str, pages: Mapping[str, Page]) -> str:
 
     Args:
         shell: "bash" or "zsh".
-        pages: The help page of each command by its words ("generate", "miniature sheet"), of the program itself by "".
+        pages: The help page of each command by its words ("generate", "miniature sheet"); "" for the program itself.
     """
     words, choices = [], []
     for command, page in pages.items():
@@ -126,7 +126,7 @@ def _read_pages(commands: Sequence[str]) -> Iterator[tuple[str, Page]]:
         yield " ".join(words), page
         waiting += [(*words, subcommand) for subcommand in page.subcommands]
         methods = page.options.get(METHOD, ())
-        if methods and METHOD not in words:  # each method has options of its own, so its name acts as a subcommand
+        if methods and METHOD not in words:  # each method has its own options, so its name acts as a subcommand
             yield " ".join([*words, METHOD]), Page(methods, page.options)
             waiting += [(*words, METHOD, method) for method in methods]
 
@@ -143,7 +143,7 @@ def _help_text(command: str, *words: str) -> str:
 
 @contextlib.contextmanager
 def _terminal_width(columns: int) -> Iterator[None]:
-    """Lays help pages out for a terminal of this width, so that no list of choices is broken."""
+    """Formats help pages for a terminal of this width, so that lists of choices are not wrapped."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = str(columns)
     try:
@@ -162,7 +162,7 @@ def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional]) -
       zeroshift completion bash > ~/.local/share/bash-completion/completions/zeroshift
       zeroshift completion zsh > ~/.zfunc/_zeroshift      # a folder of $fpath
 
-    Open a new shell afterwards. docs/cli.md says more.
+    Open a new shell afterward. See docs/cli.md for details.
 
     Args:
         shell: The shell that reads the script.

@@ -53,11 +53,11 @@ def evaluate(
 
     Args:
         runs: Run folders of `zeroshift adapt`.
-        metrics: Measures; by default all that are available.
-        reference: Folder of real images of the target domain; by default the true images, if the generator's are known.
-        num: Number of samples; by default that of each measure's protocol, or of the generator if it has one.
-        seed: Seed of the samples; only runs measured with one seed are comparable.
-        truncation_psi: Truncation of the samples (1: none); by default that of the run.
+        metrics: Measures; default: all that are available.
+        reference: Folder of real images of the target domain; default: the true images, if these are known.
+        num: Number of samples; default: the generator's number if it has one, or else that of each measure's protocol.
+        seed: Seed of the samples. Only runs measured with the same seed are comparable.
+        truncation_psi: Truncation of the samples (1: none); default: that of the run.
         out: Path without suffix of a table of all runs: OUT.json and OUT.md.
     """
     from rich.console import Console
@@ -150,7 +150,7 @@ def _show_comparison(columns: "list[Column]", rows: "list[Row]", console: "Conso
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs `zeroshift evaluate`. The help lists every registered measure and network, also those of other packages."""
+    """Runs `zeroshift evaluate`. The help lists all registered measures and networks, including those of plug-ins."""
     from zeroshift.evaluation.metrics.registry import MEASURES
     from zeroshift.networks.registry import NETWORKS
 

@@ -1,4 +1,4 @@
-"""`zeroshift export`: the adapted generator for other programs."""
+"""`zeroshift export`: writes the adapted generator in formats of other programs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["export", "main"]
 
 
 def export(run: Path, format: str = "safetensors", out: Path | None = None) -> Path:
-    """Writes the adapted generator of a finished run; returns the path of what was written.
+    """Writes the adapted generator of a finished run and returns the path of the result.
 
     Args:
         run: a run folder.
@@ -35,7 +35,7 @@ def export(run: Path, format: str = "safetensors", out: Path | None = None) -> P
 
 
 def _formats(arguments: Sequence[str]) -> list[str]:
-    """The formats for the run that is named on the command line; none if there is no such run or it is not finished."""
+    """The formats for the run on the command line; empty if there is no such run or it is not finished."""
     from zeroshift.generators.checkpoints.files import architecture_of, export_formats
 
     for word in arguments:

@@ -27,7 +27,7 @@ def generate(
     columns: int = 4,
     out: Path | None = None,
 ) -> None:
-    """Generate samples of a finished run: the same latents by the source and by the adapted generator.
+    """Generate samples of a finished run, from the same latents with the source and the adapted generator.
 
     Writes source/0000.png ... and target/0000.png ..., and grid.png with all pairs (source on the left). A sample
     depends on the seed and its number only. Samples of an earlier call in the same folder are replaced.
@@ -44,9 +44,9 @@ def generate(
         truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean. Default: the
             setting of the run.
         steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the run.
-        batch_size: Samples at a time. It changes no image.
-        columns: Pairs in a row of the grid.
-        out: Folder to write to. Default: RUN/samples-seed-SEED; other options than --seed are added to the name.
+        batch_size: Samples per batch. It does not affect the images.
+        columns: Pairs per row of the grid.
+        out: Folder to write to. Default: RUN/samples-seed-SEED; options other than --seed are added to the name.
     """
     from zeroshift.sampling import generate as sampling
     from zeroshift.training.run_generators import load_source_and_target

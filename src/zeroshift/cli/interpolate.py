@@ -42,10 +42,10 @@ def interpolate(
 
     Args:
         runs: Run folders, all adapted from the same source generator.
-        seeds: Samples to walk through, separated by commas: SEED, or SEED:NUMBER (0:7 is sample 7 of
+        seeds: Samples to visit, separated by commas: SEED, or SEED:NUMBER (0:7 is sample 7 of
             `zeroshift generate --seed 0`).
-        strength: Amount of adaptation, from 0 (source) to 1 (target). Several numbers, separated by commas, are passed
-            through one after another.
+        strength: Strength of adaptation, from 0 (source) to 1 (target). The film passes through several numbers,
+            separated by commas, in order.
         mix: One share per run: blends the targets into one instead of showing them side by side.
         out: File to write, .mp4 or .gif. Default: walk.mp4 in the folder of the first run.
         seconds: Time from one sample to the next.
@@ -53,7 +53,7 @@ def interpolate(
         truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean. Default: the
             setting of the first run.
         steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the first run.
-        batch_size: Frames at a time. It changes no image.
+        batch_size: Frames per batch. It does not affect the images.
     """
     from zeroshift.io.images import save_film
     from zeroshift.sampling.film import walk
@@ -95,10 +95,10 @@ def _load(folders: Sequence[RunFolder], steps: int | None) -> "tuple[Generator, 
 
 
 def parse_samples(text: str) -> "list[SampleKey]":
-    """(seed, sample number) pairs from a text such as "1,2:7,3"; the number is 0 if left out.
+    """(seed, sample number) pairs from a string such as "1,2:7,3"; the number is 0 if left out.
 
     Raises:
-        ZeroshiftError: if the text has another form.
+        ZeroshiftError: if the string has another form.
     """
     try:
         keys = [tuple(int(part) for part in key.split(":")) for key in text.split(",")]

@@ -19,15 +19,15 @@ from zeroshift.io.downloads import set_progress
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    "adapt": "Adapt a generator to a domain that a text describes.",
+    "adapt": "Adapt a generator to a domain described by text.",
     "generate": "Generate samples of a run, source next to target.",
     "evaluate": "Measure runs: quality, diversity, identity, structure.",
     "interpolate": "Make a film, from sample to sample or from source to target.",
     "translate": "Translate a real image into the domain of a run (diffusion models).",
     "export": "Write the adapted generator for other programs.",
-    "models": "List the generators that have a name: license, size, address.",
+    "models": "List the known generators: license, size, address.",
     "benchmark": "Compare methods with each other and with the truth, in the miniature world.",
-    "miniature": "Draw the miniature world, and train its models.",
+    "miniature": "Draw the miniature world and train its models.",
     "completion": "Print a completion script for bash or zsh.",
 }
 RESUMABLE = ("adapt", "benchmark", "miniature")  # commands that keep finished work
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_process() -> None:
-    """Sets what holds for the whole process; the library itself never does."""
+    """Changes process-wide settings, which the library itself never does."""
     keep_freed_memory()
     set_progress(download_bar)
     if "" not in sys.path:
@@ -73,7 +73,7 @@ def _prepare_process() -> None:
 
 
 def _guarded(name: str, command: Callable[[], None], console: Console) -> int:
-    """Runs a command. Errors that the user can fix, and interrupts, become a sentence and an exit code."""
+    """Runs a command. Turns errors that the user can fix, and interrupts, into a message and an exit code."""
     try:
         with warnings.catch_warnings(), disk_errors("a file"):
             warnings.filterwarnings("default", category=UserWarning)
@@ -86,7 +86,7 @@ def _guarded(name: str, command: Callable[[], None], console: Console) -> int:
         hint = " Run the same command again to resume." if name in RESUMABLE else ""
         console.print(f"[yellow]Stopped.[/]{hint}")
         return 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
+    except BrokenPipeError:  # the reader of our output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
@@ -99,7 +99,7 @@ def _guarded(name: str, command: Callable[[], None], console: Console) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], console: Console) -> None:
-    """Shows warnings for users; hides those for programmers, such as deprecations in libraries."""
+    """Shows warnings for users; hides warnings for developers, such as deprecations in libraries."""
     if issubclass(category, UserWarning):
         console.print("[yellow]Warning:[/]", escape(str(message)), soft_wrap=True)
 

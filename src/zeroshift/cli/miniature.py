@@ -23,7 +23,7 @@ Examples:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Every function is a subcommand; a function named `train_x_y` is called as `train x-y`."""
+    """Each function is a subcommand; a function named `train_x_y` is called as `train x-y`."""
     from zeroshift.miniature import commands
 
     functions: dict[str, Callable[..., object]] = {

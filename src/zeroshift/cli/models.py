@@ -1,4 +1,4 @@
-"""`zeroshift models`: the generators that have a name."""
+"""`zeroshift models`: lists the known generators."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,13 +12,13 @@ __all__ = ["main", "models"]
 
 
 def models(name: Annotated[str, tyro.conf.Positional] = "", trust: str | None = None) -> None:
-    """List the generators that have a name, with license, size and address; or those that begin with NAME.
+    """List the known generators with license, size and address: all, or those whose names begin with NAME.
 
-    A checkpoint is downloaded from the address of its authors on first use, to ~/.cache/zeroshift or $ZEROSHIFT_CACHE.
-    Licenses are those of the authors: read them before you publish results.
+    A checkpoint is downloaded from its authors' address on first use, to ~/.cache/zeroshift or $ZEROSHIFT_CACHE.
+    Read the authors' license before you publish results.
 
     A run of your own generator (--generator package.module:function) imports that function again whenever the run is
-    opened. For a run from somebody else, allow that once with --trust, after you have read the code.
+    opened. For somebody else's run, allow this once with --trust, after reading the code.
 
     Examples:
       zeroshift models

@@ -42,7 +42,7 @@ class Display:
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Display":
-        return self  # the bars start with the first step: downloads before it have their own
+        return self  # the bars start with the first step: earlier downloads have their own
 
     def __exit__(self, *_: Any) -> None:
         self._bars.stop()

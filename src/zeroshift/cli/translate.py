@@ -1,4 +1,4 @@
-"""`zeroshift translate`: real images into the domain of a run."""
+"""`zeroshift translate`: translates real images into the domain of a run."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ def translate(
 
     Args:
         paths: Run folders, all adapted from the same source generator, then an image or a folder of images.
-        strength: Amount of adaptation, from 0 (source) to 1 (target): how the noise predictions are mixed.
+        strength: Strength of adaptation, from 0 (source) to 1 (target): the mixture of their noise predictions.
         mix: One share per run. Default: equal shares.
         steps: DDIM steps from noise to the image.
         invert_steps: DDIM steps from the image to noise.
@@ -78,7 +78,7 @@ def translate(
 
 
 def _targets(path: Path) -> dict[Path, Path]:
-    """The images at a path, each with the path of its result relative to the output folder.
+    """The images at a path, each with the relative path of its result in the output folder.
 
     The suffix is replaced by .png. If two images would get the same name, .png is appended instead.
     """
