@@ -1,6 +1,6 @@
-"""What the miniature world adds to the registries, by the entry points in pyproject.toml.
+"""Registry entries of the miniature world, connected by the entry points in pyproject.toml.
 
-The module imports quickly: torch and the models are only imported when something is loaded.
+The module imports quickly: torch and the models are imported only when an entry is loaded.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ __all__ = [
 
 _RESOLUTION = 64
 _LICENCE = "MIT"
-_NUM_SAMPLES = 256  # the protocols of published measures ask for thousands of photos
+_NUM_SAMPLES = 256  # the protocols of published measures use thousands of photos
 
 
 def _entry(name: str, family: str, file: str, preset: str, truth: str, model: str) -> CatalogueEntry:
@@ -65,11 +65,11 @@ def _load_evaluator(file: str) -> "FeatureNetwork":
 
 EVALUATOR = Network("the miniature world's held-out evaluator", _load_evaluator, for_photographs=False)
 
-# docs/miniature.md says how these numbers were chosen.
+# docs/miniature.md explains the choice of these numbers.
 PRESET = Preset(
     {
         "encoders": ("miniature",),
-        "truncation_psi": 1.0,  # the renderer's true image belongs to the whole latent
+        "truncation_psi": 1.0,  # the true image belongs to the latent without truncation
         "prompts.steps": 100,
         "prompts.base_text": "none",
         "adapt.steps": 240,

@@ -1,4 +1,4 @@
-"""The truth of the miniature world's generators: images that its renderer draws for the same people."""
+"""Ground truth for the miniature generators: the renderer's images of the same people."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ class StyleGANTruth:
 
 
 class DiffusionTruth(StyleGANTruth):
-    """The truth of the miniature diffusion models, whose latents are noise that stands for no person."""
+    """The truth of the miniature diffusion models, whose latents are noise without a corresponding person."""
 
     def images(self, target: str, latents: Latents) -> Tensor | None:
         """None: the latents have no true images."""
@@ -43,15 +43,15 @@ class DiffusionTruth(StyleGANTruth):
 
     @torch.inference_mode()
     def figures(self, config: AdaptConfig, source: Generator, target: Generator, num: int) -> list[Figure] | None:
-        """Photos of held-out people, their translations by the adapted generator, and the renderer's images of them."""
+        """Photos of held-out people, their translations by the adapted generator, and their true target images."""
         latents = sample_latents(_HELD_OUT_SEED + config.seed, range(num))
         photos = render(latents)
         sampling = config.sampling if isinstance(config.sampling, DDIMOptions) else DDIMOptions()
-        target.configure(replace(sampling, steps=sampling.invert_steps))  # fewer would leave halos
+        target.configure(replace(sampling, steps=sampling.invert_steps))  # fewer steps would leave halos
         translated = target.synthesize(source.invert(photos.to(source.device))).cpu()
         figures = [
-            Figure(config.source, "photos, which the source generator inverts", photos),
-            Figure(config.target, "the adapted generator, from there", translated),
+            Figure(config.source, "photos, inverted by the source generator", photos),
+            Figure(config.target, "decoded by the adapted generator", translated),
         ]
         truth = _render(config.target, latents)
         return figures if truth is None else [*figures, Figure("truth", "the renderer's image", truth)]

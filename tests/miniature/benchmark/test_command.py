@@ -26,7 +26,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(arguments) == 0
     assert "benchmark.md" in capsys.readouterr().out
     page = (tmp_path / "benchmark.md").read_text()
-    assert "a pair that the encoders never saw" in page
+    assert "(a held-out pair)" in page
     folder = tmp_path / "trials" / "pencil-sketch-of-a-zombie"
     assert sorted(path.name for path in folder.iterdir()) == ["nada", "source", "truth"]
     (truth,) = (json.loads(path.read_text())["measures"] for path in (folder / "truth").glob("seed1-*.json"))

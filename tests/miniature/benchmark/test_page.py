@@ -21,7 +21,7 @@ def test_the_page_reports_targets_whose_truth_is_not_recognized(
     write_page(make_plan(tmp_path, "nada", "truth", targets=("zombie", "elf")), tmp_path / "page.md", "nada")
     text = (tmp_path / "page.md").read_text()
     assert "recognizes only 10 % of the true images of 'elf', so *domain* is left out there" in text
-    assert "One seed. Pictures show the first seed" in text
+    assert "One seed. Images show the first seed" in text
     assert json.loads((tmp_path / "page.json").read_text())["trials"] == records
 
 
@@ -49,7 +49,7 @@ def test_the_page_states_what_the_intervals_decide(tmp_path: Path, monkeypatch: 
     assert short["nada"].endswith("The baseline.")
     assert "75.0% in the domain" in short["ipl"]
     assert "Against nada — better: domain, PSNR, classes, scalars, kept; worse: distance, maps, FD" in short["ipl"]
-    assert "Against nada — not decided: domain" in short["air"]
+    assert "Against nada — inconclusive: domain" in short["air"]
     assert "**+0.250** [+0.250, +0.250]" in text
     assert "| ipl | 0.750 ± 0.000 |" in text
     assert "Means over seeds ± standard deviation." in text

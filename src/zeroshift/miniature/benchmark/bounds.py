@@ -26,7 +26,7 @@ __all__ = ["BOUNDS", "Draw", "fit_diffusion_to_truth", "fit_to_truth", "true_ima
 Draw = Callable[[Tensor], Tensor]  # latents [N, 32] -> images [N, 3, 64, 64]
 
 _BATCH = 16
-_PEOPLE = 2**20  # training people; the test set has none of them
+_PEOPLE = 2**20  # training people, who are not in the test set
 _MAX_PHOTOS, _DIFFUSION_BATCH = 128, 4  # photos are inverted once, before training
 _DIFFUSION_LR = 6e-4  # peak
 
@@ -37,7 +37,7 @@ def unadapted(source: Generator, domain: Domain, seed: int, steps: int) -> Draw:
 
 
 def true_images(source: Generator, domain: Domain, seed: int, steps: int) -> Draw:
-    """The renderer with another noise seed than the reference images: what a perfect method would score."""
+    """The renderer with a noise seed other than that of the reference images: the score of a perfect method."""
     return lambda latents: render(latents, domain, noise_seed=seed + 1)
 
 

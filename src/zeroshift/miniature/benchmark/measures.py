@@ -1,4 +1,4 @@
-"""The measures of a benchmark, where they count, and the comparison of two variants."""
+"""The measures of a benchmark, the records that they apply to, and the comparison of two variants."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 Records = Sequence[Mapping[str, Any]]
-_MIN_RECOGNIZED = 0.5  # with a smaller share of true images recognized, `accuracy` says little about others
+_MIN_RECOGNIZED = 0.5  # if a smaller fraction of true images is recognized, `accuracy` is not meaningful
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Metric:
         return [fact[self.key] for fact in facts if self.key in fact]
 
 
-# Time and memory are not compared: they depend on the other load of the machine.
+# Time and memory are not compared, because they depend on the load of the machine.
 MEASURES = (
-    Metric("accuracy", "domain", 1, 3, "share of images that the held-out evaluator classifies as the target, "
+    Metric("accuracy", "domain", 1, 3, "fraction of images that the held-out evaluator classifies as the target, "
             "among 84 domains"),
     Metric("distance", "distance", -1, 3, "cosine distance to the true image of the same person in the target "
             "domain, in the held-out evaluator's embedding"),
@@ -59,10 +59,10 @@ MEASURES = (
             "weights)"),
     Metric("psnr", "PSNR", 1, 2, "peak signal-to-noise ratio to the same true image, in dB"),
     Metric("fd", "FD", -1, 3, "Fréchet distance to the true images in the held-out evaluator's embedding; comparable "
-            "within a page only, because it depends on the number of people"),
-    Metric("classes", "classes", 1, 3, "share of visible class factors that the probe reads correctly"),
+            "only within a page, because it depends on the number of people"),
+    Metric("classes", "classes", 1, 3, "fraction of visible class factors that the probe reads correctly"),
     Metric("scalars", "scalars", 1, 3, "visible scalar factors: correlation of the probe's readings with the truth"),
-    Metric("kept", "kept", 1, 3, "share of the variance between people that is kept where true images of them "
+    Metric("kept", "kept", 1, 3, "fraction of the variance between people that is kept, where their true images "
             "differ; 0 is full collapse"),
     Metric("diversity", "diversity", 0, 3, "mean distance between different people, relative to that of true images"),
     Metric("processor_seconds", "seconds", 0, 0, "processor time of all stages of the adaptation"),
@@ -77,16 +77,16 @@ def machines(records: Records) -> list[str]:
 
 
 def unrecognized(records: Records) -> dict[str, float]:
-    """Targets whose true images the held-out evaluator does not recognize, with the share that it does."""
+    """Targets whose true images the held-out evaluator mostly fails to recognize, with the recognized fraction."""
     shares = {record["target"]: record["measures"]["accuracy"] for record in records if record["variant"] == "truth"}
     return {target: share for target, share in shares.items() if share < _MIN_RECOGNIZED}
 
 
 def comparable(records: Records) -> list[dict[str, Any]]:
-    """The records without values that cannot be compared.
+    """The records without values that are not comparable.
 
-    These are `accuracy` on targets whose true images are not recognized, and time and memory on all machines but the
-    most used one.
+    These are `accuracy` on targets whose true images are not recognized, and time and memory on all machines except
+    the most used one.
     """
     usual, excluded = machines(records)[:1], unrecognized(records)
     result = []

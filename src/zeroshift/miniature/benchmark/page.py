@@ -1,4 +1,4 @@
-"""The page of a benchmark: Markdown for readers, JSON with all records, and pictures."""
+"""The page of a benchmark: Markdown for readers, JSON with all records, and images."""
 
 import json
 import shlex
@@ -29,9 +29,9 @@ __all__ = ["write_page"]
 _TITLE = "# Benchmark in the miniature world"
 _BOUNDS = {
     "source": "`source` is the unadapted generator.",
-    "source-diffusion": "`source-diffusion` is the unadapted diffusion model. It and its adaptations get photos of the "
-    "people, which the source inverts.",
-    "source-autoencoder": "`source-autoencoder` is the unadapted diffusion autoencoder, which gets photos as well.",
+    "source-diffusion": "`source-diffusion` is the unadapted diffusion model. It and its adaptations start from photos "
+    "of the people, inverted by the source.",
+    "source-autoencoder": "`source-autoencoder` is the unadapted diffusion autoencoder, which also starts from photos.",
     "fitted": "`fitted` is the source network trained on true target images ({steps} steps), which the methods never "
     "see.",
     "fitted-diffusion": "`fitted-diffusion` is the diffusion model trained to turn photos of people into their true "
@@ -42,13 +42,13 @@ _BOUNDS = {
 
 
 def write_page(plan: BenchmarkPlan, page: Path, baseline: str, conclusion: str = "") -> None:
-    """Writes PAGE (Markdown), PAGE.json with all records, and a picture per target in a folder named after the page.
+    """Writes PAGE (Markdown), PAGE.json with all records, and an image per target in a folder named after the page.
 
     Args:
-        plan: what was measured. Trials that have not run are left out, and the page states their number.
+        plan: the benchmark. Trials that have not run are left out, and the page states their number.
         page: the Markdown file.
         baseline: name of the variant with which all others are compared.
-        conclusion: Markdown for the beginning of the page. A title ("# ...") in it replaces the usual one.
+        conclusion: Markdown for the beginning of the page. A title ("# ...") in it replaces the default title.
     """
     records = finished_records(plan)
     compared = {
@@ -86,10 +86,10 @@ def _markdown(
     deviation = "Means over seeds ± standard deviation." if len(plan.seeds) > 1 else "One seed."
     parts += [
         "## By target",
-        f"{deviation} Pictures show the first seed and the same {NUM_SHOWN} people throughout, one method per row.",
+        f"{deviation} Images show the first seed and the same {NUM_SHOWN} people throughout, one method per row.",
     ]
     for target, picture in pictures.items():
-        held_out = " (a pair that the encoders never saw)" if parse_domain(target) in HELD_OUT else ""
+        held_out = " (a held-out pair)" if parse_domain(target) in HELD_OUT else ""
         parts += [f"### {target}{held_out}", f"![{target}: source, truth, methods]({picture})"]
         parts += [target_table(counted, variants, target)]
     return "\n\n".join(parts)
@@ -126,8 +126,9 @@ def _introduction(plan: BenchmarkPlan, records: Records, command: str) -> str:
         f"Measured on {' and '.join(used)}{note}, with",
         f"    {command}",
         f"{len(plan.targets)} targets, {seeds}, the preset of each generator{f' with {changes}' if changes else ''}. "
-        f"All methods are measured on the same {plan.people} people, whom no training saw. The renderer provides the "
-        f"true images; held-out evaluator and probe never guided anything. {' '.join([*excluded, *bounds])}",
+        f"All methods are measured on the same {plan.people} people, who are in no training data. The renderer "
+        f"provides the true images; the held-out evaluator and the probe guide no adaptation. "
+        f"{' '.join([*excluded, *bounds])}",
     ]
     if len(records) < total:
         paragraphs.append(f"**Not finished: {total - len(records)} of {total} trials.**")

@@ -44,7 +44,7 @@ class Trial:
 
     @property
     def key(self) -> Key:
-        """What identifies this trial in a benchmark."""
+        """The identifier of this trial in a benchmark."""
         return self.variant.name, self.target, self.seed
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ class BenchmarkPlan:
         return self
 
     def trials(self) -> list[Trial]:
-        """All trials, seed by seed, so that a benchmark that was stopped early holds complete comparisons."""
+        """All trials, seed by seed, so that an interrupted benchmark contains complete comparisons."""
         return [
             Trial(variant, target, seed)
             for seed in self.seeds

@@ -1,10 +1,10 @@
-"""The records of trials: what a result depends on, where it is stored, and which earlier results can be reused.
+"""The records of trials: their provenance, their files, and the reuse of earlier results.
 
-A finished trial leaves a sheet of people (.png) and its measures (.json) in OUT/trials/TARGET/VARIANT. The file name
-holds the seed and a hash of the provenance (settings, weights, number of people), so that a second run adds only what
-is missing and other settings overwrite nothing. Code is not part of the hash: after changing a method, use another
-folder. The images are kept because measuring is cheap: with another held-out evaluator, nothing is adapted again. The
-JSON of a page holds all measures without images; a benchmark can continue from it on another machine.
+A finished trial writes a sheet of people (.png) and its measures (.json) to OUT/trials/TARGET/VARIANT. The file name
+contains the seed and a hash of the provenance (settings, weights, number of people), so that a second run adds only
+missing trials and other settings overwrite nothing. The code is not part of the hash: after changing a method, use
+another folder. The images are kept, so that another held-out evaluator requires no new adaptations. The JSON of a page
+holds all measures without images; a benchmark can continue from it on another machine.
 """
 
 import functools
@@ -40,9 +40,9 @@ _OLD_FACTS = {"guide": "guidance_encoder", "judge": "evaluator"}
 
 
 def provenance(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any]:
-    """What the images of a trial depend on: number of people, weights, settings.
+    """Everything that the images of a trial depend on: number of people, weights, settings.
 
-    Of the settings, all of the method and of the generator family, and the others if they differ from the defaults.
+    The settings are all those of the method and the generator family, and others if they differ from the defaults.
     Bounds depend on sampling settings only, and fitted generators also on the training steps and the seed.
     """
     facts: dict[str, Any] = {"people": plan.people, "generator": _fingerprint(resolve(trial.variant.generator))}
@@ -77,13 +77,13 @@ def _fingerprint(path: Path) -> str:
 
 
 def evaluators() -> dict[str, str]:
-    """Fingerprints of the networks that measure: the held-out evaluator and the factor probe."""
+    """Fingerprints of the evaluation networks: the held-out evaluator and the factor probe."""
     return {name: _fingerprint(weights_folder() / f"{file}.safetensors")
             for name, file in (("evaluator", "judge"), ("probe", "probe"))}  # fmt: skip
 
 
 def slug(text: str) -> str:
-    """A text in characters that every file system and web page accepts."""
+    """A string in characters that every file system and web page accepts."""
     return re.sub(r"[^\w.=]+", "-", text).strip("-.")
 
 
@@ -105,7 +105,7 @@ def machine() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-        # Virtual machines may name the maker only; family and model tell generations of processors apart.
+        # Virtual machines may report the vendor only; family and model distinguish generations of processors.
         processor = f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
     except (OSError, KeyError):
         pass
@@ -119,7 +119,7 @@ def write_record(plan: BenchmarkPlan, trial: Trial, record: Record) -> None:
 
 
 def read_adapted(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any] | None:
-    """The stored record of a trial whose images are there, whatever network measured them; None if there is none.
+    """The stored record of a trial whose images exist, measured by any network; None if there is none.
 
     Raises:
         ZeroshiftError: if the file is damaged.
@@ -158,16 +158,16 @@ def _with_present_keys(record: Record) -> dict[str, Any]:
 
 
 def read_record(plan: BenchmarkPlan, trial: Trial) -> Record | None:
-    """The record of a finished trial, or None if it has to run: its provenance, cost and "measures".
+    """The record of a finished trial (provenance, cost and "measures"), or None if the trial has to run.
 
-    A record counts only if it was measured by the present evaluators.
+    A record counts only if it was measured by the current evaluators.
     """
     record = read_adapted(plan, trial)
     return record if record and record.get("evaluated_by") == evaluators() else previous_record(plan, trial)
 
 
 def previous_record(plan: BenchmarkPlan, trial: Trial) -> Record | None:
-    """The record of a trial in `plan.previous`, if its provenance and evaluators equal the present ones."""
+    """The record of a trial in `plan.previous`, if its provenance and evaluators equal the current ones."""
     record = plan.previous.get(trial.key)
     if not record or record.get("evaluated_by") != evaluators():
         return None
@@ -176,7 +176,7 @@ def previous_record(plan: BenchmarkPlan, trial: Trial) -> Record | None:
 
 
 def missing_trials(plan: BenchmarkPlan) -> list[Trial]:
-    """The trials that have yet to run."""
+    """The trials that have not run yet."""
     return [trial for trial in plan.trials() if read_record(plan, trial) is None]
 
 

@@ -1,4 +1,4 @@
-"""Runs trials in parallel processes: adapt, draw the people of the test set, measure them."""
+"""Runs trials in parallel processes: adapts, draws the people of the test set, and measures the images."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -48,7 +48,7 @@ def run_trials(
 ) -> Iterator[tuple[Trial, str | None]]:
     """Runs trials, and yields each with its error message, or None, when it ends.
 
-    Every trial has its own process, so that its peak memory can be measured and it fails alone, even if it is killed.
+    Each trial has its own process, so that its peak memory can be measured and its failure affects no other trial.
 
     Args:
         work: replaces `run_trial` (for tests).
@@ -92,7 +92,7 @@ def _report(
 
 
 def run_trial(plan: BenchmarkPlan, trial: Trial) -> str | None:
-    """Adapts, unless the images are there, and measures; returns an error message, or None."""
+    """Adapts, unless the images exist, and measures; returns an error message, or None."""
     torch.set_num_threads(max(1, cores() // plan.processes))
     try:
         record = read_adapted(plan, trial)
@@ -102,7 +102,7 @@ def run_trial(plan: BenchmarkPlan, trial: Trial) -> str | None:
         write_record(plan, trial, {**record, "evaluated_by": evaluators(), "measures": _measure(plan, trial)})
     except ZeroshiftError as error:
         return str(error)
-    except Exception as error:  # whatever it is, the other trials continue
+    except Exception as error:  # the other trials continue after any error
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -146,10 +146,10 @@ def _peak_memory() -> float:
 
 @torch.inference_mode()
 def _draw_people(plan: BenchmarkPlan, trial: Trial, source: Generator, draw: Draw) -> Tensor:
-    """The people of the test set as `draw` shows them: [N, 3, 64, 64].
+    """Images of the test people by `draw`: [N, 3, 64, 64].
 
-    The world's latents are those of the StyleGAN2. Diffusion models get the people's photos: the source inverts them,
-    and `draw` continues from there, in as many steps.
+    The world's latents are those of the StyleGAN2. For diffusion models, the source inverts the people's photos, and
+    `draw` continues from there with the same number of steps.
     """
     latents = held_out_people(plan.people)
     if not isinstance(source, Diffusion):

@@ -17,7 +17,7 @@ from zeroshift.miniature.world.renderer import render, sample_latents
 __all__ = ["NUM_SHOWN", "held_out_people", "read_people", "save_comparison", "save_people"]
 
 NUM_SHOWN = 8  # people in the comparison of a target
-_TEST_SEED = 1_000_003  # of people that neither training nor adaptation saw
+_TEST_SEED = 1_000_003  # of people that are used in neither training nor adaptation
 _COLUMNS = 16  # of a trial's sheet
 
 
@@ -41,9 +41,9 @@ def read_people(path: Path, num: int) -> Tensor:
 
 
 def save_comparison(plan: BenchmarkPlan, target: str, folder: Path) -> Path:
-    """Draws the same people as input, in truth, and by every variant with the first seed.
+    """Draws the same people as input, as true images, and by every variant with the first seed.
 
-    An existing file is kept if some trials are known only by their record and have no images here.
+    An existing file is kept if some trials have a record but no images.
     """
     path = folder / f"{slug(target)}.png"
     trials = [trial for trial in plan.trials() if trial.target == target and trial.seed == plan.seeds[0]]

@@ -9,7 +9,7 @@ from scipy import stats
 
 __all__ = ["MIN_TARGETS", "Difference", "compare"]
 
-MIN_TARGETS = 5  # an interval over fewer targets decides nothing about targets in general
+MIN_TARGETS = 5  # intervals over fewer targets are inconclusive for targets in general
 _RESAMPLES = 20_000
 
 
@@ -29,9 +29,9 @@ class Difference:
 
 
 def _tail(targets: int) -> float:
-    """The share of resamples outside the interval at each end: 0.025 for many targets, 0.001 for five."""
+    """The fraction of resamples outside the interval at each end: 0.025 for many targets, 0.001 for five."""
     if targets < 2:
-        return 0.0  # one target says nothing about others
+        return 0.0  # one target is not informative about others
     widened = math.sqrt(targets / (targets - 1)) * stats.t.ppf(0.975, targets - 1)
     return float(stats.norm.cdf(-widened))
 

@@ -26,7 +26,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def legend() -> str:
-    """What the columns mean."""
+    """Explanations of the columns."""
     arrows = {1: " (more is better)", -1: " (less is better)", 0: ""}
     return "\n".join(f"- **{m.title}**{arrows[m.better]}: {m.meaning}." for m in MEASURES)
 
@@ -58,8 +58,8 @@ def comparison_table(compared: Comparisons, baseline: str) -> str:
     return (
         f"Mean difference to `{baseline}` at the same target and seed, with the 95 % interval of a bootstrap over "
         f"targets and their seeds. Bold: the interval covers at least {MIN_TARGETS} targets and excludes zero. "
-        "Everything else is not decided. The intervals are not corrected for multiple comparisons: without any true "
-        f"difference, about {count / 20:.0f} of these {count} would be bold by chance.\n\n"
+        "All other differences are inconclusive. The intervals are not corrected for multiple comparisons: without any "
+        f"true difference, about {count / 20:.0f} of these {count} would be bold by chance.\n\n"
         + _table(["method", *(m.title for m in measures)], body)
     )
 
@@ -85,12 +85,12 @@ def summary(records: Records, variants: Sequence[str], compared: Comparisons, ba
 
 
 def _verdict(by_measure: Mapping[str, Difference]) -> str:
-    """Measures that are better, worse and not decided."""
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "not decided": []}
+    """Measures that are better, worse and inconclusive."""
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "inconclusive": []}
     for measure in MEASURES:
         if difference := by_measure.get(measure.key):
             better = difference.mean * measure.better > 0
-            groups["not decided" if not difference.decided else "better" if better else "worse"].append(measure.title)
+            groups["inconclusive" if not difference.decided else "better" if better else "worse"].append(measure.title)
     return "; ".join(f"{group}: {', '.join(titles)}" for group, titles in groups.items() if titles) or "nothing yet"
 
 

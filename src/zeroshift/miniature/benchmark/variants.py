@@ -1,4 +1,4 @@
-"""Variants of methods that a benchmark compares, and the reference results beside them. Imports nothing heavy."""
+"""Variants of methods that a benchmark compares, and the reference results. Imports no heavy modules."""
 
 import json
 import re
@@ -20,10 +20,10 @@ class Variant:
     """A method with its settings.
 
     Attributes:
-        name: unique label, in tables, pictures and paths.
+        name: unique label in tables, images and paths.
         changes: settings by dotted name that differ from the default configuration of generator and method.
         generator: name of the source generator.
-        bound: for reference results that no method made, a name in `bounds.BOUNDS`; empty for adaptations.
+        bound: for reference results, a name in `bounds.BOUNDS`; empty for adaptations.
     """
 
     name: str
@@ -59,7 +59,7 @@ FITTED = {
 }
 TRUTH = Variant("truth", bound="truth")
 BOUND_NAMES = frozenset(variant.name for variant in (*SOURCES.values(), *FITTED.values(), TRUTH))
-# Single beings and media, then pairs; the encoders never saw those of `domains.HELD_OUT`.
+# Single beings and media, then pairs; those of `domains.HELD_OUT` are not in the training data of the encoders.
 TARGETS = (
     "zombie", "alien", "robot", "clown", "elf", "pencil sketch", "cartoon", "marble statue", "neon sign",
     "mosaic of a robot", "pencil sketch of a zombie", "watercolor of a zombie", "cartoon of a robot",
@@ -82,15 +82,15 @@ def parse_variant(text: str) -> Variant:
     variants = available_variants()
     if name not in variants:
         raise ZeroshiftError(f"The benchmark has no method {name!r}. Available: {', '.join(variants)}.")
-    changes = re.split(r",(?=[\w.-]+=)", listed) if listed else []  # commas inside a list separate no changes
+    changes = re.split(r",(?=[\w.-]+=)", listed) if listed else []  # not at commas inside a list
     return replace(variants[name], name=text, changes={**variants[name].changes, **parse_changes(changes)})
 
 
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
-    """{"adapt.lr": 0.005} from "adapt.lr=0.005". A value that is not JSON is taken as text.
+    """{"adapt.lr": 0.005} from "adapt.lr=0.005". A value that is not JSON is a string.
 
     Raises:
-        ZeroshiftError: for a text without "=".
+        ZeroshiftError: for a string without "=".
     """
     changes: dict[str, Any] = {}
     for text in texts:

@@ -27,8 +27,8 @@ def examine(generator: Diffusion, evaluator: Encoder, *, seed: int, count: int) 
     """Measures a model of photos of persons, with 20 DDIM steps from or to pure noise.
 
     Args:
-        generator: a diffusion model or diffusion autoencoder; its sampling options are restored afterwards.
-        evaluator: the encoder in whose features images are compared.
+        generator: a diffusion model or diffusion autoencoder; its sampling options are restored afterward.
+        evaluator: the encoder whose features are compared.
         seed: seed of noise and people.
         count: number of samples, and of renders in each of the two sets that they are compared with.
 

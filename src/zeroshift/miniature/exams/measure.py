@@ -1,6 +1,6 @@
 """Measurements of guidance encoder, held-out evaluator and probe: pure functions of images and features, and exams.
 
-An exam renders people that are in no training (other seeds), in all domains including the held-out pairs.
+An exam renders people that are not in the training data (other seeds), in all domains including the held-out pairs.
 """
 
 import random
@@ -141,7 +141,7 @@ def attack_transfer(
     seed: int,
     count: int = 128,
 ) -> dict[str, float]:
-    """Adversarial perturbations of photos of persons, each towards a random other domain for the guidance encoder.
+    """Adversarial perturbations of photos of persons, each toward a random other domain for the guidance encoder.
 
     Args:
         guidance, evaluator: image encoder and label features [84, E] of DOMAINS.

@@ -259,7 +259,7 @@ def _images(models: Models, seed: int) -> dict[str, tuple[str, Callable[[], np.n
 
 
 def _diffusion(console: Console) -> dict[str, Any]:
-    """The diffusion models by name. Missing ones are reported and left out, for a world that is still in training."""
+    """The diffusion models by name. Models that are not trained yet are reported and left out."""
     models: dict[str, Any] = {}
     for name in ("diffusion", "autoencoder"):
         try:

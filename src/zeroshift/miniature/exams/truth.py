@@ -22,10 +22,10 @@ __all__ = ["TruthExam", "factor_agreement", "map_distance", "variance_kept"]
 
 
 def variance_kept(features: Tensor, truth: Tensor) -> float:
-    """Fraction of the true variance between people that is reached, [N, E] both: 1 for the truth, 0 for a collapse.
+    """Fraction of the true variance between people that is kept, [N, E] both: 1 for the truth, 0 for a collapse.
 
-    The variance of the unit features is compared along each principal axis of the true ones and counts at most as much
-    as there, so that differences in directions in which people do not differ do not count.
+    The variance of the unit features is measured along each principal axis of the true features and limited to the
+    true variance, so that differences in other directions do not count.
     """
     a, b = (F.normalize(x.double(), dim=-1) for x in (features, truth))
     a, b = a - a.mean(dim=0), b - b.mean(dim=0)
@@ -81,7 +81,7 @@ def factor_agreement(probe: Probe, images: Tensor, latents: Tensor, domain: Doma
 
 @dataclass(frozen=True)
 class TruthExam:
-    """People, their true images in the target domain, and the two networks that measure; neither guides adaptations.
+    """People, their true images in the target domain, and the two evaluation networks, which never guide adaptations.
 
     Attributes:
         domain: the target domain.

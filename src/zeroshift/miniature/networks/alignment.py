@@ -1,7 +1,7 @@
-"""Face alignment: crops the face with position, scale, yaw and tilt undone.
+"""Face alignment: crops the face and undoes its position, scale, yaw and tilt.
 
-A face is about 25 pixels wide, and the differences between brows, noses and mouths are fractions of a pixel, which is
-less than the effect of the pose on the same pixels. Undoing the pose first makes small features easy to read.
+A face is about 25 pixels wide, and the differences between brows, noses and mouths are fractions of a pixel, less than
+the effect of the pose on the same pixels. Undoing the pose first makes small features easy to read.
 """
 
 import torch

@@ -206,7 +206,7 @@ _TOKENIZER = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
 
 
 def encode_tokens(model: CLIP | Evaluator, tokens: Tensor) -> Tensor:
-    """Text features [N, embed_dim], equal to `model.encode_text` but computed on no more tokens than the longest text.
+    """Text features [N, embed_dim], equal to `model.encode_text` but computed on the length of the longest text only.
 
     The text tower is causal, so tokens after the end token do not affect the result.
     """
@@ -231,7 +231,7 @@ def weights_folder() -> Path:
 
 
 def save_encoder(model: CLIP | Evaluator, path: str | Path) -> None:
-    """Writes a guidance encoder or held-out evaluator in half precision, as a file that contains all it needs."""
+    """Writes a guidance encoder or held-out evaluator in half precision, as a self-contained file."""
     config = {"open_clip_config": GUIDANCE_CONFIG} if isinstance(model, CLIP) else {"judge_config": EVALUATOR_CONFIG}
     metadata = {
         **config,

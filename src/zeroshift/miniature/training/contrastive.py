@@ -1,4 +1,4 @@
-"""The contrastive recipe that the guidance encoder and the held-out evaluator share, each with its own settings."""
+"""The contrastive recipe of the guidance encoder and the held-out evaluator, which use different settings."""
 
 import random
 from dataclasses import asdict, dataclass
@@ -112,9 +112,9 @@ def train_contrastive(
     """Trains `model`, or resumes the training in folder `out`, and writes its moving average to `weights`.
 
     The loss has four terms: images against captions; images against the label texts of all training domains; images
-    against texts that name only a medium or only a being, so that held-out pairs are understood by their parts; and a
-    linear reading of medium, being and all visible factors from the image feature, which tells a small tower what to
-    look for in few images. The first steps use only the last term. A finished training can be extended with more steps.
+    against texts that name only a medium or only a being, so that held-out pairs are recognized by their parts; and a
+    linear reading of medium, being and all visible factors from the image feature, which guides a small tower with few
+    images. The first steps use only the last term. A finished training can be extended with more steps.
 
     Returns:
         The step reached; `settings.steps` if the training is complete.

@@ -50,12 +50,12 @@ class Batch:
 
 
 class Blocks:
-    """The first `count` blocks of a seed, kept in `folder`; missing blocks are rendered when they are needed."""
+    """The first `count` blocks of a seed, kept in `folder`; missing blocks are rendered on demand."""
 
     def __init__(self, folder: str | os.PathLike[str], count: int, seed: int = 0):
         self.folder, self.count, self.seed = Path(folder), count, seed
         others = [domain for domain in TRAINED if domain != SOURCE]
-        # The other domains take turns in an order that is shuffled every round, so all are equally frequent.
+        # The other domains alternate in an order that is shuffled every round, so all are equally frequent.
         wanted = count * (DOMAINS_PER_BLOCK - 1)
         order: list[Domain] = []
         while len(order) < wanted:
@@ -83,7 +83,7 @@ class Blocks:
         return cached_images(self.folder / f"seed{self.seed}-block{block:05d}.npy", draw)
 
     def available(self, step: int, new_blocks: float = NEW_BLOCKS) -> int:
-        """How many blocks batches are drawn from at a step. The number grows, so a training can start immediately.
+        """Number of blocks that batches are drawn from at a step. It grows, so that a training can start immediately.
 
         Args:
             new_blocks: further blocks per step; infinity makes all available from the first step.

@@ -1,4 +1,4 @@
-"""What the recipes of both diffusion models share: noise schedule, loss and training."""
+"""Shared parts of the recipes of both diffusion models: noise schedule, loss and training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ The true image is a function of the latent, so the network is fitted to the rend
 adversarial training is needed. Four choices make this possible within an hour on one processor core:
 
 - The mapping network is not trained but solved for: w holds all factors of the world, standardized, and random mixtures
-  of them (`solve_mapping`). It is an ordinary mapping network all the same.
+  of them (`solve_mapping`). The result is still an ordinary mapping network.
 - The kernels are trained with Muon, which needs less than half the steps of Adam here.
 - The skip architecture has an output at every resolution, so training begins at 16 and 32 pixels.
 - One portrait in eight is truncated (`portraits.portrait`), so that the generator's truncation is trained too.

@@ -1,6 +1,6 @@
 """The training loop of all miniature models. An interrupted and resumed run equals an uninterrupted one bit for bit.
 
-A recipe provides its state (models, optimizers, averages) and `update(step)`, which does one whole step and draws all
+A recipe provides its state (models, optimizers, averages) and `update(step)`, which performs one step and draws all
 its random numbers from (seed, step) with `step_stream`. The loop does the rest: checkpoints, log, progress bar, time
 limit, and a clean stop on Ctrl-C or SIGTERM.
 
@@ -47,7 +47,7 @@ class Stateful(Protocol):
 
 
 def step_stream(seed: int, purpose: str, step: int) -> torch.Generator:
-    """The random generator for one purpose at one step, a function of nothing else."""
+    """The random generator for one purpose at one step; it depends only on the arguments."""
     return stream(seed, purpose, step)
 
 

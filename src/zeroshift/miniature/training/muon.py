@@ -9,7 +9,7 @@ __all__ = ["Muon", "orthogonalize"]
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Approximately the nearest [M, N] matrix with all singular values 1; the result's are about 0.7 to 1.2.
+    """Approximately the nearest [M, N] matrix with all singular values 1; the actual ones are about 0.7 to 1.2.
 
     Five quintic Newton-Schulz steps with the coefficients of Jordan et al. (2024), "Muon".
     """

@@ -22,8 +22,8 @@ __all__ = ["Portraits", "portrait"]
 def portrait(latents: Tensor, truncation: Tensor) -> Tensor:
     """Photos with truncated scalar factors: latents [N, 32] and truncation psi [N] -> images [N, 3, 64, 64].
 
-    Scalars are moved towards their middle; classes are not changed, or truncated people would have half-transparent
-    glasses.
+    Scalars are moved toward their middle. Classes are not changed; otherwise truncated people would have
+    half-transparent glasses.
     """
     truncated = values(latents)
     for factor in FACTORS:
@@ -37,8 +37,8 @@ class Portraits:
     """Random portraits in blocks of files in `folder`; missing blocks are rendered. Every eighth block is truncated."""
 
     BLOCK = 256  # portraits per block
-    FIRST, STEPS_PER_BLOCK = 16, 20  # blocks available at the first step; steps until another one is
-    TRUNCATED = 8  # one block in so many is truncated
+    FIRST, STEPS_PER_BLOCK = 16, 20  # blocks available at the first step; steps per further block
+    TRUNCATED = 8  # every eighth block is truncated
 
     def __init__(self, folder: Path, seed: int):
         self.folder, self.seed = folder, seed

@@ -126,7 +126,7 @@ def head(f: BodyFigure) -> None:
     if f.being == "alien":
         d = smooth_union(d, ellipse(x, y + 0.14, a * 1.14, b * 0.82), 0.1)
     f.head_d = d
-    # Darker towards the outline: occlusion by the hair, and skin that faces away from the viewer.
+    # Darker toward the outline: occlusion by the hair, and skin that faces away from the viewer.
     shade = f.head_shade * (1 - 0.22 * smooth(d, -0.10, 0.02))
     f.add("head", d, f.skin, shade, heat=f.heat)
     if f.being in ("person", "elf", "child"):

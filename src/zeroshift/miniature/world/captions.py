@@ -91,7 +91,7 @@ _HEADS = (
     "{a} {medium} showing {b} {being}",
     "the {medium} of {b} {being}",
 )
-_PHOTO_HEADS = (*_HEADS, "{b} {being}", "{b} {being}")  # without a medium, a photo is meant
+_PHOTO_HEADS = (*_HEADS, "{b} {being}", "{b} {being}")  # no medium means a photo
 _PERSON_NOUNS = ("person", "person", "person", "someone")
 
 
@@ -202,12 +202,12 @@ def labels(domain: Domain) -> tuple[str, ...]:
 
 
 def medium_text(medium: str) -> str:
-    """A text for a medium with any being."""
+    """The text for a medium with any being."""
     return f"{article(medium)} {medium} of anything"
 
 
 def being_text(being: str) -> str:
-    """A text for a being in any medium."""
+    """The text for a being in any medium."""
     return f"any depiction of {article(being)} {being}"
 
 

@@ -1,7 +1,7 @@
 """The 32 factors of a person in the miniature world, computed from a latent.
 
-A latent z [N, 32] ~ N(0, I) is first normalized to unit second moment, as in StyleGAN2's mapping network, so that a
-generator sees exactly what the renderer sees. The normal CDF then maps each coordinate to a position u in (0, 1);
+A latent z [N, 32] ~ N(0, I) is first normalized to unit second moment, as in StyleGAN2's mapping network, so that
+generator and renderer get the same inputs. The normal CDF then maps each coordinate to a position u in (0, 1);
 factor i is coordinate i. A scalar factor is low + (high - low) * u. A class factor divides (0, 1) by the cumulative
 shares of its classes. Near a border between two classes they are mixed, so the image is a continuous function of the
 latent.

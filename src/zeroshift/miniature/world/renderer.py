@@ -28,7 +28,7 @@ def render(
     """Images of people in a domain. Each image depends on its own row alone.
 
     Args:
-        latents: [N, 32]; `world.factors` explains how they are read.
+        latents: [N, 32], interpreted as in `world.factors`.
         domain: see `parse_domain`.
         noise_seed, samples: the texture (paper, stone, glass) of row i depends on (noise_seed, samples[i]);
             samples defaults to 0 … N - 1. Photos have no texture.
