@@ -64,12 +64,12 @@ def same(a: Generator, b: Generator) -> bool:
 
 class Recorder:
     def __init__(self, stop: tuple[str, int] | None = None, error: type[BaseException] = KeyboardInterrupt):
-        self.seen: list[tuple[str, int, int]] = []
+        self.calls: list[tuple[str, int, int]] = []
         self.stop, self.error = stop, error
 
     def update(self, stage: str, step: int, steps: int, losses: Mapping[str, float]) -> None:
         assert "loss" in losses
-        self.seen.append((stage, step, steps))
+        self.calls.append((stage, step, steps))
         if (stage, step) == self.stop:
             raise self.error
 
@@ -77,9 +77,9 @@ class Recorder:
 def test_a_run_without_a_folder(config: AdaptConfig) -> None:
     recorder = Recorder()
     result = adapt(config, progress=recorder)
-    assert recorder.seen == [("prompts", n, 3) for n in (1, 2, 3)] + [("adapt", n, 4) for n in (1, 2, 3, 4)]
+    assert recorder.calls == [("prompts", n, 3) for n in (1, 2, 3)] + [("adapt", n, 4) for n in (1, 2, 3, 4)]
     assert [(record["stage"], record["step"]) for record in result.history] == [
-        (stage, step - 1) for stage, step, _ in recorder.seen
+        (stage, step - 1) for stage, step, _ in recorder.calls
     ]
     assert not same(result.generator, result.source)
     assert same(adapt(config).generator, result.generator), "the same settings, the same result"
@@ -91,7 +91,7 @@ def test_a_run_without_a_folder(config: AdaptConfig) -> None:
 def test_killed_and_resumed_equals_uninterrupted(
     config: AdaptConfig, tmp_path: Path, method: str, stop: tuple[str, int]
 ) -> None:
-    """A crash: only the checkpoints written on the way are there."""
+    """After a crash, only the regular checkpoints exist."""
     config = changed(config, {"method": method})
     if method == "nada" and stop[0] == "prompts":
         pytest.skip("has no such stage")
@@ -104,7 +104,7 @@ def test_killed_and_resumed_equals_uninterrupted(
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
-def test_an_interrupt_leaves_a_checkpoint_where_it_stood(config: AdaptConfig, tmp_path: Path) -> None:
+def test_an_interrupt_leaves_a_checkpoint_of_the_last_step(config: AdaptConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(config, checkpoint_every=0)
     run = RunFolder.open(tmp_path / "run", config)
     with pytest.raises(KeyboardInterrupt):
@@ -116,7 +116,7 @@ def test_an_interrupt_leaves_a_checkpoint_where_it_stood(config: AdaptConfig, tm
     assert same(
         adapt(config, RunFolder.open(tmp_path / "run", config), progress=recorder).generator, adapt(config).generator
     )
-    assert recorder.seen == [("adapt", 4, 4)]
+    assert recorder.calls == [("adapt", 4, 4)]
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step(
@@ -140,7 +140,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step(
     assert len(run.records()) == 5
 
 
-def test_a_checkpoint_of_another_generator_is_told(config: AdaptConfig, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_generator_is_refused(config: AdaptConfig, tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path / "run", config)
     with pytest.raises(KeyboardInterrupt):
         adapt(config, run, progress=Recorder(("adapt", 1)))
@@ -149,7 +149,7 @@ def test_a_checkpoint_of_another_generator_is_told(config: AdaptConfig, tmp_path
         adapt(config, run, generator=other)
 
 
-def test_losses_that_are_no_numbers_change_nothing(config: AdaptConfig) -> None:
+def test_losses_that_are_not_finite_change_nothing(config: AdaptConfig) -> None:
     context, adaptation = make(changed(config, {"method": "nada"}))
     with torch.no_grad():
         adaptation.target.synthesis.b4.torgb.bias.fill_(float("nan"))
@@ -162,10 +162,10 @@ def test_losses_that_are_no_numbers_change_nothing(config: AdaptConfig) -> None:
 
 
 def test_a_step_equals_its_naive_twin(config: AdaptConfig) -> None:
-    """One optimiser step and the average after it, pairs one by one, all weights with gradients, Adam written out."""
+    """One optimizer step and the moving average, pair by pair, with gradients of all weights and explicit Adam."""
     config = change(config, layers=("synthesis.b8.conv0", "synthesis.b16.conv1"), noise_mode="const", ema_decay=0.9)
     context, adaptation = make(config)
-    with torch.no_grad():  # away from the source, where the direction is not defined
+    with torch.no_grad():  # not at the source, where the direction is undefined
         for parameter in adaptation.target.synthesis.parameters():
             parameter.mul_(0.95)
     target, encoder = adaptation.target, context.encoders[0]
@@ -195,7 +195,7 @@ def test_a_step_equals_its_naive_twin(config: AdaptConfig) -> None:
     assert update.losses["loss"] == pytest.approx(loss.item(), abs=1e-5)
     source_weights = dict(context.source.named_parameters())
     for name, value in target.named_parameters():
-        far = gradients[name] is None or gradients[name].abs().clamp(min=1e-12) > 1e-5  # where the sign is beyond doubt
+        far = gradients[name] is None or gradients[name].abs().clamp(min=1e-12) > 1e-5  # where the sign is certain
         torch.testing.assert_close(value * far, expected[name] * far, atol=1e-5, rtol=1e-5)
         average = dict(adaptation.target_ema.named_parameters())[name]
         torch.testing.assert_close(average, 0.9 * source_weights[name] + 0.1 * value)
@@ -219,14 +219,14 @@ def test_accumulation_changes_nothing(config: AdaptConfig) -> None:
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-3)
 
 
-def test_views_are_the_same_for_both_images_and_leave_gradients() -> None:
+def test_augmentations_are_shared_by_a_pair_and_differentiable() -> None:
     images = torch.rand(3, 3, 16, 16).requires_grad_()
-    seen = augment(images, 2, 5, "views", 0, samples=[4, 5, 6])
-    assert seen.shape == (6, 3, 16, 16)
+    augmented = augment(images, 2, 5, "views", 0, samples=[4, 5, 6])
+    assert augmented.shape == (6, 3, 16, 16)
     alone = augment(images[1:2], 2, 5, "views", 0, samples=[5])
-    torch.testing.assert_close(alone, seen[[1, 4]])
-    assert not torch.allclose(seen[0], seen[3])
-    assert torch.autograd.grad(seen.sum(), images)[0].abs().sum() > 0
+    torch.testing.assert_close(alone, augmented[[1, 4]])
+    assert not torch.allclose(augmented[0], augmented[3])
+    assert torch.autograd.grad(augmented.sum(), images)[0].abs().sum() > 0
     assert augment(images, 0, 5, "views", 0, samples=[4, 5, 6]) is images
     flat = torch.full((1, 3, 16, 16), 0.3)
     torch.testing.assert_close(augment(flat, 3, 1, samples=[0]), flat.expand(3, -1, -1, -1))
@@ -243,7 +243,7 @@ def test_bf16_is_close_to_float32(config: AdaptConfig) -> None:
 
 
 def test_compiled_modules_are_used(config: AdaptConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That what torch.compile makes is right is torch's business; that it is asked to is ours."""
+    """Checks that torch.compile is called; its results are tested by PyTorch itself."""
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
     adapt(dataclasses.replace(config, compile=True))
@@ -288,8 +288,8 @@ def share(rank: int, world: int, port: int, text: str, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_come_to_the_result_of_one(config: AdaptConfig, tmp_path: Path) -> None:
-    # With a first beta of zero Adam turns the rounding of tiny gradients into steps of full size; so a larger one here.
+def test_two_processes_reach_the_result_of_one(config: AdaptConfig, tmp_path: Path) -> None:
+    # With a first beta of zero, Adam turns the rounding of tiny gradients into full steps, so it is larger here.
     config = change(config, steps=3, betas=(0.9, 0.99), grad_accumulation_steps=2, augmentations=1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -326,7 +326,7 @@ def test_batches_must_split_evenly() -> None:
 
 
 def test_gathered_rows_have_the_gradient_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two pretended processes: the sum of their gradients is the gradient of the whole loss."""
+    """Two simulated processes: the sum of their gradients is the gradient of the whole loss."""
     rows = torch.randn(4, 3)
     weight = torch.randn(3, 3, requires_grad=True)
 
@@ -359,6 +359,11 @@ def test_a_run_of_a_generator_object_can_be_opened_again(config: AdaptConfig, tm
     source = load_generator(config.generator)
     config = dataclasses.replace(changed(config, {"adapt.steps": 1}), generator="not a file")
     result = adapt(config, RunFolder.open(tmp_path / "run", config), generator=source)
-    before, after = load_source_and_target(RunFolder.read(tmp_path / "run"))
+    run = RunFolder.read(tmp_path / "run")
+    before, after = load_source_and_target(run)
     assert same(before, source)
     assert same(after, result.generator)
+    assert run.source_config.generator == str(run.source_path), "what the catalogue is asked about"
+    longer = changed(config, {"adapt.steps": 2})
+    extended = adapt(longer, RunFolder.open(tmp_path / "run", longer))
+    assert same(extended.source, source), "from its own copy"

@@ -82,7 +82,7 @@ def evaluate(
         evaluation = measure(
             folder,
             metrics or None,
-            references=real or References.from_truth(folder.config, num, seed),
+            references=real or References.from_truth(folder.source_config, num, seed),
             num=num,
             seed=seed,
             truncation_psi=truncation_psi,

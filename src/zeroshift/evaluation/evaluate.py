@@ -61,7 +61,7 @@ def evaluate(
         ZeroshiftError: an unfinished run, an unknown or unavailable measure or network, or missing reference images.
     """
     run.require_generator()
-    config = run.config
+    config = run.source_config
     device = Distributed(config.device).device
     plan = make_plan(config, metrics, references, num, device)
     _warn(guidance_warnings(plan, config))

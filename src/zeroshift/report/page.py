@@ -33,7 +33,7 @@ def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
     Raises:
         ZeroshiftError: if the run is not finished, or a file of it cannot be read.
     """
-    config = run.config
+    config = run.source_config
     source, target = load_source_and_target(run)
     truth = load_truth(find_entry(config.generator))
     figures = truth.figures(config, source, target, num) if truth else None

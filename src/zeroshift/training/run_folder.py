@@ -4,6 +4,7 @@ Files are written atomically, so that repeating the command of a killed run resu
 """
 
 import contextlib
+import dataclasses
 import json
 import pickle
 import shutil
@@ -151,6 +152,11 @@ class RunFolder:
     def source(self) -> str:
         """The source generator, as an argument of `load_generator`."""
         return str(self.source_path) if self.source_path.exists() else self.config.generator
+
+    @property
+    def source_config(self) -> AdaptConfig:
+        """The settings, with `source` as generator: what the catalogue knows about the run's source generator."""
+        return dataclasses.replace(self.config, generator=self.source)
 
     @property
     def pairs_path(self) -> Path:

@@ -83,6 +83,8 @@ def adapt(
         KeyboardInterrupt: on Ctrl-C, after a checkpoint at the end of the step; on a second Ctrl-C at once.
     """
     distributed = Distributed(config.device)
+    if generator is None and run is not None and run.source_path.exists():
+        generator = load_generator(run.source_path, distributed.device)
     context = _make_context(resolve(config), distributed, generator, encoders, progress)
     config = context.config
     method = METHODS[config.method](context)
