@@ -1,4 +1,4 @@
-"""Tiny random models, saved once a session, that behave like the real ones."""
+"""Tiny random models, saved once per session, that behave like the real ones."""
 
 import json
 import os
@@ -30,7 +30,7 @@ REGISTRIES = [
 ]
 
 
-# Started in the background, a shell has us ignore Ctrl-C, and so would all that we start; the tests press it.
+# A shell makes background processes, and their children, ignore Ctrl-C. The tests need it, so it is restored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -41,7 +41,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random CLIP for 16-pixel images as one self-contained file, as the miniature guide is one."""
+    """A random CLIP for 16-pixel images as one self-contained file, like the miniature guidance encoder."""
     import open_clip
     from safetensors.torch import save_file
 
@@ -80,10 +80,10 @@ def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def float64() -> Iterator[None]:
-    """Whole runs in double precision: two ways to the same result then agree on any processor.
+    """Runs in double precision, so that two computations of the same result agree on any processor.
 
-    In float32 they may not: Adam's first steps are near to signs, and directions between like images to 0/0, so that
-    rounding, which is not the same everywhere, grows within a few steps.
+    In float32 they may not: Adam's first steps are close to signs, and directions between similar images close to 0/0,
+    so that rounding, which depends on the processor, grows within a few steps.
     """
     torch.set_default_dtype(torch.float64)
     yield
@@ -92,7 +92,7 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture
 def example_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """tests/example_package as if it were installed, in this process and in those that it starts: its folder."""
+    """The folder of tests/example_package, which acts as installed in this process and its child processes."""
     folder = Path(__file__).with_name("example_package")
     project = (folder / "pyproject.toml").read_text(encoding="utf-8")
     entry_points = re.sub(
@@ -107,7 +107,7 @@ def example_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in paths:
         monkeypatch.syspath_prepend(path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*paths, *os.environ.get("PYTHONPATH", "").split()]))
-    for name in REGISTRIES:  # which read the entry points again, and forget the package afterwards
+    for name in REGISTRIES:  # these read the entry points again, and drop the package afterward
         registry = resolve_name(name)
         monkeypatch.setattr(registry, "_entry_points", None)
         monkeypatch.setattr(registry, "_loaded", dict(registry._loaded))

@@ -1,4 +1,4 @@
-"""The import rules of docs/architecture.md, checked on the source text: every import counts, wherever it stands."""
+"""The import rules of docs/architecture.md, checked in the source text, including imports inside functions."""
 
 import ast
 import re
@@ -26,7 +26,7 @@ LEVELS = (
     ("report",),
     ("studio", "cli"),
 )
-# The package itself (public names) and `python -m zeroshift` stand above all levels.
+# The package itself (public names) and `python -m zeroshift` are above all levels.
 TOP = ("zeroshift", "zeroshift.__main__")
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 
@@ -36,7 +36,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 @dataclass(frozen=True)
 class Import:
-    """One import of a module of this package; `name` is what a `from` import takes out of it."""
+    """One import of a module of this package; `name` is the imported name of a `from` import."""
 
     importer: str
     module: str
@@ -80,7 +80,7 @@ def all_imports() -> list[Import]:
 
 
 def all_names_in_strings() -> Iterator[Import]:
-    """Texts such as "zeroshift.methods.ipl:IPL"."""
+    """Strings such as "zeroshift.methods.ipl:IPL"."""
     for importer, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -94,7 +94,7 @@ def package_of(module: str) -> str:
 
 
 def goes_up(importer: str, imported: str) -> bool:
-    """Whether an import leaves the order of the levels."""
+    """Whether an import violates the order of the levels."""
     if importer in TOP:
         return False
     if imported in TOP:
@@ -102,7 +102,7 @@ def goes_up(importer: str, imported: str) -> bool:
     return LEVEL[package_of(imported)] > LEVEL[package_of(importer)]
 
 
-def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+def cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     """The strongly connected components with more than one node (Tarjan), and the nodes that point to themselves."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
@@ -129,9 +129,9 @@ def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     return components
 
 
-def test_circles_are_detected() -> None:
-    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}, "e": {"a"}}) == [["b", "c"], ["d"]]
-    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+def test_cycles_are_detected() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}, "e": {"a"}}) == [["b", "c"], ["d"]]
+    assert cycles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 def test_hidden_imports_are_detected() -> None:
@@ -157,7 +157,7 @@ def test_every_package_has_a_level() -> None:
 
 
 def test_imports_go_downward() -> None:
-    """Registries name what they load as "module:attribute"; those names must keep the order, too."""
+    """Registries name their entries as "module:attribute"; these names must follow the order, too."""
     named = [(each.importer, each.module, each.line) for each in [*all_imports(), *all_names_in_strings()]]
     wrong = {(importer, module): line for importer, module, line in named if goes_up(importer, module)}
     listed = [f"{a}:{line} names {b}" for (a, b), line in wrong.items() if (a, b) not in EXCEPTIONS]
@@ -175,16 +175,16 @@ def test_modules_named_in_strings_exist() -> None:
     assert not missing, "\n".join(missing)
 
 
-def test_modules_import_each_other_in_no_circle() -> None:
+def test_modules_have_no_import_cycles() -> None:
     graph: dict[str, set[str]] = {name: set() for name in trees()}
     for each in all_imports():
         if (each.importer, each.module) not in EXCEPTIONS:
             graph[each.importer].add(each.module)
-    listed = ["circle: " + ", ".join(circle) for circle in circles(graph)]
+    listed = ["cycle: " + ", ".join(cycle) for cycle in cycles(graph)]
     assert not listed, "\n".join(listed)
 
 
-def test_packages_import_each_other_in_no_circle() -> None:
+def test_packages_have_no_import_cycles() -> None:
     graph: dict[str, set[str]] = {package: set() for package in LEVEL}
     for each in all_imports():
         if {each.importer, each.module} & set(TOP) or (each.importer, each.module) in EXCEPTIONS:
@@ -192,7 +192,7 @@ def test_packages_import_each_other_in_no_circle() -> None:
         importer, imported = package_of(each.importer), package_of(each.module)
         if importer != imported:
             graph[importer].add(imported)
-    assert not circles(graph), circles(graph)
+    assert not cycles(graph), cycles(graph)
 
 
 def test_no_private_name_is_imported() -> None:
@@ -254,7 +254,7 @@ def setting_fields() -> set[str]:
 
 
 def attributes_read(tree: ast.AST) -> set[str]:
-    """Attributes that are read from anything, in functions that check values excepted."""
+    """Attributes that are read from any object, except in functions that check values."""
     checks = {
         node
         for function in ast.walk(tree)
@@ -273,7 +273,7 @@ def test_every_configuration_field_is_read() -> None:
     for name, tree in trees().items():
         if not name.startswith("zeroshift.config"):
             read |= attributes_read(tree)
-    for node in ast.walk(trees()["zeroshift.config.settings"]):  # a property reads fields for whoever reads it
+    for node in ast.walk(trees()["zeroshift.config.settings"]):  # a property reads fields on behalf of its users
         if (
             isinstance(node, ast.FunctionDef)
             and node.name in read

@@ -160,7 +160,7 @@ def test_a_self_contained_file_is_loaded(tiny_encoder: Path) -> None:
     assert torch.equal(encoder.model.text_projection, weights["text_projection"])
 
 
-def test_unknown_words_are_warned_of(tiny_encoder: Path) -> None:
+def test_unknown_words_cause_a_warning(tiny_encoder: Path) -> None:
     encoder = load_encoder(str(tiny_encoder))
     with pytest.warns(
         UserWarning, match="not trained on the word 'skech', so .* may be meaningless.*Similar labels.*: .*sketch"

@@ -42,7 +42,7 @@ def test_directional_has_a_finite_gradient_for_equal_images() -> None:
     loss = directional(source, target, text)
     assert loss.item() == 1
     (gradient,) = torch.autograd.grad(loss, target)
-    # towards the text, along the sphere, as steep as from a pair at distance 0.1; 3: the mean over pairs
+    # toward the text, along the sphere, as steep as from a pair at distance 0.1; 3: the mean over pairs
     tangent = text - (text * source).sum(dim=1, keepdim=True) * source
     torch.testing.assert_close(gradient, -tangent / 0.1 / 3)
 

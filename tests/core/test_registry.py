@@ -74,7 +74,7 @@ assert "fractions" in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_unknown_names_are_answered_with_close_ones() -> None:
+def test_unknown_names_get_close_suggestions() -> None:
     things = registry(**BUILTIN)
     with pytest.raises(ZeroshiftError, match=r"There is no thing 'secnod'\. Did you mean second\? Available: first, s"):
         things["secnod"]
@@ -89,7 +89,7 @@ def test_get_of_a_mapping() -> None:
     assert things.get("first") is things["first"]
 
 
-def test_a_name_cannot_be_taken_twice() -> None:
+def test_a_name_cannot_be_registered_twice() -> None:
     things = registry(**BUILTIN)
     things.register("mine")(int)
     with pytest.raises(ZeroshiftError, match=r"already a thing 'mine' \(builtins:int\)\. Choose another name"):
@@ -100,8 +100,8 @@ def test_a_name_cannot_be_taken_twice() -> None:
     assert things["second"].__name__ == "Decimal"
 
 
-def test_values_of_one_class_are_told_apart() -> None:
-    """A value has the module of its class, but is no definition of that module."""
+def test_values_of_one_class_are_distinguished() -> None:
+    """A value has the module of its class, but is not a definition in that module."""
     values: Registry[Path] = Registry("place", GROUP)
     values.register("here")(Path("a"))
     values.register("here")(Path("a"))

@@ -66,12 +66,12 @@ def test_other_keys_give_other_numbers(one: tuple[int, str, int, int], other: tu
 
 @few
 @given(st.lists(st.one_of(st.integers(-(2**63), 2**64), st.text(max_size=5)), min_size=1, max_size=4))
-def test_a_stream_begins_again_with_the_same_keys(keys: Sequence[int | str]) -> None:
+def test_a_stream_restarts_with_the_same_keys(keys: Sequence[int | str]) -> None:
     assert torch.equal(torch.rand(3, generator=stream(*keys)), torch.rand(3, generator=stream(*keys)))
 
 
-def test_the_numbers_of_known_keys_stay() -> None:
-    """Results of runs and docs/benchmark.md rest on them: they may not change between versions."""
+def test_draws_of_fixed_keys_do_not_change() -> None:
+    """Results of runs and docs/benchmark.md depend on them, so they must not change between versions."""
     draw = normal([3], 7, "latents", 5, samples=[11])
     assert torch.allclose(draw, torch.tensor([[0.8106841, -1.6694478, 0.2068595]]), atol=1e-6)
 

@@ -41,7 +41,7 @@ def test_runs_are_grouped_by_settings() -> None:
 
 
 def test_runs_of_one_seed_count_once() -> None:
-    """Two of seed 0 (1 and 3, so 2) and one of seed 1 (5)."""
+    """Two runs of seed 0 (1 and 3, mean 2) and one of seed 1 (5)."""
     runs = [run("a"), run("copy of a"), run("b", seed=1)]
     columns, (row,) = compare((each, [result("m", value)]) for each, value in zip(runs, (1.0, 3.0, 5.0), strict=True))
     assert row.cell(columns[0]) == "3.500 ± 2.121"

@@ -65,10 +65,10 @@ def encoder(tiny_encoder: Path) -> Encoder:
 def test_values_equal_those_of_a_naive_implementation(
     run: RunFolder, real: Path, encoder: Encoder, tiny_encoder: Path
 ) -> None:
-    looks = f"open_clip:{tiny_encoder}"
-    names = [f"{name}:{looks}" for name in ("fd", "clip-distance", "direction", "diversity", "intra-diversity", "id")]
+    network = f"open_clip:{tiny_encoder}"
+    names = [f"{name}:{network}" for name in ("fd", "clip-distance", "direction", "diversity", "intra-diversity", "id")]
     results = evaluate(run, [*names, "scs"], references=References.from_folder(real), num=40, seed=3).results
-    found = {result.measure: result.value for result in results}
+    values = {result.measure: result.value for result in results}
     source, target = drawn(run, 40, seed=3, truncation_psi=0.7)
     pictures = []
     for path in sorted(real.rglob("*.png")):
@@ -84,21 +84,21 @@ def test_values_equal_those_of_a_naive_implementation(
     x, y = b.double().numpy(), c.double().numpy()
     root = sqrtm(np.cov(x.T) @ np.cov(y.T) + 1e-12 * np.eye(24)).real
     distance = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
-    assert found["fd"] == pytest.approx(distance, rel=1e-3)
-    assert found["clip-distance"] == pytest.approx(float((1 - normalize(b) @ normalize(labels[1])).mean()), abs=1e-5)
+    assert values["fd"] == pytest.approx(distance, rel=1e-3)
+    assert values["clip-distance"] == pytest.approx(float((1 - normalize(b) @ normalize(labels[1])).mean()), abs=1e-5)
     text = normalize(normalize(labels[1]) - normalize(labels[0]))
-    assert found["direction"] == pytest.approx(float((normalize(normalize(b) - normalize(a)) @ text).mean()), abs=1e-4)
+    assert values["direction"] == pytest.approx(float((normalize(normalize(b) - normalize(a)) @ text).mean()), abs=1e-4)
     between = 1 - normalize(b) @ normalize(b).T
-    assert found["diversity"] == pytest.approx(float(between.sum() / (40 * 39)), abs=1e-5)
+    assert values["diversity"] == pytest.approx(float(between.sum() / (40 * 39)), abs=1e-5)
     nearest = (normalize(b) @ normalize(c[:10]).T).argmax(dim=1)
     clusters = [between[nearest == k][:, nearest == k] for k in range(10)]
     within = [float(each.sum() / (len(each) * (len(each) - 1))) for each in clusters if len(each) > 1]
-    assert found["intra-diversity"] == pytest.approx(np.mean(within), abs=1e-5)
-    assert found["id"] == pytest.approx(float(F.cosine_similarity(a, b).mean()), abs=1e-5)
+    assert values["intra-diversity"] == pytest.approx(np.mean(within), abs=1e-5)
+    assert values["id"] == pytest.approx(float(F.cosine_similarity(a, b).mean()), abs=1e-5)
     edges = load_network("sobel")
     one, other = edges(source).flatten(1), edges(target).flatten(1)
     dice = 2 * (one * other).sum(1) / (one.square().sum(1) + other.square().sum(1))
-    assert found["scs"] == pytest.approx(float(dice.mean()), abs=1e-5)
+    assert values["scs"] == pytest.approx(float(dice.mean()), abs=1e-5)
 
 
 def test_defaults_are_the_published_numbers_of_samples_and_the_truncation_of_the_run(run: RunFolder) -> None:
@@ -196,7 +196,7 @@ def test_batches_are_halved_until_they_fit_into_memory(run: RunFolder, monkeypat
 
 
 def test_a_measure_of_fewer_samples_uses_the_first_ones(run: RunFolder, tiny_encoder: Path) -> None:
-    """A measure of 500 samples has the same value beside a measure of more."""
+    """A measure of 500 samples has the same value if another measure uses more."""
     alone = evaluate(run, ["scs"]).results[0]
     name = f"clip-distance:open_clip:{tiny_encoder}"
     beside = {result.measure: result for result in evaluate(run, [name, "scs"]).results}
@@ -204,7 +204,7 @@ def test_a_measure_of_fewer_samples_uses_the_first_ones(run: RunFolder, tiny_enc
     assert beside["scs"].value == pytest.approx(alone.value, abs=1e-6)
 
 
-# What is written
+# Written files
 
 
 def test_results_are_appended_to_files(run: RunFolder, tiny_encoder: Path) -> None:
@@ -225,11 +225,11 @@ def test_results_are_appended_to_files(run: RunFolder, tiny_encoder: Path) -> No
     assert [(result.measure, result.seed) for result in kept] == [
         ("diversity", 0), ("diversity", 1), ("scs", 0), ("scs", 1),
     ]  # fmt: skip
-    assert run.records() == [], "metrics.jsonl is the training's"
+    assert run.records() == [], "metrics.jsonl belongs to the training"
 
 
 def test_an_undefined_value_is_recorded_as_null(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images that are all alike but share no reference with another: no pair, no number, no broken JSON."""
+    """No two images share a reference, so there are no pairs and no value; the JSON stays valid."""
     monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Counting())
     monkeypatch.setattr("zeroshift.evaluation.metrics.protocols.intra_cluster_distance", lambda *_, **__: math.nan)
     (result,) = evaluate(run, ["intra-diversity"], references=References("two", torch.rand(2, 3, 9, 9)), num=10).results

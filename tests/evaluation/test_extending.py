@@ -1,4 +1,4 @@
-"""Measures and networks of other packages: by decorator, by entry point, and as docs/extending/measure.md says."""
+"""Measures and networks of other packages: by decorator, by entry point, and as in docs/extending/measure.md."""
 
 import importlib
 import re
@@ -52,7 +52,7 @@ def test_a_decorated_function_is_a_measure_with_its_own_defaults(run: RunFolder)
     assert headings(compare([(run, [result])])[0]) == ["edge-density ↓ (sobel)"]
 
 
-def test_names_are_taken_once_but_a_definition_may_be_repeated() -> None:
+def test_a_name_is_unique_but_a_definition_may_be_repeated() -> None:
     register = measure("edge-density", needs="edges", network="sobel", better="lower")
     register(edge_density)
     register(edge_density)
@@ -106,7 +106,7 @@ def test_measures_of_an_installed_package_are_computed_by_default(
     assert [result.measure for result in evaluate(run, num=12).results] == ["scs", "color-shift"]
 
 
-def test_results_of_a_package_that_is_gone_are_still_read(run: RunFolder) -> None:
+def test_results_of_a_removed_package_are_still_read(run: RunFolder) -> None:
     line = '{"measure": "gone", "value": 1.5, "spread": null, "better": "lower", "protocol": "p", "network": "n", '
     line += '"samples": 10, "references": 0, "reference": "", "seed": 0, "truncation": 0.7, "time": "now"}\n'
     (run.path / "metrics-gone.jsonl").write_text(line)

@@ -1,4 +1,4 @@
-"""Truth that a catalogue entry names, and that of the miniature world."""
+"""The truth of catalogue entries, and of the miniature world."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def test_generators_without_an_entry_or_a_truth_have_none() -> None:
     assert References.from_truth(AdaptConfig(target="zombie", generator="ffhq"), 10, seed=0) is None
 
 
-def test_true_images_of_latents_are_rendered_only_if_the_latents_stand_for_people() -> None:
+def test_true_images_are_rendered_only_for_latents_of_people() -> None:
     latents = sample_latents(3, range(2))
     images = truth_of("miniature").images("zombie", latents)
     assert images is not None
@@ -37,7 +37,7 @@ def test_true_images_of_latents_are_rendered_only_if_the_latents_stand_for_peopl
 
 
 @pytest.mark.parametrize("name", ["miniature", "miniature-diffusion", "miniature-autoencoder"])
-def test_true_references_show_other_people_than_the_samples(name: str) -> None:
+def test_true_references_show_people_other_than_the_samples(name: str) -> None:
     references = References.from_truth(AdaptConfig(target="zombie", generator=name), 4, seed=5)
     assert references is not None
     assert (references.name, len(references)) == ("truth", 4)

@@ -39,7 +39,7 @@ def real(tmp_path: Path) -> Path:
         ({"adapt": AdaptStage(identity_weight=1.0, identity_network="face")}, "face"),
     ],
 )
-def test_measuring_with_a_network_that_guided_the_run_is_warned_of(
+def test_measuring_with_a_network_that_guided_the_run_causes_a_warning(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], network: str
 ) -> None:
     guided = RunFolder(run.path, replace(run.config, **fields))
@@ -60,7 +60,7 @@ def test_measuring_with_a_network_that_guided_the_run_is_warned_of(
         {"encoders": ("RN50/openai",), "adapt": AdaptStage(identity_network="open_clip:ViT-B-32/openai")},
     ],
 )
-def test_measuring_with_other_networks_is_not_warned_of(
+def test_measuring_with_other_networks_causes_no_warning(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
 ) -> None:
     other = RunFolder(run.path, replace(run.config, **fields))
@@ -70,7 +70,7 @@ def test_measuring_with_other_networks_is_not_warned_of(
         evaluate(other, ["diversity:open_clip:ViT-B-32/openai"], num=10)
 
 
-def test_too_few_images_for_a_measure_are_warned_of(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_images_for_a_measure_cause_a_warning(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting has 3 features: 4 images are enough for a Fréchet distance, 3 are not."""
     monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Counting())
 
@@ -106,7 +106,7 @@ def test_progress_has_totals_and_one_bar_at_a_time(run: RunFolder, real: Path, m
     moving: list[str] = []
 
     def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-        assert not moving, "two bars at once would spoil the screen"
+        assert not moving, "only one bar at a time"
         moving.append(what)
         count = 0
         for count, item in enumerate(items, start=1):  # noqa: B007
@@ -144,7 +144,7 @@ def test_a_run_that_has_diverged_has_no_values(run: RunFolder, real: Path, tiny_
 def test_images_that_are_not_finite_are_not_converted_to_bytes(
     tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LPIPS keeps bytes, which have no NaN: all images would be equal and their distance zero."""
+    """LPIPS stores bytes, which cannot be NaN: all images would be equal and their distance zero."""
 
     class Bytes(Counting):
         def forward(self, images: torch.Tensor) -> torch.Tensor:

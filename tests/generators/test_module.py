@@ -1,4 +1,4 @@
-"""Any torch module as a generator: shapes, ranges, files, and which code a file may name."""
+"""Any torch module as a generator: shapes, ranges, files, and trusted factories."""
 
 import copy
 import json
@@ -71,7 +71,7 @@ def _cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def factories(tmp_path, monkeypatch):
-    """The name of an importable file of factories, which was not imported yet."""
+    """The name of an importable file of factories that is not imported yet."""
     name = f"factories_{abs(hash(tmp_path))}"
     (tmp_path / f"{name}.py").write_text(FACTORIES)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -180,7 +180,7 @@ def test_a_tuple_of_images_is_refused():
         wrap_generator(Pair(3, 8, 8), (4,), 8)
 
 
-def test_noise_of_the_module_is_a_warning():
+def test_noise_of_the_module_causes_a_warning():
     class Noisy(Images):
         def forward(self, z):
             return super().forward(z) + torch.rand(1)
@@ -205,7 +205,7 @@ def test_classes():
     assert torch.equal(drawn, -torch.ones(2, 3, 8, 8))
 
 
-def test_a_large_latent_is_no_input_of_the_mapper():
+def test_a_large_latent_is_not_a_mapper_input():
     assert wrap_generator(Images(3, 8, 8, latents=4097), (4097,), 8).mapper_input_dim is None
 
 
@@ -279,7 +279,7 @@ def test_a_cache_that_cannot_be_written_limits_trust_to_the_process(factories, t
     assert trusted.is_trusted(f"{factories}:spec")
 
 
-def test_a_module_without_a_factory_is_given_again(tmp_path):
+def test_a_module_without_a_factory_must_be_passed_again(tmp_path):
     module = Images(3, 8, 8)
     generator = wrap_generator(module, (4,), 8, value_range=(0, 1), name="mine")
     save_generator(generator, tmp_path / "g.safetensors")
@@ -303,7 +303,7 @@ def test_a_factory_that_changed_is_refused(factories, tmp_path):
         load_generator(tmp_path / "g.safetensors")
 
 
-def test_factories_that_are_none(factories):
+def test_invalid_factories_are_refused(factories):
     with pytest.raises(ZeroshiftError, match=r"returns a int\. It must return a ModuleSpec"):
         load_generator(f"{factories}:nothing")
     with pytest.raises(ZeroshiftError, match="cannot be imported"):
@@ -312,7 +312,7 @@ def test_factories_that_are_none(factories):
         load_generator("no_such_package.gan:load")
 
 
-def test_modules_do_not_fill_other_families(tiny_generator):
+def test_other_families_do_not_take_a_module(tiny_generator):
     with pytest.raises(ZeroshiftError, match="Leave the module out"):
         load_generator(tiny_generator, module=Images(3, 8, 8))
 
@@ -373,7 +373,7 @@ def code_blocks(page: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("factory", ["gray", "DCGAN"])
 def test_a_run_from_a_factory(factories, factory, tiny_encoder, tmp_path):
-    """Trains, resumes, is read again and generates; the layers fall back to all."""
+    """The run trains, resumes, is read again and generates; `adaptive` means all layers."""
     settings = {"prompts.steps": 2, "prompts.batch_size": 2, "adapt.steps": 2, "adapt.lr": 0.01, "preview_every": 0}
     base = preset(
         "published", "zombie", generator=f"{factories}:{factory}", encoders=(str(tiny_encoder),), device="cpu"

@@ -22,7 +22,7 @@ from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.registry import FAMILIES
 
 
-def test_families_say_who_they_are():
+def test_families_are_registered_under_their_architecture():
     for name in FAMILIES:
         family = FAMILIES[name]
         assert issubclass(family, Generator)
@@ -84,7 +84,7 @@ def test_a_catalogue_entry_of_another_package(example_package):
 
 
 @pytest.mark.slow
-def test_the_family_is_gone_without_its_package(tmp_path, request):
+def test_a_file_of_an_uninstalled_family_is_refused(tmp_path, request):
     example = request.getfixturevalue("example_package")
     save_generator(FAMILIES["example_family"](), tmp_path / "g.safetensors")
     program = (
@@ -113,7 +113,7 @@ def test_the_entry_of_an_adapted_generator(tmp_path):
     for name in ("miniature", "miniature-autoencoder"):
         generator = load_generator(name)
         if "sampling" in generator.config:
-            generator.configure(DDIMOptions(t0=0.9))  # a run's settings, which do not tell generators apart
+            generator.configure(DDIMOptions(t0=0.9))  # settings of a run do not distinguish generators
         save_generator(generator, tmp_path / "adapted.safetensors", {"target": "zombie"})
         assert catalogue.find_entry(tmp_path / "adapted.safetensors").name == name
 

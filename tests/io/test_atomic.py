@@ -35,10 +35,10 @@ def test_atomic_write_leaves_the_old_file_when_the_body_fails(tmp_path: Path) ->
     assert files(tmp_path) == ["b.txt"]
 
 
-def test_atomic_write_gives_the_mode_of_any_new_file(tmp_path: Path) -> None:
+def test_atomic_write_gives_the_default_mode_of_new_files(tmp_path: Path) -> None:
     (tmp_path / "usual").write_text("")
     with atomic_write(tmp_path / "b.txt") as temporary:
-        temporary.unlink()  # a library that creates the file itself, for its owner alone
+        temporary.unlink()  # simulates a library that creates the file itself, readable only by its owner
         temporary.touch(mode=0o600)
     assert (tmp_path / "b.txt").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
@@ -90,8 +90,8 @@ def test_an_incomplete_last_line_is_ignored_and_then_removed(tmp_path: Path) -> 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has a umask")
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_modes_follow_the_umask_which_stays(tmp_path: Path, umask: int) -> None:
-    """In a process of its own, and with the umask set after the import: it may change at any time."""
+def test_modes_follow_the_umask_without_changing_it(tmp_path: Path, umask: int) -> None:
+    """Runs in its own process and sets the umask after the import, because it may change at any time."""
     program = f"""
 import os, pathlib
 import zeroshift.io.atomic as atomic
@@ -104,7 +104,7 @@ with atomic.atomic_write(folder / "written") as temporary:
     temporary.touch(mode=0o600)
 (folder / "private").touch(mode=0o600)
 atomic.set_default_mode(folder / "private")
-assert not calls, "nobody else's files change their mode meanwhile"
+assert not calls, "the umask of other threads must not change"
 """
     subprocess.run([sys.executable, "-c", program], check=True)
     assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {

@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that behaves well or badly."""
+"""Downloads from a local server that works or fails."""
 
 import contextlib
 import threading
@@ -14,12 +14,12 @@ CONTENT = bytes(range(256)) * 2000
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT at any address; remembers the ranges asked for."""
+    """Serves CONTENT at any address and records the requested ranges."""
 
-    ranges = True  # understands them
-    breaks_after: int | None = None  # bytes an answer
+    ranges = True  # whether range requests are supported
+    breaks_after: int | None = None  # bytes per response
     announces_length = True
-    offset = 0  # of an answer, from what was asked
+    offset = 0  # of a response, relative to the requested range
     kind = "application/octet-stream"
 
     def __init__(self):
@@ -91,7 +91,7 @@ def test_downloads_once(server, target, announces_length):
     assert server.asked == [None]
 
 
-def test_resumes_what_an_earlier_call_left(server, target):
+def test_resumes_the_part_of_an_earlier_call(server, target):
     target.parent.mkdir()
     part_of(target).write_bytes(CONTENT[:1000])
     download(server.address, target)
@@ -99,7 +99,7 @@ def test_resumes_what_an_earlier_call_left(server, target):
     assert server.asked == ["bytes=1000-"]
 
 
-def test_goes_on_after_a_broken_connection(server, target):
+def test_resumes_after_a_broken_connection(server, target):
     server.breaks_after = len(CONTENT) // 3
     download(server.address, target)
     assert target.read_bytes() == CONTENT
@@ -107,7 +107,7 @@ def test_goes_on_after_a_broken_connection(server, target):
     assert server.asked == [None, f"bytes={third}-", f"bytes={2 * third}-", f"bytes={3 * third}-"]
 
 
-def test_starts_again_where_the_server_knows_no_ranges(server, target):
+def test_restarts_if_the_server_does_not_support_ranges(server, target):
     target.parent.mkdir()
     part_of(target).write_bytes(b"x" * 1000)
     server.ranges = False
@@ -116,7 +116,7 @@ def test_starts_again_where_the_server_knows_no_ranges(server, target):
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_gives_up_on_a_server_that_always_breaks_off(server, target, ranges):
+def test_gives_up_on_a_server_that_always_disconnects(server, target, ranges):
     server.breaks_after, server.ranges = 100_000 if not ranges else 1000, ranges
     with pytest.raises(ZeroshiftError, match=r"was interrupted after 0\.\d MB.*to resume it"):
         download(server.address, target)
@@ -127,7 +127,7 @@ def test_gives_up_on_a_server_that_always_breaks_off(server, target, ranges):
     assert target.read_bytes() == CONTENT
 
 
-def test_a_part_that_was_whole(server, target):
+def test_a_complete_part_is_kept(server, target):
     target.parent.mkdir()
     part_of(target).write_bytes(CONTENT)
     download(server.address, target)
@@ -135,7 +135,7 @@ def test_a_part_that_was_whole(server, target):
     assert server.asked == [f"bytes={len(CONTENT)}-"]
 
 
-def test_a_part_of_another_file_is_thrown_away(server, target):
+def test_a_part_of_another_file_is_discarded(server, target):
     target.parent.mkdir()
     part_of(target).write_bytes(CONTENT + b"more")
     download(server.address, target)
@@ -165,7 +165,7 @@ def test_web_page_instead_of_a_file(server, target):
 
 
 def test_no_network(target):
-    with Server() as server:  # a port that was free a moment ago
+    with Server() as server:  # a port that is no longer in use
         address = server.address
     with pytest.raises(ZeroshiftError, match=r"cannot be reached.*Check the network"):
         download(address, target)
@@ -179,7 +179,7 @@ def test_unwritable_cache(server, tmp_path):
         download(server.address, tmp_path / "file" / "ffhq.pkl")
 
 
-def test_two_at_once_fetch_one_file(server, target):
+def test_concurrent_calls_download_a_file_once(server, target):
     threads = [threading.Thread(target=download, args=(server.address, target)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -189,7 +189,7 @@ def test_two_at_once_fetch_one_file(server, target):
     assert server.asked == [None]
 
 
-def test_progress_is_reported_to_whoever_asks(server, target, capsys):
+def test_progress_is_reported_to_the_callback(server, target, capsys):
     reports = []
     download(server.address, target, lambda done, total: reports.append((done, total)))
     assert reports[-1] == (len(CONTENT), len(CONTENT))

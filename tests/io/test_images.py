@@ -1,4 +1,4 @@
-"""Image files as users have them."""
+"""Image and video files."""
 
 import struct
 import subprocess
@@ -24,9 +24,9 @@ def test_photos_are_rotated_upright(tmp_path: Path) -> None:
 
 
 def test_sixteen_bit_images_keep_their_high_bytes(tmp_path: Path) -> None:
-    grey = np.linspace(0, 65535, 12).astype(np.uint16).reshape(3, 4)
-    Image.fromarray(grey).save(tmp_path / "deep.png")
-    expected = torch.from_numpy((grey >> 8).astype(np.float32)) / 127.5 - 1
+    gray = np.linspace(0, 65535, 12).astype(np.uint16).reshape(3, 4)
+    Image.fromarray(gray).save(tmp_path / "deep.png")
+    expected = torch.from_numpy((gray >> 8).astype(np.float32)) / 127.5 - 1
     assert torch.equal(read_image(tmp_path / "deep.png"), expected.expand(3, -1, -1))
 
 

@@ -116,7 +116,7 @@ def test_inception_score_is_computed_from_the_logits_without_bias(inception_file
     with torch.inference_mode():
         p = torch.softmax(features @ network.network.fc.weight.T, dim=1).double()
     value, spread = is_10_splits(Features(network, ("photo", "zombie"), 0, features))
-    assert value == pytest.approx(1), "a split of one image says nothing"
+    assert value == pytest.approx(1), "a split of one image has score 1"
     assert spread == pytest.approx(0, abs=1e-9)
     divergence = (p * (p / p.mean(dim=0)).log()).sum(dim=1).mean()
     assert inception_score(network.classify(features), splits=1)[0] == pytest.approx(float(divergence.exp()), rel=1e-5)
@@ -267,7 +267,7 @@ def test_dinov2_reads_metas_layout(tmp_path: Path) -> None:
 
 
 def test_dinov2_preprocessing_equals_that_of_its_authors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """224 pixels by Pillow's bicubic, which stays within what pixels can be, over ImageNet's mean and deviation."""
+    """224 pixels by Pillow's bicubic, clipped to the pixel range, normalized by ImageNet's mean and deviation."""
     import timm
 
     with torch.random.fork_rng():
@@ -322,7 +322,7 @@ def test_encoders_are_feature_networks_and_are_loaded_once(tiny_encoder: Path) -
     assert judge is load_network("miniature-judge"), "loaded once"
 
 
-# What goes wrong
+# Errors
 
 
 class _Touch:
@@ -334,7 +334,7 @@ class _Touch:
 
 
 @pytest.mark.parametrize("name", ["inception", "inception-maps", "dinov2", "lpips", "hed"])
-def test_without_a_connection_the_error_says_where_to_place_the_file(
+def test_without_a_connection_the_error_states_where_to_place_the_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: object) -> None:
@@ -349,7 +349,7 @@ def test_without_a_connection_the_error_says_where_to_place_the_file(
     assert "http" in str(raised.value)
 
 
-def test_face_recognizer_without_a_connection_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_face_recognizer_without_a_connection_gives_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object) -> None:
         raise OSError("no route")
 

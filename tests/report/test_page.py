@@ -57,7 +57,7 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag and kind in (None, attrs.get("class"))]
 
 
-def test_report_is_complete_and_stands_alone(run: RunFolder) -> None:
+def test_report_is_complete_and_self_contained(run: RunFolder) -> None:
     write_report(run, "zeroshift adapt --target x")
     text = run.report_path.read_text(encoding="utf-8")
     page = Page(text)
@@ -78,7 +78,7 @@ def test_report_is_complete_and_stands_alone(run: RunFolder) -> None:
     assert run.pairs_path.stat().st_size > 1000
 
 
-def test_stages_stand_in_order_of_appearance_with_their_titles(run: RunFolder) -> None:
+def test_stages_are_in_order_of_appearance_with_their_titles(run: RunFolder) -> None:
     with run.metrics_path.open("w", encoding="utf-8") as file:
         for stage in ("variations", "prompts", "adapt", "variations"):
             file.write(json.dumps({"stage": stage, "step": 0, "loss": 1.0}) + "\n")
@@ -96,7 +96,7 @@ def test_the_settings_are_those_of_config_json(run: RunFolder) -> None:
     assert "domain_weight" not in page.text, "a setting of IPL"
 
 
-def test_pictures_are_those_of_the_run(run: RunFolder) -> None:
+def test_images_are_those_of_the_run(run: RunFolder) -> None:
     source, target = draw_figures(run, num=3)
     assert (source.label, target.label) == ("photo", "<b>zombie</b>")
     with torch.no_grad():

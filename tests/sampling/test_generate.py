@@ -35,7 +35,7 @@ def test_samples_depend_on_seed_and_number_alone(source: Generator) -> None:
 
 @pytest.mark.parametrize("function", [generate, render_batches, walk])
 def test_truncation_is_always_explicit(function: Callable[..., object]) -> None:
-    """These functions see no run, whose setting is the default everywhere else."""
+    """These functions have no run, whose setting is the default elsewhere."""
     assert inspect.signature(function).parameters["truncation_psi"].default is inspect.Parameter.empty
 
 

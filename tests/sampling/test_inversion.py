@@ -30,7 +30,7 @@ def count(cache: Path) -> int:
     return len(list(cache.glob("*.safetensors")))
 
 
-def test_codes_are_those_of_the_generator_and_kept(generator: Generator, tmp_path: Path) -> None:
+def test_codes_equal_those_of_the_generator_and_are_cached(generator: Generator, tmp_path: Path) -> None:
     images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     reports: list[tuple[int, int]] = []
     codes = invert(generator, images, tmp_path / "cache", lambda done, total: reports.append((done, total)))
@@ -39,7 +39,7 @@ def test_codes_are_those_of_the_generator_and_kept(generator: Generator, tmp_pat
     assert torch.equal(invert(generator, images.flip(0), tmp_path / "cache", fail), codes.flip(0))
 
 
-def test_the_cache_knows_what_codes_depend_on(generator: Generator, tmp_path: Path) -> None:
+def test_the_cache_key_covers_everything_that_codes_depend_on(generator: Generator, tmp_path: Path) -> None:
     image, cache = torch.zeros(1, 3, 16, 16), tmp_path / "cache"
     invert(generator, image, cache)
     generator.configure(replace(OPTIONS, steps=7, noise_steps=9, gradient_checkpointing=True))
@@ -55,7 +55,7 @@ def test_the_cache_knows_what_codes_depend_on(generator: Generator, tmp_path: Pa
     with torch.no_grad():
         next(generator.parameters()).add_(0.1)
     invert(generator, image, cache)
-    assert count(cache) == 6, "other pixels and other weights have files of their own"
+    assert count(cache) == 6, "other pixels and other weights have separate files"
 
 
 def test_folders_are_read_as_center_squares(tmp_path: Path) -> None:

@@ -299,9 +299,9 @@ def _check_spec(spec: ModuleSpec) -> None:
 
 
 def _blocks(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    own = list(module.parameters(recurse=False))
-    if own:
-        yield f"{path}.parameters", nn.ParameterList(own)
+    direct = list(module.parameters(recurse=False))
+    if direct:
+        yield f"{path}.parameters", nn.ParameterList(direct)
     for name, child in module.named_children():
         if isinstance(child, _CONTAINERS):
             yield from _blocks(child, f"{path}.{name}")

@@ -142,8 +142,8 @@ class FreshBatch(SourceBatch):
     @cached_property
     def mapper_inputs(self) -> list[Tensor]:
         """See `SourceBatch`."""
-        own = self.origin.generator.mapper_input(self.latents, self.labels)
-        return [normalize(one) for one in self.features] if own is None else [own] * len(self.origin.encoders)
+        common = self.origin.generator.mapper_input(self.latents, self.labels)
+        return [normalize(one) for one in self.features] if common is None else [common] * len(self.origin.encoders)
 
     def split(self, parts: int) -> list[SourceBatch]:
         """See `SourceBatch`."""
@@ -190,9 +190,9 @@ class ImageBank(SourceImages):
             some, classes = latents[rows], None if labels is None else labels[rows]
             codes.append(generator.codes(some, classes))
             images.append(at_least_float32(generator.synthesize(codes[-1])))
-            own = generator.mapper_input(some, classes)
-            if own is not None:
-                mapper_inputs.append(own)
+            mapper_input = generator.mapper_input(some, classes)
+            if mapper_input is not None:
+                mapper_inputs.append(mapper_input)
         whole = torch.cat(images)
         inputs = torch.cat(mapper_inputs) if mapper_inputs else None
         return cls(torch.cat(codes), inputs, whole, _features(whole, encoders), seed, num_processes)

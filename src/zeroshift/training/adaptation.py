@@ -254,13 +254,13 @@ class Adaptation(Stage):
 
     def state_dict(self) -> dict[str, Any]:
         """Target, its moving average, optimizer, and the state of the method."""
-        own = {} if self._reparametrization is None else self._reparametrization.state_dict()
+        reparametrization = {} if self._reparametrization is None else self._reparametrization.state_dict()
         return {
             "target": self.target.state_dict(),
             "target_ema": self.target_ema.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "method": self._method.state_dict(),
-            "own": own,
+            "own": reparametrization,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

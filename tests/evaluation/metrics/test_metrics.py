@@ -52,7 +52,7 @@ def test_frechet_distance_is_scipys(n: int, m: int, d: int) -> None:
     x, y = random(n, d) @ random(d, d, seed=5), 1.5 * random(m, d, seed=1) + 0.3
     a, b = np.cov(x.double().numpy(), rowvar=False), np.cov(y.double().numpy(), rowvar=False)
     difference = x.double().mean(dim=0) - y.double().mean(dim=0)
-    # fewer rows than dimensions: a little on the diagonal keeps scipy's square root from failing
+    # fewer rows than dimensions: a small diagonal prevents failures of scipy's square root
     eye = np.eye(d) * (1e-10 if min(n, m) <= d else 0)
     expected = float(difference.square().sum()) + np.trace(a + b - 2 * sqrtm((a + eye) @ (b + eye)).real)
     assert float(frechet_distance(gaussian(x), gaussian(y))) == pytest.approx(expected, rel=1e-3 if eye.any() else 1e-9)
@@ -82,7 +82,7 @@ def test_sifid_is_the_mean_of_naive_distances() -> None:
 def test_kernel_distance_is_scikit_learns() -> None:
     x, y = random(30, 16), random(40, 16, seed=1) + 0.5
     a, b = x.double().numpy(), y.double().numpy()
-    # one subset that has everything: the order of the rows does not count
+    # one subset with all rows: their order does not matter
     xx, xy = polynomial_kernel(a, degree=3, coef0=1), polynomial_kernel(a, b[:30], degree=3, coef0=1)
     yy = polynomial_kernel(b[:30], degree=3, coef0=1)
     n = 30
@@ -104,7 +104,7 @@ def test_kernel_distance_is_torchmetrics() -> None:
 def test_kernel_distance_is_seeded_and_unbiased() -> None:
     same = [kernel_distance(random(1200, 4), random(1200, 4, seed=1), seed=seed, subsets=5) for seed in (0, 0, 1)]
     assert same[0] == same[1] != same[2]
-    assert abs(same[0][0]) < 0.02, "unbiased: zero in the mean for one distribution"
+    assert abs(same[0][0]) < 0.02, "unbiased: the mean is zero for equal distributions"
     assert same[0][1] > 0
 
 
@@ -123,8 +123,8 @@ def test_inception_score_is_torchmetrics() -> None:
     metric = InceptionScore(feature=Passed(), splits=1)
     metric.update(logits[:, None, None])
     assert inception_score(logits, splits=1)[0] == pytest.approx(float(metric.compute()[0]), rel=1e-4)
-    assert inception_score(torch.zeros(20, 8))[0] == pytest.approx(1), "nothing recognised"
-    assert inception_score(100 * torch.eye(8).repeat(10, 1))[0] == pytest.approx(8), "every class, surely"
+    assert inception_score(torch.zeros(20, 8))[0] == pytest.approx(1), "uniform predictions"
+    assert inception_score(100 * torch.eye(8).repeat(10, 1))[0] == pytest.approx(8), "every class with certainty"
 
 
 # Diversity
@@ -211,7 +211,7 @@ def test_kid_is_over_100_subsets_of_at_most_1000(monkeypatch: pytest.MonkeyPatch
         sizes.clear()
 
 
-def test_intra_diversity_takes_50_a_cluster() -> None:
+def test_intra_diversity_takes_50_samples_per_cluster() -> None:
     """49 equal images, one at a distance of 9, and more that must not count."""
     x = torch.zeros(70, 2)
     x[49, 0], x[50:, 0] = 3.0, 30.0
@@ -220,7 +220,7 @@ def test_intra_diversity_takes_50_a_cluster() -> None:
 
 
 def test_inception_score_is_over_10_splits() -> None:
-    """Ten images a split, each of a class of its own: 10 in each, while one split would have 20 of them."""
+    """Ten images per split, each of its own class, give a score of 10; one split of all images would give 20."""
     logits = 100 * torch.eye(100)
     features = Features(_Embedding(), ("photo", "zombie"), 0, logits)
     assert is_10_splits(features) == pytest.approx((10, 0))

@@ -1,4 +1,4 @@
-"""A generator family with an option, an export and a file format of its own."""
+"""A generator family with its own option, export and file format."""
 
 import math
 from collections.abc import Mapping, Sequence

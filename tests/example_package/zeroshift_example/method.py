@@ -1,4 +1,4 @@
-"""A method with settings and a stage of its own: directions start at the source images instead of the source label."""
+"""A method with its own settings and stage: directions start at the source images instead of the source label."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The catalogue: names, addresses, sizes, and where the files are."""
+"""The catalogue: names, addresses, sizes and locations of files."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def test_a_file_of_the_same_name_comes_first(monkeypatch, tmp_path, tiny_generat
         (tmp_path / name).write_bytes(tiny_generator.read_bytes())
     assert hub.find_entry("ffhq") is None
     assert load_generator("ffhq").resolution == 16
-    assert load_generator("miniature").resolution == 64, "what a package ships keeps its name"
+    assert load_generator("miniature").resolution == 64, "shipped entries take precedence"
 
 
 def test_load_generator_knows_the_names(tiny_generator, monkeypatch, tmp_path):

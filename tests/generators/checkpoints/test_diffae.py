@@ -1,4 +1,4 @@
-"""Published diffusion autoencoders: every name and shape, the whole network against a spelt-out one, safe reading."""
+"""Published diffusion autoencoders: names and shapes, comparison with a reference network, safe reading."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ FFHQ256 = {
 
 
 class Layout:
-    """Names and shapes of the published network (ffhq256_autoenc and its like), written down anew from its program."""
+    """Names and shapes of the published networks (such as ffhq256_autoenc), derived from their program."""
 
     def __init__(self, width, multiples, encoder, attention, resolution, z_dim, embed):
         self.shapes, self.embed, self.z_dim, self.attends = {}, embed, z_dim, attention
@@ -111,7 +111,7 @@ class Layout:
 
 
 class Reference:
-    """The published network computed from its own names, one operation after another, for a batch of one."""
+    """The published network, computed operation by operation from its own names, for a batch of one."""
 
     def __init__(self, weights):
         self.weights = weights
@@ -161,18 +161,18 @@ class Reference:
         weight, bias = self.pair(f"{name}.proj_out")
         return x + (weight[:, :, 0] @ mixed + bias[:, None]).reshape(x.shape)
 
-    def half(self, prefix, x, levels, *told):
+    def half(self, prefix, x, levels, *conditions):
         outputs, number = [self.conv(f"{prefix}input_blocks.0.0", x)], 1
         for level in range(levels):
             for kind in (None, None, "down")[: 3 if level < levels - 1 else 2]:
-                x = self.block(f"{prefix}input_blocks.{number}.0", outputs[-1], *told, kind=kind)
+                x = self.block(f"{prefix}input_blocks.{number}.0", outputs[-1], *conditions, kind=kind)
                 if f"{prefix}input_blocks.{number}.1.qkv.weight" in self.weights:
                     x = self.attention(f"{prefix}input_blocks.{number}.1", x)
                 outputs.append(x)
                 number += 1
-        x = self.block(f"{prefix}middle_block.0", outputs[-1], *told)
+        x = self.block(f"{prefix}middle_block.0", outputs[-1], *conditions)
         x = self.attention(f"{prefix}middle_block.1", x)
-        return outputs, self.block(f"{prefix}middle_block.2", x, *told)
+        return outputs, self.block(f"{prefix}middle_block.2", x, *conditions)
 
     def encode(self, x, levels):
         _, h = self.half("encoder.", x, levels)
@@ -205,7 +205,7 @@ def weights():
 
 
 def lightning(weights, **more):
-    """A training checkpoint around the weights, with what Lightning keeps besides."""
+    """A training checkpoint with the weights and the other entries of Lightning."""
     state = {f"{kind}.{name}": value for kind in ("model", "ema_model") for name, value in weights.items()}
     state = {name: 0 * value if name.startswith("model.") else value for name, value in state.items()}
     state["x_T"] = torch.zeros(2, 3, SMALL["resolution"], SMALL["resolution"])
@@ -213,7 +213,7 @@ def lightning(weights, **more):
 
 
 @torch.no_grad()
-def test_converted_networks_equal_the_spelt_out_ones(weights):
+def test_converted_networks_equal_the_reference(weights):
     generator, reference = convert(weights, 16), Reference(weights)
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     z_sem = generator.encoder(images)
@@ -306,7 +306,7 @@ def test_nothing_is_executed(weights, tmp_path, monkeypatch):
     assert not (tmp_path / "hostile").exists()
 
 
-def test_what_does_not_fit_is_a_sentence(weights, tmp_path):
+def test_unsuitable_files_give_a_message(weights, tmp_path):
     def saved(content):
         torch.save(content, tmp_path / "a.ckpt")
         return tmp_path / "a.ckpt"

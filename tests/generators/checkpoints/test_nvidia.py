@@ -1,4 +1,4 @@
-"""NVIDIA's .pkl files: made here as the published programs make them, read back without executing anything."""
+"""NVIDIA's .pkl files: written here as by the published programs, read back without executing anything."""
 
 import io
 import os
@@ -36,7 +36,7 @@ MODULES = ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util")
 
 
 class Persistent(nn.Module):
-    """A module that pickles itself as `torch_utils.persistence.persistent_class` has it: source code and __dict__."""
+    """A module that pickles itself like `torch_utils.persistence.persistent_class`: source code and __dict__."""
 
     source = ""
 
@@ -53,7 +53,7 @@ class Persistent(nn.Module):
 
 @pytest.fixture
 def program(monkeypatch, tmp_path):
-    """The published modules, for as long as a file is being written. Its source code leaves a mark where it runs."""
+    """The published modules, present while a file is written. Executing the source code in a file creates `mark`."""
     mark = tmp_path / "executed"
 
     def _reconstruct_persistent_obj(meta):
@@ -80,7 +80,7 @@ def program(monkeypatch, tmp_path):
 
 
 def write(program, content, protocol=None):
-    """Writes the file; the published modules are gone afterwards, so that reading cannot lean on them."""
+    """Writes the file; the published modules are removed afterward, so that reading cannot depend on them."""
     program.path.write_bytes(pickle.dumps(content, protocol))
     for name in MODULES:
         program.patch.delitem(sys.modules, name)
@@ -88,7 +88,7 @@ def write(program, content, protocol=None):
 
 
 def network(weights, init_kwargs, attributes=None):
-    """The module tree that these parameter names ask for. `attributes`: name of a module -> what else it holds."""
+    """The module tree of these parameter names. `attributes`: name of a module -> its other attributes."""
     root = Persistent("Generator", **init_kwargs)
     for name, value in weights.items():
         *path, leaf = name.split(".")
@@ -110,7 +110,7 @@ def network(weights, init_kwargs, attributes=None):
 
 
 def snapshot(program, generator):
-    """What the published training loops write."""
+    """The contents of a snapshot of the published training loops."""
     discriminator = Persistent("Discriminator", c_dim=0)
     discriminator.register_parameter("weight", nn.Parameter(torch.randn(3, 2)))
     augment = Persistent("AugmentPipe", xflip=1)
@@ -184,7 +184,7 @@ def test_stylegan3_images(program, config, protocol):
 
 
 def test_published_reading_would_execute(program):
-    """The control: the mark does appear where the embedded source is run."""
+    """Control: the mark appears if the embedded source is executed."""
     pickle.loads(pickle.dumps(Persistent("Generator")))
     assert program.mark.exists()
 
@@ -195,8 +195,8 @@ def tiny(**settings):
     return stylegan2_tree(weights, init_kwargs | settings.pop("init_kwargs", {}), **settings)
 
 
-def test_clamp_is_what_the_layers_say(program):
-    """stylegan3's program clamps a StyleGAN2 at 256 where nobody asked for it, so the arguments do not tell."""
+def test_clamp_is_read_from_the_layers(program):
+    """stylegan3's program clamps a StyleGAN2 at 256 by default, so the arguments are not sufficient."""
     flat = {"channel_base": 2048, "channel_max": 64, "fused_modconv_default": "inference_only", "num_fp16_res": 4}
     path = write(program, {"G_ema": tiny(conv_clamp=256, init_kwargs=flat)})
     assert load_pkl(path).config["conv_clamp"] == 256
@@ -234,7 +234,7 @@ def test_no_generator(program, content):
 
 
 def test_other_programs(program):
-    """A generator with the right outline but other layers, as derived programs have them."""
+    """A generator with the right structure but other layers, as in derived programs."""
     tree = network({"mapping.fc0.weight": torch.zeros(2, 2), "synthesis.head.weight": torch.zeros(2)}, {})
     with pytest.raises(ZeroshiftError, match="cannot be used"):
         load_pkl(write(program, {"G_ema": tree}))
@@ -334,7 +334,7 @@ def test_tensors_stay_in_their_storage(program, view):
 
 
 def test_module_graphs_are_trees(program):
-    """Each level holds the next twice: 2 ** 60 modules for whoever follows them all."""
+    """Each level contains the next one twice: 2 ** 60 modules in total."""
     tree = network({"mapping.weight": torch.zeros(1), "synthesis.weight": torch.zeros(1)}, {})
     module = tree.get_submodule("synthesis")
     for _ in range(60):
@@ -374,7 +374,7 @@ def test_no_pickle(tmp_path, content):
 
 
 def test_damaged_files(program):
-    """Cut anywhere, or with bytes exchanged: a sentence or a generator, never another exception."""
+    """A truncated file or one with changed bytes gives a ZeroshiftError or a generator, never another exception."""
     path = write(program, snapshot(program, tiny()))
     content = path.read_bytes()
     for length in range(1, len(content), len(content) // 40):

@@ -1,4 +1,4 @@
-"""Generator files: ours, rosinality's, told apart by content; what is no generator file."""
+"""Generator files: ours and rosinality's, distinguished by content; invalid files."""
 
 import argparse
 import json
@@ -76,7 +76,7 @@ def test_exported_order_is_the_published_one(generator):
     assert exported == list(META["shapes"]["generator"])
 
 
-def test_exported_file_holds_what_the_published_programs_look_for(generator, average, tmp_path):
+def test_exported_file_has_the_keys_of_the_published_programs(generator, average, tmp_path):
     export_generator(generator, tmp_path / "g.pt", "rosinality-pt")
     content = torch.load(tmp_path / "g.pt", weights_only=True)
     assert set(content) == {"g_ema", "latent_avg"}
@@ -86,7 +86,7 @@ def test_exported_file_holds_what_the_published_programs_look_for(generator, ave
 
 
 @pytest.mark.parametrize("kind", ["g_ema", "training", "plain", "e4e", "legacy"])
-def test_every_way_the_published_programs_keep_it(kind, published, average, generator, tmp_path):
+def test_all_layouts_of_the_published_programs_are_read(kind, published, average, generator, tmp_path):
     other = {name: value + 1 for name, value in published.items() if "kernel" not in name}
     content = {
         "g_ema": {"g_ema": published, "latent_avg": average[None]},
@@ -100,7 +100,7 @@ def test_every_way_the_published_programs_keep_it(kind, published, average, gene
         },
         "legacy": {"g": published, "latent_avg": average},
     }[kind]
-    path = tmp_path / "model.weights"  # the content tells, not the name
+    path = tmp_path / "model.weights"  # detected by content, not by name
     torch.save(content, path, _use_new_zipfile_serialization=kind != "legacy")
     loaded = load_generator(path)
     assert not loaded.training
@@ -153,7 +153,7 @@ def test_safetensors_round_trip(tiny, tmp_path):
     assert_same_weights(load_generator(tmp_path / "again.bin"), tiny)
 
 
-def test_nvidia_weights_give_every_size_back(tiny):
+def test_nvidia_weights_of_every_size_round_trip(tiny):
     weights = {name.replace("input.const", "b4.const"): value for name, value in tiny.state_dict().items()}
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     weights["synthesis.b8.conv0.resample_filter"] = torch.outer(taps, taps) / 64
@@ -187,7 +187,7 @@ def test_nvidia_weights_without_noise_or_average(tiny):
 
 
 class Payload:
-    """A pickle that would run a command when opened carelessly."""
+    """A pickle that would run a command if it were opened unsafely."""
 
     def __init__(self, touched):
         self.touched = touched
@@ -235,7 +235,7 @@ def test_bad_files(tiny, published, tmp_path):
         refuses((tmp_path / "odd.safetensors").read_bytes(), words)
 
 
-def test_other_architectures_keep_their_own(tmp_path):
+def test_other_architectures_have_no_rosinality_export(tmp_path):
     generator = StyleGAN3(resolution=16, z_dim=8, w_dim=8, channel_base=256, channel_max=16, num_layers=4)
     save_generator(generator, tmp_path / "g.safetensors")
     assert_same_weights(load_generator(tmp_path / "g.safetensors"), generator)

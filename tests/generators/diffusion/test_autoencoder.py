@@ -1,4 +1,4 @@
-"""The diffusion autoencoder as a generator: latents, codes, images, and the ways between them."""
+"""The diffusion autoencoder as a generator: latents, codes, images, and the maps between them."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ ENCODER = {"resolution": 16, "channels": (8, 16, 16), "z_dim": 6, "blocks": 1, "
 UNET = {**ENCODER, "channels": (8, 16), "embed_dim": 20}
 SCHEDULER = {
     "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "clip_sample": False,
-    "prediction_type": "v_prediction",  # with random weights, noise predictions would lead astray
+    "prediction_type": "v_prediction",  # with random weights, noise prediction would diverge
 }  # fmt: skip
 
 
@@ -54,17 +54,17 @@ def test_images_are_those_of_diffusers_sampler(generator):
 
 
 @torch.no_grad()
-def test_z_sem_is_distributed_as_given(generator):
-    given = torch.randn(5000, 6) @ torch.randn(6, 6) + torch.arange(6.0)
-    generator.fit_statistics(given)
+def test_z_sem_has_the_fitted_distribution(generator):
+    sample = torch.randn(5000, 6) @ torch.randn(6, 6) + torch.arange(6.0)
+    generator.fit_statistics(sample)
     made = generator.mapper_input(generator.sample_latents(0, range(4000)))
-    torch.testing.assert_close(made.mean(0), given.mean(0), atol=0.2, rtol=0)
-    scale = given.T.cov().diagonal().mean()
-    assert (made.T.cov() - given.T.cov()).abs().max() < 0.1 * scale
+    torch.testing.assert_close(made.mean(0), sample.mean(0), atol=0.2, rtol=0)
+    scale = sample.T.cov().diagonal().mean()
+    assert (made.T.cov() - sample.T.cov()).abs().max() < 0.1 * scale
 
 
 @torch.no_grad()
-def test_images_return_from_codes_and_latents(generator, images):
+def test_images_are_reconstructed_from_codes_and_latents(generator, images):
     errors = {}
     for steps in (10, 40):
         generator.configure(DDIMOptions(t0=0.6, steps=steps, invert_steps=steps, noise_steps=steps))
@@ -74,14 +74,14 @@ def test_images_return_from_codes_and_latents(generator, images):
         again = generator.codes(latents)
         errors[steps] = (generator.synthesize(codes) - images).square().mean(), (again - codes).square().mean()
     for few, many in zip(*errors.values(), strict=True):
-        assert many < few / 6  # of first order, so squared errors should fall to a sixteenth
+        assert many < few / 6  # first order, so squared errors should decrease to one sixteenth
     assert errors[40][0] < 0.05
     other = generator.codes(torch.cat([-latents[:, :6], latents[:, 6:]], dim=1))
     assert (other - codes)[:, 6:].square().mean() > 10 * errors[40][1]  # z_sem matters
 
 
 @torch.no_grad()
-def test_truncation_pulls_z_sem_to_its_mean_and_the_context_stays(generator):
+def test_truncation_pulls_z_sem_to_its_mean(generator):
     latents = generator.sample_latents(0, range(2))
     half = generator.condition(generator.codes(latents, truncation_psi=0.5))
     torch.testing.assert_close(half, (generator.mapper_input(latents) + generator.z_mean) / 2)
@@ -92,9 +92,9 @@ def test_gradients_reach_the_network_through_all_steps_and_through_one(generator
     codes = generator.codes(generator.sample_latents(0, range(2))).detach()
     for each_step, pictures in ((False, 1), (True, 4)):
         generator.configure(DDIMOptions(t0=0.5, steps=4, train_each_step=each_step))
-        seen = list(generator.training_images(codes))
-        assert len(seen) == generator.num_training_images == pictures
-        for picture in seen:
+        outputs = list(generator.training_images(codes))
+        assert len(outputs) == generator.num_training_images == pictures
+        for picture in outputs:
             generator.zero_grad()
             picture.square().mean().backward()
             assert all(parameter.grad.abs().sum() > 0 for parameter in generator.unet.conv_out.parameters())
@@ -112,7 +112,7 @@ def test_layers_are_the_networks_parts_and_leave_the_encoder_out(generator):
 
 
 @torch.no_grad()
-def test_a_file_brings_the_generator_back(generator, tmp_path):
+def test_a_file_restores_the_generator(generator, tmp_path):
     save_generator(generator, tmp_path / "a.safetensors")
     again = load_generator(tmp_path / "a.safetensors")
     assert again.config == generator.config
@@ -121,6 +121,6 @@ def test_a_file_brings_the_generator_back(generator, tmp_path):
     assert torch.equal(again(latents), generator(latents))
 
 
-def test_networks_that_disagree_are_a_sentence():
+def test_networks_of_different_sizes_give_a_message():
     with pytest.raises(ZeroshiftError, match="differ in z_dim: 6 and 7"):
         DiffusionAutoencoder(UNET, {**ENCODER, "z_dim": 7}, SCHEDULER)

@@ -33,14 +33,14 @@ def small(tmp_path: Path) -> Diffusion:
 
 
 def outputs(levels: list[int]) -> dict[int, torch.Tensor]:
-    """What a network might say at each level."""
+    """Example network outputs at each level."""
     draw = torch.Generator().manual_seed(0)
     return {level: torch.randn(2, 3, 4, 4, generator=draw) for level in levels}
 
 
 @pytest.mark.parametrize("options", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 7, 10, 50])
-def test_steps_down_agree_with_diffusers(options: dict, steps: int) -> None:
+def test_denoising_steps_agree_with_diffusers(options: dict, steps: int) -> None:
     theirs, ours = DDIMScheduler(**options), NoiseSchedule(options)
     if options.get("timestep_spacing") == "trailing" and len(ours) % steps:
         pytest.skip("diffusers steps to levels that it does not list")
@@ -59,7 +59,7 @@ def test_steps_down_agree_with_diffusers(options: dict, steps: int) -> None:
 
 
 @pytest.mark.parametrize("options", [one for one in SCHEDULES if one.get("prediction_type") != "sample"])
-def test_steps_up_agree_with_diffusers(options: dict) -> None:
+def test_inversion_steps_agree_with_diffusers(options: dict) -> None:
     theirs, ours = DDIMInverseScheduler(**options), NoiseSchedule(options)
     theirs.set_timesteps(10)
     levels = ours.descent(1, 10)[::-1]
@@ -73,7 +73,7 @@ def test_steps_up_agree_with_diffusers(options: dict) -> None:
 
 
 @pytest.mark.parametrize("options", SCHEDULES)
-def test_the_way_to_t0_and_on_is_one(options: dict) -> None:
+def test_the_trajectories_before_and_after_t0_join(options: dict) -> None:
     schedule = NoiseSchedule(options)
     for t0 in (0.3, 0.5):
         level = schedule.approach(t0, 4)[-1]
@@ -101,7 +101,7 @@ def test_equal_steps_around_t0_are_those_of_the_pipeline(
 
 
 def by_pipeline(folder: Path, latents: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
-    """What plain diffusers makes of a folder in ten steps."""
+    """Images of a folder by diffusers alone, in ten steps."""
     pipeline = DDIMPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     monkeypatch.setattr("diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: latents.clone())
@@ -129,7 +129,7 @@ def test_latent_diffusion_is_the_pipeline(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_inversion_returns_the_image(small: Diffusion) -> None:
-    """The finer the steps, the better: DDIM inversion is exact for infinitely many."""
+    """The error decreases with the step size: DDIM inversion is exact in the limit."""
     images = small(small.sample_latents(5, range(2))).clamp(-1, 1)
     errors = []
     for steps in (10, 20, 40):
@@ -144,14 +144,14 @@ def test_round_trip_through_our_file(small: Diffusion, tmp_path: Path) -> None:
     loaded = load_generator(tmp_path / "g.safetensors")
     assert isinstance(loaded, Diffusion)
     assert loaded.config == small.config
-    assert loaded.sampling == small.sampling, "use is as the training was"
+    assert loaded.sampling == small.sampling, "samples use the training settings"
     latents = small.sample_latents(0, range(2))
     with torch.no_grad():
         assert torch.equal(loaded(latents), small(latents))
 
 
 def test_a_bare_unet_and_an_old_layout(tmp_path: Path) -> None:
-    """Bare: with DDIM's default schedule. Old: the files of U-Net and schedule lie beside model_index.json."""
+    """Bare: with DDIM's default schedule. Old: the files of U-Net and schedule are next to model_index.json."""
     unet().save_pretrained(tmp_path / "bare")
     folder = ddpm(tmp_path / "old")
     for part in ("unet", "scheduler"):
@@ -167,12 +167,12 @@ def test_a_bare_unet_and_an_old_layout(tmp_path: Path) -> None:
 def test_gradients_flow_through_all_steps_with_and_without_checkpoints(small: Diffusion) -> None:
     codes = small.codes(small.sample_latents(0, range(2)))
     small.unet.requires_grad_(True)
-    found = []
+    gradients = []
     for checkpointing in (False, True):
         small.configure(DDIMOptions(steps=3, gradient_checkpointing=checkpointing))
         small.zero_grad()
         small.synthesize(codes).square().mean().backward()
-        found.append([parameter.grad.clone() for parameter in small.unet.parameters()])
+        gradients.append([parameter.grad.clone() for parameter in small.unet.parameters()])
     # The naive twin: diffusers' scheduler over the same levels.
     small.zero_grad()
     scheduler, x, levels = DDIMScheduler(), codes, small.schedule.descent(0.5, 3)
@@ -181,8 +181,8 @@ def test_gradients_flow_through_all_steps_with_and_without_checkpoints(small: Di
         scheduler.set_timesteps(4)  # of 250 timesteps each
         x = scheduler.step(small.unet(x, level).sample, level, x).prev_sample
     x.square().mean().backward()
-    found.append([parameter.grad for parameter in small.unet.parameters()])
-    for plain_, checked, naive in zip(*found, strict=True):
+    gradients.append([parameter.grad for parameter in small.unet.parameters()])
+    for plain_, checked, naive in zip(*gradients, strict=True):
         torch.testing.assert_close(plain_, checked, atol=1e-7, rtol=1e-5)
         torch.testing.assert_close(plain_, naive, atol=1e-6, rtol=1e-4)
 
@@ -207,7 +207,7 @@ def test_mixed_predictions(small: Diffusion, tmp_path: Path) -> None:
             said = [generator.unet(x, here).sample for generator in (small, *others)]
             x, _ = small.schedule.step(x, 0.3 * said[0] + 0.2 * said[1] + 0.5 * said[2], here, there)
         torch.testing.assert_close(mix_predictions(small, others, (0.2, 0.5)).synthesize(codes), x, atol=1e-5, rtol=0)
-        assert torch.equal(small.synthesize(codes), ends[0]), "the source is as it was"
+        assert torch.equal(small.synthesize(codes), ends[0]), "the source is unchanged"
     others[0].configure(DDIMOptions(steps=9))
     with pytest.raises(ZeroshiftError, match="the same architecture"):
         mix_predictions(small, others, (0.5, 0.5))
@@ -233,14 +233,14 @@ def break_file(folder: Path, name: str, change: dict | None) -> None:
         ("unet/diffusion_pytorch_model.safetensors", None, "missing or damaged"),
     ],
 )
-def test_bad_folders_are_told(tmp_path: Path, name: str, change: dict | None, message: str) -> None:
+def test_bad_folders_are_refused(tmp_path: Path, name: str, change: dict | None, message: str) -> None:
     folder = ddpm(tmp_path / "ddpm")
     break_file(folder, name, change)
     with pytest.raises(ZeroshiftError, match=message):
         load_generator(folder)
 
 
-def test_what_cannot_be(small: Diffusion, tiny_generator: Path, tmp_path: Path) -> None:
+def test_unsupported_operations_are_refused(small: Diffusion, tiny_generator: Path, tmp_path: Path) -> None:
     with pytest.raises(ZeroshiftError, match="without classes"):
         Diffusion({**plain(small.unet), "num_class_embeds": 5}, {})
     with pytest.raises(ZeroshiftError, match="must be 3"):

@@ -68,7 +68,7 @@ def test_recorded_nvidia(name):
 
 
 def naive_modulated_conv(x, weight, style, *, demodulate, up):
-    """Karras et al. (2020), equations 1 to 3, written down as they stand: one kernel a sample, one sample at a time."""
+    """Karras et al. (2020), equations 1 to 3, literally: one kernel per sample, one sample at a time."""
     images = []
     for image, scales in zip(x, style, strict=True):
         kernel = weight * scales[None, :, None, None]
@@ -94,14 +94,14 @@ def naive_synthesis(generator, ws, noise):
             x = x + layer.noise_const * layer.noise_strength
         return F.leaky_relu(x + layer.bias[None, :, None, None], 0.2) * math.sqrt(2)
 
-    def colours(layer, x, w):
+    def colors(layer, x, w):
         style = layer.affine(w) / math.sqrt(x.shape[1])
         return (
             naive_modulated_conv(x, layer.weight, style, demodulate=False, up=False) + layer.bias[None, :, None, None]
         )
 
     x = styled(synthesis.b4.conv1, synthesis.input.const.repeat(len(ws), 1, 1, 1), ws[:, 0])
-    image = colours(synthesis.b4.torgb, x, ws[:, 1])
+    image = colors(synthesis.b4.torgb, x, ws[:, 1])
     for index, size in enumerate(synthesis.sizes[1:]):
         block = synthesis.get_submodule(f"b{size}")
         x = styled(block.conv0, x, ws[:, 2 * index + 1])
@@ -111,7 +111,7 @@ def naive_synthesis(generator, ws, noise):
         )  # [1,1] then [1,2,1]: [1,3,3,1]
         taps = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype)
         filters = torch.outer(taps, taps).repeat(3, 1, 1, 1)
-        image = F.conv2d(doubled, filters, groups=3) + colours(block.torgb, x, ws[:, 2 * index + 3])
+        image = F.conv2d(doubled, filters, groups=3) + colors(block.torgb, x, ws[:, 2 * index + 3])
     return image
 
 
@@ -162,7 +162,7 @@ def test_noise_modes_differ_only_by_noise(small):
 
 
 @torch.no_grad()
-def test_truncation_pulls_the_first_rows_towards_the_average(small):
+def test_truncation_pulls_the_first_rows_toward_the_average(small):
     z = small.sample_latents(1, range(2))
     ws, average = small.codes(z), small.mapping.w_avg
     cut = small.codes(z, truncation_psi=0.5, truncation_cutoff=2)
@@ -235,13 +235,13 @@ def test_weights_in_bf16_work_too(small):
 def test_conv_clamp_bounds_every_layer(small):
     clamped = StyleGAN2(**small.config | {"conv_clamp": 0.4})
     clamped.load_state_dict(small.state_dict())
-    seen = []
+    largest = []
     for module in clamped.modules():
         if isinstance(module, (StyledConv, StyleGAN2ToRGB)):
-            module.register_forward_hook(lambda module, inputs, output: seen.append(output.abs().max().item()))
+            module.register_forward_hook(lambda module, inputs, output: largest.append(output.abs().max().item()))
     clamped(small.sample_latents(0, range(2)))
-    assert len(seen) == 8
-    assert max(seen) == pytest.approx(0.4)
+    assert len(largest) == 8
+    assert max(largest) == pytest.approx(0.4)
 
 
 def test_config_rebuilds_the_module(small):
@@ -266,12 +266,12 @@ def test_latents_depend_on_seed_and_sample_alone(small):
         ({"channels": {4: 8, 8: 8, 16: 0}}, "positive channel numbers"),
     ],
 )
-def test_sizes_that_make_no_stylegan2(small, change, words):
+def test_invalid_sizes_of_a_stylegan2_are_refused(small, change, words):
     with pytest.raises(ZeroshiftError, match=words):
         StyleGAN2(**small.config | change)
 
 
-def test_inputs_that_do_not_fit(small):
+def test_unsuitable_inputs_are_refused(small):
     ws = small.codes(small.sample_latents(0, [0]))
     with pytest.raises(ZeroshiftError, match="Latents must be"):
         small.mapper_input(torch.randn(2, 9))

@@ -80,7 +80,7 @@ def naive_upfirdn(x, filter, up, down, padding):
 
 
 def naive_layer(layer, x, w, source, target, settings):
-    """The published layer, operation by operation: one kernel a sample, styles normalised over the batch."""
+    """The published layer, operation by operation: one kernel per sample, styles normalized over the batch."""
     style = layer.affine(w)
     style = style * style.square().mean().rsqrt()
     weight = layer.weight * layer.weight.square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
@@ -147,7 +147,7 @@ def test_rotation_by_a_quarter_turn_is_exact_in_configuration_r():
 
 @torch.no_grad()
 def test_translation_moves_the_image():
-    """Four pixels of 32 are two of the coarsest grid (rate 16), so that only the borders tell."""
+    """Four pixels of 32 are two pixels of the coarsest grid (rate 16), so only the borders differ."""
     generator = small()
     ws = generator.codes(generator.sample_latents(0, range(2)))
     still = generator.synthesize(ws)
@@ -175,11 +175,11 @@ def test_conditional_truncation_and_broadcast():
 
 
 @torch.no_grad()
-def test_a_sample_does_not_see_its_neighbours():
+def test_samples_of_a_batch_are_independent():
     generator = small()
     ws = generator.codes(generator.sample_latents(0, range(4)))
     ws = ws * torch.tensor([1.0, 0.01, 1.0, 30.0])[:, None, None]
-    for noise in ("const", "random", "none"):  # which StyleGAN3 does not have
+    for noise in ("const", "random", "none"):  # StyleGAN3 has no noise inputs
         torch.testing.assert_close(generator.synthesize(ws[1:2], noise_mode=noise), generator.synthesize(ws)[1:2])
 
 

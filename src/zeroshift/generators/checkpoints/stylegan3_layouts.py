@@ -49,16 +49,16 @@ def stylegan3_from_nvidia(state_dict: MappingType[str, Tensor], init_kwargs: Map
     except (TypeError, ValueError, RuntimeError) as error:
         raise ZeroshiftError(f"The settings of this generator do not belong to a StyleGAN3: {error}.") from error
     weights = {name: torch.as_tensor(value) for name, value in state_dict.items()}
-    own = {**generator.state_dict(), **dict(generator.named_buffers())}
-    missing = [name for name in own if name not in weights and not name.endswith(_MAY_BE_MISSING)]
-    unfit = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
+    expected = {**generator.state_dict(), **dict(generator.named_buffers())}
+    missing = [name for name in expected if name not in weights and not name.endswith(_MAY_BE_MISSING)]
+    unfit = [name for name, value in weights.items() if name not in expected or expected[name].shape != value.shape]
     if missing or unfit:
         raise ZeroshiftError(
             f"These weights do not fit a StyleGAN3 with these settings: {len(missing)} are missing, {len(unfit)} "
             f"unknown or of another size (for example {(missing + unfit)[0]}). Is it another kind of generator?"
         )
-    for name in own:
-        if name.endswith(_FILTERS) and name in weights and (weights[name] - own[name]).abs().max() > 1e-5:
+    for name in expected:
+        if name.endswith(_FILTERS) and name in weights and (weights[name] - expected[name]).abs().max() > 1e-5:
             raise ZeroshiftError(f"This StyleGAN3 has other filters ({name}), which are not supported.")
     generator.load_state_dict({name: weights.get(name, value) for name, value in generator.state_dict().items()})
     if "mapping.w_avg" not in weights:

@@ -30,9 +30,9 @@ def mix_predictions(source: Generator, targets: Sequence[Generator], shares: Seq
         raise ZeroshiftError("Only diffusion models of the same architecture, size and sampling settings can be mixed.")
 
     def predict(x: Tensor, level: int, condition: Tensor | None) -> Tensor:
-        own = mixed = source.predict(x, level, condition)
+        base = mixed = source.predict(x, level, condition)
         for target, share in zip(alike, shares, strict=True):
-            mixed = mixed + share * (target.predict(x, level, condition) - own)
+            mixed = mixed + share * (target.predict(x, level, condition) - base)
         return mixed
 
     mixed = copy.copy(source)

@@ -188,8 +188,8 @@ class StyleGAN2(StyleBased):
         if resolution < 4 or resolution & (resolution - 1):
             raise ZeroshiftError(f"The resolution of a StyleGAN2 is a power of two, at least 4, not {resolution}.")
         sizes = [2**power for power in range(2, int(math.log2(resolution)) + 1)]
-        given = {size: min(32768 // size, 512) for size in sizes} if channels is None else channels
-        widths = {int(size): int(width) for size, width in given.items()}
+        by_size = {size: min(32768 // size, 512) for size in sizes} if channels is None else channels
+        widths = {int(size): int(width) for size, width in by_size.items()}
         if sorted(widths) != sizes or min(z_dim, w_dim, mapping_layers, *widths.values()) < 1:
             raise ZeroshiftError(f"A StyleGAN2 of {resolution} pixels needs positive channel numbers for {sizes}.")
         widths = {size: widths[size] for size in sizes}

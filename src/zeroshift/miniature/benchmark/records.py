@@ -57,10 +57,10 @@ def provenance(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any]:
 
 def _recorded_settings(config: AdaptConfig) -> dict[str, Any]:
     """All settings of method and generator family, and others that differ from the defaults, by dotted name."""
-    own = {setting.name for setting in settings(config) if setting.owner.split(".")[0] in ("options", "sampling")}
+    specific = {setting.name for setting in settings(config) if setting.owner.split(".")[0] in ("options", "sampling")}
     defaults, values = flat(AdaptConfig(target="")), flat(config)
     values.pop("family", None)  # follows from the weights
-    return {name: value for name, value in values.items() if name in own or value != defaults.get(name)}
+    return {name: value for name, value in values.items() if name in specific or value != defaults.get(name)}
 
 
 @functools.cache
