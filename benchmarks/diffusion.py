@@ -66,7 +66,7 @@ QUICK = {**CELEBAHQ, "sample_size": 64, "block_out_channels": (32, 32, 32, 32, 6
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What to measure."""
+    """Options of the measurement."""
 
     variants: tuple[Variant, ...] = tuple(VARIANTS)
     repeats: int = 3

@@ -1,6 +1,6 @@
-"""A naive twin of zeroshift's IPL, which computes the same results in the way of the published program.
+"""A naive twin of zeroshift's IPL, which computes the same results with the operations of the published program.
 
-What the published program (Picsart-AI-Research/IPL-Zero-Shot-Generative-Model-Adaptation) does and zeroshift does not:
+Differences of the published program (Picsart-AI-Research/IPL-Zero-Shot-Generative-Model-Adaptation) from zeroshift:
 
 - learned prompts go through the text tower at full length, one image and one label at a time;
 - base texts and the 79 templates of both labels are encoded again at every step;
@@ -11,7 +11,7 @@ What the published program (Picsart-AI-Research/IPL-Zero-Shot-Generative-Model-A
 
 Random numbers, losses, optimizers and the steps that are equal in both (mapping network, latent mapper, preparing
 images for CLIP) are zeroshift's own. Supported: one encoder, an unconditional StyleGAN2, no augmentations. A twin
-unfreezes the encoder of its `TrainingContext`, so it needs a context of its own.
+unfreezes the encoder of its `TrainingContext`, so it needs its own context.
 """
 
 import copy
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.losses import contrastive, directional, domain_regularization, global_similarity, normalize
 from zeroshift.generators.base import Codes, Generator
-from zeroshift.generators.stylegan.stylegan2 import StyledConv, ToRGB
+from zeroshift.generators.stylegan.stylegan2 import StyledConv, StyleGAN2ToRGB
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPLOptions, PromptStage, PromptUpdate
 from zeroshift.training.adaptation import AdaptUpdate
@@ -73,7 +73,7 @@ def _styled(layer: StyledConv, x: Tensor, w: Tensor, noise: Tensor | None) -> Te
     return F.leaky_relu(x + layer.bias[:, None, None], 0.2) * math.sqrt(2)
 
 
-def _to_rgb(layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
+def _to_rgb(layer: StyleGAN2ToRGB, x: Tensor, w: Tensor) -> Tensor:
     style = layer.affine(w) / math.sqrt(x.shape[1])
     return modulated_conv(x, layer.weight, style, demodulate=False, up=None) + layer.bias[:, None, None]
 

@@ -373,7 +373,7 @@ def markdown(results: list[dict[str, Any]], facts: dict[str, Any]) -> str:
 
 
 def main(arguments: Arguments) -> None:
-    """Measures, prints, and writes the results if asked to."""
+    """Measures and prints the results, and writes them if `out` is set."""
     if arguments.quick:
         arguments = dataclasses.replace(arguments, repeats=1, prompt_batch=4, batch=1, layer_batch=2)
     console, results, facts = Console(), [], machine(arguments)

@@ -39,9 +39,9 @@ def test_large_tensors_reuse_memory() -> None:
     _, without = run("as it is")
     kept, faults = run("keep")
     assert kept == "True"
-    assert faults < without / 3, "the first allocations still need some"
+    assert faults < without / 3, "the first allocations still cause page faults"
 
 
 @pytest.mark.slow
-def test_settings_of_the_user_win() -> None:
+def test_user_settings_take_precedence() -> None:
     assert run("keep", MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"

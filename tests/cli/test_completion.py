@@ -1,4 +1,4 @@
-"""Shell completion: what the help pages offer, and that bash completes it."""
+"""Shell completion: the contents of the help pages, and their completion in bash."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ Examples:
 """
 
 
-def test_a_help_page_gives_subcommands_options_and_choices_but_no_options_of_its_prose():
+def test_a_help_page_gives_subcommands_options_and_choices_but_ignores_prose():
     page = parse_help(HELP)
     assert page.subcommands == ("one", "two")
     assert page.options == {
@@ -50,8 +50,8 @@ def test_the_help_page_of_a_command_lists_its_options_and_choices():
 
 def test_each_method_has_its_own_page(monkeypatch):
     shared = "usage: x\n\n│ --method {nada,air}  How. │\n"
-    own = "│ --options.rounds INT  More. │\n"
-    monkeypatch.setattr(completion, "_help_text", lambda *words: shared + (own if "air" in words else ""))
+    specific = "│ --options.rounds INT  More. │\n"
+    monkeypatch.setattr(completion, "_help_text", lambda *words: shared + (specific if "air" in words else ""))
     pages = dict(completion._read_pages(["adapt"]))
     assert list(pages) == ["", "adapt", "adapt --method", "adapt --method nada", "adapt --method air"]
     assert pages["adapt --method"].subcommands == ("nada", "air")
@@ -67,7 +67,7 @@ def test_each_method_has_its_own_page(monkeypatch):
         (["adapt", "--d"], ["--device"]),
         (["adapt", "--device", ""], ["auto", "cpu"]),
         (["adapt", "--target", "miniature", "--device", "c"], ["cpu"]),
-        (["adapt", ""], []),  # left to file names
+        (["adapt", ""], []),  # completed as file names
         (["adapt", "--target", "x", "--method", ""], ["nada", "air"]),
         (["adapt", "--target", "x", "--method", "air", "--seed", "1", "--o"], ["--options.rounds"]),
         (["miniature", ""], ["sheet"]),

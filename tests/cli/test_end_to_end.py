@@ -40,7 +40,7 @@ def adapt(models: list[str], out: Path, *arguments: str) -> int:
 
 @pytest.fixture(scope="module")
 def whole(models: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
+    """An uninterrupted run."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     torch.set_num_threads(1)
     assert adapt(models, out) == 0
@@ -52,10 +52,10 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_end(run: Path, whole: Path) -> None:
-    """The same weights bit for bit, and the same history."""
-    expected, found = weights(whole), weights(run)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    """Checks that weights and history are identical, bit for bit."""
+    expected, actual = weights(whole), weights(run)
+    assert expected.keys() == actual.keys()
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
     histories = [
         [{key: value for key, value in record.items() if key != "seconds"} for record in RunFolder.read(one).records()]
         for one in (whole, run)
@@ -63,7 +63,7 @@ def assert_same_end(run: Path, whole: Path) -> None:
     assert histories[0] == histories[1]
 
 
-def test_a_run_leaves_what_it_promises(whole: Path, tiny_generator: Path) -> None:
+def test_a_run_writes_all_documented_files(whole: Path, tiny_generator: Path) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names == {
         "config.json", "metrics.jsonl", "events", "previews", "checkpoints", "generator.safetensors", "pairs.png",
@@ -90,7 +90,9 @@ def test_a_run_leaves_what_it_promises(whole: Path, tiny_generator: Path) -> Non
     assert "zeroshift adapt" in (whole / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_finished_run_does_nothing_again(models: list[str], whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repeating_a_finished_run_changes_nothing(
+    models: list[str], whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     assert adapt(models, whole) == 0
     assert "already finished" in capsys.readouterr().out
@@ -146,7 +148,7 @@ def test_interrupted_run_resumes(
 
 
 def start(models: list[str], out: Path) -> subprocess.Popen[str]:
-    """The command in a process of its own, once it has trained some steps and written a checkpoint."""
+    """The command in its own process, after it has trained some steps and written a checkpoint."""
     command = [
         sys.executable,
         "-m",
@@ -168,7 +170,7 @@ def start(models: list[str], out: Path) -> subprocess.Popen[str]:
 
 
 def finish(models: list[str], run: Path, steps: int) -> None:
-    """Resumes a run of 500 steps for which nobody wants to wait: its settings are brought down to `steps`."""
+    """Resumes a run of 500 steps after reducing its settings to `steps`, to save time."""
     settings = json.loads((run / "config.json").read_text())
     settings["adapt"]["steps"] = steps
     (run / "config.json").write_text(json.dumps(settings))
@@ -191,7 +193,7 @@ def test_stopped_process_resumes(models: list[str], tmp_path: Path, sent: signal
     assert_same_end(tmp_path / "run", tmp_path / "whole")
 
 
-def test_more_steps_go_on_where_the_run_ended(models: list[str], whole: Path, tmp_path: Path) -> None:
+def test_more_steps_continue_a_finished_run(models: list[str], whole: Path, tmp_path: Path) -> None:
     assert adapt(models, tmp_path / "run", "--steps", "3") == 0
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert adapt(models, tmp_path / "run") == 0
@@ -199,7 +201,9 @@ def test_more_steps_go_on_where_the_run_ended(models: list[str], whole: Path, tm
     assert (tmp_path / "run" / "report.html").read_text(encoding="utf-8") != report
 
 
-def test_unknown_words_are_named(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_words_are_listed_in_a_warning(
+    models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert adapt(models, tmp_path / "run", "--target", "elv", "--method", "nada") == 0
     err = " ".join(capsys.readouterr().err.split())
     assert "Warning: The encoder was not trained on the word 'elv'" in err
@@ -207,7 +211,7 @@ def test_unknown_words_are_named(models: list[str], tmp_path: Path, capsys: pyte
     assert ".py:" not in err
 
 
-# Bad input: a sentence, exit code 1, nothing left behind
+# Bad input: a message, exit code 1, no files
 
 
 class _Touch:
@@ -220,7 +224,7 @@ class _Touch:
 
 @pytest.fixture
 def bad(tmp_path: Path, tiny_generator: Path, tiny_encoder: Path) -> Path:
-    """A folder of files that are not what they should be."""
+    """A folder of invalid files."""
     folder = tmp_path / "bad"
     folder.mkdir()
     (folder / "empty.pt").write_bytes(b"")
@@ -279,10 +283,10 @@ def test_bad_input(
     assert "Traceback" not in err
     assert captured.out == ""
     assert not (tmp_path / "touched").exists(), "nothing in a file is executed"
-    assert not (tmp_path / "run").exists(), "nothing half-made stays"
+    assert not (tmp_path / "run").exists(), "no incomplete run folder"
 
 
-def test_a_run_that_cannot_be_extended_stays_as_it_was(
+def test_a_run_that_cannot_be_extended_is_unchanged(
     models: list[str], whole: Path, tmp_path: Path, tiny_generator: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generator, run = tmp_path / "generator.safetensors", tmp_path / "run"
@@ -312,7 +316,7 @@ def test_a_run_that_cannot_be_extended_stays_as_it_was(
         ("interpolate {run} --seeds 1 --fps 2 --seconds 0.5 --out /proc/zeroshift/x.mp4", "/proc/zeroshift"),
     ],
 )
-def test_what_makes_no_sense_of_a_run(
+def test_invalid_options_for_a_run_are_refused(
     whole: Path, arguments: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(whole.rglob("*"))
@@ -324,8 +328,8 @@ def test_what_makes_no_sense_of_a_run(
     assert sorted(whole.rglob("*")) == before
 
 
-def test_files_of_the_miniature_generator_are_known(tmp_path: Path) -> None:
-    """So that a run goes on from another run's result with the same guide, and nothing is downloaded."""
+def test_files_of_the_miniature_generator_are_recognized(tmp_path: Path) -> None:
+    """A run can then start from another run's result with the same guidance encoder, without a download."""
     path = tmp_path / "mine.safetensors"
     save_generator(load_generator("miniature"), path)
     expected = dataclasses.replace(default_config("miniature"), generator=str(path))
@@ -333,7 +337,7 @@ def test_files_of_the_miniature_generator_are_known(tmp_path: Path) -> None:
 
 
 def test_safetensors_of_any_header_length(tiny_generator: Path, tmp_path: Path) -> None:
-    """The length stands at the beginning of the file, and its first byte may be that of a pickle (0x80)."""
+    """The file starts with the header length, whose first byte may be that of a pickle (0x80)."""
     generator, path, first = load_generator(tiny_generator), tmp_path / "generator.safetensors", set()
     for more in range(0, 256, 8):
         save_generator(generator, path, {"note": "x" * more})
@@ -357,7 +361,9 @@ def test_folders_that_cannot_be_written(models: list[str], tmp_path: Path, capsy
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
-def test_other_settings_name_what_differs(models: list[str], whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_settings_are_refused_with_the_differences(
+    models: list[str], whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert adapt(models, whole, "--lr", "0.5", "--seed", "9") == 1
     err = " ".join(capsys.readouterr().err.split())
     assert "adapt.lr" in err
@@ -385,7 +391,7 @@ def test_full_disk_leaves_a_run_that_resumes(
     assert_same_end(tmp_path / "run", whole)
 
 
-def test_losses_that_are_no_numbers_stop_the_run(
+def test_losses_that_are_not_finite_stop_the_run(
     models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert adapt(models, tmp_path / "run", "--lr", "1e30") == 1

@@ -88,7 +88,7 @@ def test_a_run_named_twice_is_measured_once(run: RunFolder, capsys: pytest.Captu
     assert len(read_results(run)) == len((run.path / "metrics-scs.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_run_that_is_being_extended_is_listed_with_its_present_generator(
+def test_a_run_that_is_being_extended_is_listed_with_its_current_generator(
     tiny_generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short, long = AdaptStage(steps=5), AdaptStage(steps=9)
@@ -126,7 +126,7 @@ def test_in_the_miniature_world_reference_images_are_the_true_ones(
     assert (results["fd"].reference, results["fd"].references) == ("truth", 10)
     assert find_entry("miniature").num_samples == 256
     unknown = RunFolder(run.path, replace(run.config, target="disney"))
-    assert References.from_truth(unknown.config, 10, 0) is None, "the renderer has no picture of it"
+    assert References.from_truth(unknown.config, 10, 0) is None, "the renderer does not have this domain"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_in_the_miniature_world_reference_images_are_the_true_ones(
         ([], "Name at least one run folder"),
     ],
 )
-def test_bad_input_ends_in_one_sentence_and_changes_nothing(
+def test_bad_input_gives_one_message_and_changes_nothing(
     run: RunFolder, real: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     before = sorted(run.path.rglob("*"))

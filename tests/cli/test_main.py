@@ -35,7 +35,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple
 
 @pytest.fixture
 def finished(tiny_generator: Path, tmp_path: Path) -> Path:
-    """A run folder as training leaves it, with other weights as the adapted generator."""
+    """A finished run folder, with changed weights as the adapted generator."""
     return make_finished(tiny_generator, tmp_path / "finished", scale=1.2)
 
 
@@ -49,7 +49,7 @@ def make_finished(generator: Path, folder: Path, scale: float) -> Path:
     return folder
 
 
-# What is said before any work
+# Help and usage
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,18 +183,18 @@ def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
         changed(preset("miniature", "x", method="nada", precision="bf16"), {"target_images": ("one.png", "two.png")}),
     ],
 )
-def test_the_command_that_repeats_a_run_does(monkeypatch: pytest.MonkeyPatch, config: AdaptConfig) -> None:
+def test_the_printed_command_repeats_a_run(monkeypatch: pytest.MonkeyPatch, config: AdaptConfig) -> None:
     command = adapt_command.command_line(config, Path("runs/my run"))
     assert parsed(monkeypatch, command) == (config, Path("runs/my run"))
 
 
-def test_the_command_is_short_where_defaults_serve() -> None:
+def test_the_command_omits_defaults() -> None:
     config = default_config("miniature")
     command = adapt_command.command_line(replace(config, target="zombie"), Path("runs/a"))
     assert command == "zeroshift adapt --target zombie --out runs/a"
 
 
-# What can be done with a finished run
+# Commands for finished runs
 
 
 def test_generate(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
@@ -283,7 +283,7 @@ def test_seeds_of_a_film() -> None:
 
 @pytest.mark.parametrize(("format", "name"), [("safetensors", "export.safetensors"), ("rosinality-pt", "export.pt")])
 def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path, format: str, name: str) -> None:
-    # rosinality's program knows its own numbers of channels only
+    # rosinality's program supports only its own numbers of channels
     source = StyleGAN2(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, channels={4: 512, 8: 512})
     save_generator(source, tmp_path / "source.safetensors")
     run = make_finished(tmp_path / "source.safetensors", tmp_path / "run", scale=0.9)
@@ -391,7 +391,7 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], finished: Path, arguments
     assert sentence in err
     assert "Traceback" not in err
     assert out == ""
-    assert sorted(finished.parent.rglob("*")) == before, "nothing half-written"
+    assert sorted(finished.parent.rglob("*")) == before, "no incomplete files"
 
 
 def test_unfinished_run(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
@@ -411,7 +411,7 @@ def test_runs_of_different_generators(capsys: pytest.CaptureFixture[str], finish
     assert "different generators" in err
 
 
-def test_unexpected_disk_errors_are_sentences(
+def test_unexpected_disk_errors_give_a_message(
     capsys: pytest.CaptureFixture[str], finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

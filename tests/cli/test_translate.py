@@ -46,7 +46,7 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def halves(path: Path) -> list[np.ndarray]:
-    """The two images of a sheet as arrays."""
+    """The two images of a result file as arrays."""
     sheet = np.asarray(Image.open(path)).astype(float)
     assert sheet.shape == (16, 33, 3)
     return [sheet[:, :16], sheet[:, 17:]]
@@ -119,7 +119,7 @@ def test_a_folder_of_images(runs: list[Path], photo: Path) -> None:
     assert {path.name for path in (runs[0] / "translated").iterdir()} == {"a.png", "b.png"}
 
 
-def test_images_of_one_name_stay_apart(runs: list[Path], photo: Path, tmp_path: Path) -> None:
+def test_images_with_the_same_name_are_kept_apart(runs: list[Path], photo: Path, tmp_path: Path) -> None:
     folder = photo.parent / "album"
     for name in ("a.png", "a.jpg", "deep/a.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

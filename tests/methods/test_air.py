@@ -1,4 +1,4 @@
-"""AIR against its equations, and how it resumes and trains."""
+"""AIR against its equations, and its training and resuming."""
 
 import copy
 import dataclasses
@@ -52,7 +52,7 @@ def test_label_between_source_and_target(encoder: Encoder) -> None:
 
 
 def test_a_prompt_without_steps_is_a_text(encoder: Encoder) -> None:
-    """Context and label as vectors, read as one prompt, give the feature of the words themselves."""
+    """Context and label embeddings, encoded as one prompt, give the feature of the text itself."""
     context, label = (encoder.embed_words(words)[None] for words in ("a photo of a", "zombie"))
     feature = learn_prompt(encoder, context, label, torch.zeros(24), torch.ones(24), 0, 0.1)
     torch.testing.assert_close(
@@ -82,7 +82,7 @@ def test_anchor_and_its_loss_equal_their_naive_twins(tiny_generator: Path, encod
     anchored = load_generator(str(tiny_generator))
     anchored.load_state_dict({name: value.clone() for name, value in before.items()})
 
-    # the anchor, spelt out: one image at a time, features and templates encoded anew
+    # the naive anchor: one image at a time; features and templates are encoded again
     from zeroshift.core.rng import normal
 
     offsets = []
@@ -107,7 +107,7 @@ def test_anchor_and_its_loss_equal_their_naive_twins(tiny_generator: Path, encod
     adaptation.step(2)
     torch.testing.assert_close(method.anchor_directions()[0][0], direction, atol=1e-4, rtol=1e-3)
 
-    # its loss, by the next step's pairs
+    # the loss of the anchor, for the pairs of the next step
     latents = context.fresh_latents.draw("adapt", 3, range(2)).latents
     codes = context.source.codes(latents)
     now = encoder.encode_image(adaptation.target.synthesize(codes))
@@ -117,7 +117,7 @@ def test_anchor_and_its_loss_equal_their_naive_twins(tiny_generator: Path, encod
     assert adaptation.step(3)["anchor"] == pytest.approx(float(expected.detach()), abs=1e-5)
 
 
-def test_anchors_are_set_when_it_is_time(tiny_generator: Path, encoder: Encoder, monkeypatch: Any) -> None:
+def test_anchors_are_set_at_the_scheduled_steps(tiny_generator: Path, encoder: Encoder, monkeypatch: Any) -> None:
     set_at: list[int] = []
     monkeypatch.setattr(AIR, "_set_anchor", lambda self, step, target: set_at.append(step))
     steps = 300
@@ -128,7 +128,7 @@ def test_anchors_are_set_when_it_is_time(tiny_generator: Path, encoder: Encoder,
 
 
 def test_several_encoders(tiny_generator: Path, encoder: Encoder) -> None:
-    """Two encoders of half the weight are one of the whole."""
+    """Two equal encoders of half the weight act as one of full weight."""
     one, two = (
         Adaptation(context, AIR(context))
         for context in (
@@ -153,7 +153,7 @@ def test_resumes_bit_for_bit_within_anchors(tiny_generator: Path, encoder: Encod
         assert torch.equal(a, b)
 
 
-def test_options_that_make_no_sense(tiny_generator: Path, encoder: Encoder) -> None:
+def test_invalid_options_are_refused(tiny_generator: Path, encoder: Encoder) -> None:
     for changes, sentence in (
         ({"anchor_start": 1.5}, "fractions of the steps"),
         ({"anchor_samples": 0}, "samples must be at least 1"),

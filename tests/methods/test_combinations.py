@@ -33,7 +33,7 @@ def config(request: pytest.FixtureRequest, tiny_generator: Path, tiny_encoder: P
 
 
 def configure(method: str, generator: str, encoder: str) -> AdaptConfig:
-    # With a first beta of zero Adam turns the rounding of tiny gradients into steps of full size; so a larger one here.
+    # With a first beta of zero, Adam turns the rounding of tiny gradients into full steps, so it is larger here.
     stage = AdaptStage(steps=4, batch_size=4, layers=("all",), noise_mode="const", betas=(0.9, 0.99), augmentations=1)
     options = {} if METHODS[method] is None else {"options": METHODS[method]}
     config = AdaptConfig(
@@ -54,7 +54,7 @@ class Stopper:
             raise KeyboardInterrupt
 
 
-def test_resumed_runs_end_bit_for_bit_where_they_would_have(config: AdaptConfig, tmp_path: Path) -> None:
+def test_resumed_runs_equal_uninterrupted_ones_bit_for_bit(config: AdaptConfig, tmp_path: Path) -> None:
     whole = adapt(config)
     run = RunFolder.open(tmp_path, config)
     for after in (1, 3):
@@ -82,7 +82,7 @@ def share(rank: int, port: int, models: tuple[str, str], folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_come_to_the_result_of_one(
+def test_two_processes_reach_the_result_of_one(
     tiny_generator: Path, tiny_encoder: Path, tmp_path: Path, float64: None
 ) -> None:
     with socket.socket() as free:
@@ -118,7 +118,7 @@ def test_from_the_command_line(tiny_generator: Path, tiny_encoder: Path, tmp_pat
         assert config.adapt.layers == ("all",), "a default of the method"
         page = (run / "report.html").read_text()
         assert f"--method {method}" in page
-        assert " ".join(own[:2]) in page, "the command that repeats the run"
+        assert " ".join(own[:2]) in page, "the command to repeat the run"
         assert "--layers" not in page
     source, z = load_generator(tiny_generator), torch.randn(2, 16)
     delivered = load_generator(tmp_path / "domain-vector" / "generator.safetensors")
@@ -136,7 +136,7 @@ def test_from_the_command_line(tiny_generator: Path, tiny_encoder: Path, tmp_pat
         (["--method", "domain-vector", "--in-domain-weight", "-1"], "in_domain_weight is -1"),
     ],
 )
-def test_what_makes_no_sense_is_told(
+def test_invalid_settings_are_refused(
     arguments: list[str], sentence: str, tiny_generator: Path, tiny_encoder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

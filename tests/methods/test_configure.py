@@ -112,7 +112,7 @@ def test_changes_by_dotted_name() -> None:
         ("sampling.t0", "There is no setting 'sampling.t0'"),
     ],
 )
-def test_unknown_names_are_refused_and_old_names_say_the_new_one(name: str, sentence: str) -> None:
+def test_unknown_names_are_refused_and_old_names_give_the_new_one(name: str, sentence: str) -> None:
     with pytest.raises(ZeroshiftError, match=sentence):
         changed(preset("published", "x", generator="miniature"), {name: 1})
 

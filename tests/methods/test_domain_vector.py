@@ -1,4 +1,4 @@
-"""The domain vector: what it trains, what it delivers, and the file that it leaves."""
+"""The domain vector: trained parameters, delivered generator and vector file."""
 
 import copy
 import dataclasses
@@ -86,7 +86,7 @@ def test_in_domain_equals_its_naive_twin() -> None:
 
 
 def test_styles_are_scaled_and_nothing_else(tiny_generator: Path) -> None:
-    """With d, the generator gives what it gives when every style is multiplied by hand."""
+    """The generator with d equals the source with all styles multiplied by d."""
     source = load_generator(str(tiny_generator))
     target = load_generator(str(tiny_generator))
     modulation = Modulation(source)
@@ -105,7 +105,7 @@ def test_styles_are_scaled_and_nothing_else(tiny_generator: Path) -> None:
 
 
 def test_the_gradient_of_the_vector(tiny_generator: Path, encoder: Encoder) -> None:
-    """What reaches the vector through the weights, against hooks that multiply the styles by it."""
+    """The gradient of the vector through the weights, against hooks that multiply the styles by it."""
     adaptation = trained(tiny_generator, [encoder], 1, options=DomainVectorOptions(in_domain_weight=0.5))
     context, method = adaptation._context, adaptation._method
     vector = adaptation._reparametrization.vector.detach().clone().requires_grad_()
@@ -158,7 +158,7 @@ def test_the_adaptive_choice_reaches_parts_of_the_vector(tiny_generator: Path, e
     }
 
 
-def test_the_file_moves_the_source_again(tiny_generator: Path, encoder: Encoder, tmp_path: Path) -> None:
+def test_the_file_adapts_the_source_again(tiny_generator: Path, encoder: Encoder, tmp_path: Path) -> None:
     adaptation = trained(tiny_generator, [encoder], 3)
     adaptation._method.save(tmp_path, adaptation.target_ema)
     path = tmp_path / "domain-vector.safetensors"
@@ -171,7 +171,7 @@ def test_the_file_moves_the_source_again(tiny_generator: Path, encoder: Encoder,
         assert not torch.allclose(moved, source(z), atol=1e-3)
 
 
-def test_files_that_are_no_vector_for_it(tiny_generator: Path, tmp_path: Path) -> None:
+def test_unsuitable_vector_files_are_refused(tiny_generator: Path, tmp_path: Path) -> None:
     source = load_generator(str(tiny_generator))
     with pytest.raises(ZeroshiftError, match="cannot be read as a domain vector"):
         apply_vector(source, tmp_path / "missing.safetensors")
@@ -201,7 +201,7 @@ def test_resumes_bit_for_bit(tiny_generator: Path, encoder: Encoder) -> None:
         assert torch.equal(a, b)
 
 
-def test_what_makes_no_sense_is_told(tiny_generator: Path, encoder: Encoder) -> None:
+def test_invalid_settings_are_refused(tiny_generator: Path, encoder: Encoder) -> None:
     with pytest.raises(ZeroshiftError, match="in_domain_weight is -1"):
         resolve(dataclasses.replace(CONFIG, options=DomainVectorOptions(-1.0)))
     with pytest.raises(ZeroshiftError, match="compares the images of a batch"):

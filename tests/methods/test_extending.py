@@ -22,7 +22,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending" / "method.md"
 
 @pytest.fixture
 def documented(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The code blocks of the page, executed one after another, without the one that runs an adaptation."""
+    """The code blocks of the page, executed in order, except the one that runs an adaptation."""
     monkeypatch.setattr(METHODS, "_loaded", dict(METHODS._loaded))
     scope: dict[str, Any] = {"__name__": "documented"}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL):

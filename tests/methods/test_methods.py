@@ -63,13 +63,13 @@ def test_nada_from_labels(context: TrainingContext, encoder: Encoder) -> None:
 
 def test_nada_from_images(tiny_generator: Path, encoder: Encoder, tmp_path: Path) -> None:
     paths = []
-    for index, colour in enumerate(((255, 0, 0), (200, 30, 0))):
+    for index, color in enumerate(((255, 0, 0), (200, 30, 0))):
         paths.append(str(tmp_path / f"{index}.png"))
-        Image.new("RGB", (20 + index, 30), colour).save(paths[-1])
+        Image.new("RGB", (20 + index, 30), color).save(paths[-1])
     context = make(tiny_generator, [encoder], method="nada", options=NADAOptions(tuple(paths)))
     method = NADA(context)
     images = [
-        torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 16, 16) / 127.5 - 1 for colour in ((255, 0, 0), (200, 30, 0))
+        torch.tensor(color).view(1, 3, 1, 1).expand(1, 3, 16, 16) / 127.5 - 1 for color in ((255, 0, 0), (200, 30, 0))
     ]
     target = torch.cat([normalize(encoder.encode_image(image)) for image in images]).mean(dim=0)
     latents = context.fresh_latents.draw("source images", 0, range(64)).latents
@@ -80,7 +80,7 @@ def test_nada_from_images(tiny_generator: Path, encoder: Encoder, tmp_path: Path
     torch.testing.assert_close(method.targets[0], target, atol=1e-5, rtol=1e-4)
 
 
-def test_target_images_that_are_none(tiny_generator: Path, encoder: Encoder, tmp_path: Path) -> None:
+def test_invalid_target_images_are_refused(tiny_generator: Path, encoder: Encoder, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     for name, sentence in (("text.png", "text.png cannot be read"), ("missing.png", "There is no image .*missing.png")):
         with pytest.raises(ZeroshiftError, match=sentence):
@@ -90,7 +90,7 @@ def test_target_images_that_are_none(tiny_generator: Path, encoder: Encoder, tmp
 def naive_prompt_loss(
     context: TrainingContext, method: IPL, latents: Tensor, domain_weight: float, source_weight: float
 ) -> Tensor:
-    """Stage 1 as in the equations: prompts one by one, templates encoded anew, sums over images written out."""
+    """Stage 1 as in the equations: prompts one by one, templates encoded again, explicit sums over images."""
     encoder, source, mapper = context.encoders[0], context.source, method.mappers[0]
     images, sources, targets = [], [], []
     for z in latents:
@@ -152,7 +152,7 @@ def test_ipl_directions(tiny_generator: Path, encoder: Encoder, base_text: Any) 
     assert not directions.requires_grad
 
 
-def test_several_encoders_have_mappers_of_their_own(tiny_generator: Path, encoder: Encoder) -> None:
+def test_each_encoder_has_its_own_mapper(tiny_generator: Path, encoder: Encoder) -> None:
     context = make(tiny_generator, [encoder, encoder], encoder_weights=(1.0, 0.5))
     method = IPL(context)
     assert len(method.mappers) == 2
@@ -169,7 +169,7 @@ def test_several_encoders_have_mappers_of_their_own(tiny_generator: Path, encode
     assert method.stages()[0].step(0)["loss"] == pytest.approx(sum(singles), abs=1e-5)
 
 
-def test_labels_that_do_not_fit_are_told_at_once(tiny_generator: Path, encoder: Encoder) -> None:
+def test_labels_that_are_too_long_are_refused_early(tiny_generator: Path, encoder: Encoder) -> None:
     with pytest.raises(ZeroshiftError, match="longer than the encoder's 24 tokens"):
         IPL(
             make(

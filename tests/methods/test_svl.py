@@ -1,4 +1,4 @@
-"""SVL against its equations, in value and gradient, and how it resumes and trains."""
+"""SVL against its equations, in value and gradient, and its training and resuming."""
 
 import copy
 import dataclasses
@@ -77,7 +77,7 @@ def test_variation_loss_equals_its_naive_twin() -> None:
     same(variation_loss(text, free, 0.7), near + 0.7 * apart, free)
 
 
-def test_variations_stay_near_and_differ() -> None:
+def test_variations_stay_close_and_differ() -> None:
     text, start = normalize(randn(24).detach()), randn(4, 24, seed=1).detach()
     variations = learn_variations(text, start, 300, 0.02, 1.0)
     torch.testing.assert_close((variations - text).norm(dim=1), text.norm().expand(4))
@@ -93,8 +93,8 @@ def test_moments_equal_their_naive_twins() -> None:
     same(second_moment(images, texts), (outer[0] - outer[1]).square().sum(), images, texts)
 
 
-def test_the_first_step_does_not_stop_the_others() -> None:
-    """Where all images are still those of the source, the gradient is no larger than that of ordinary directions."""
+def test_the_gradient_of_the_first_step_is_bounded() -> None:
+    """While all images equal those of the source, the gradient is no larger than that of ordinary directions."""
     texts, none = normalize(randn(3, 6, seed=1)), torch.zeros(5, 6, dtype=torch.float64, requires_grad=True)
     some = randn(5, 6)
     first = first_moment(none, texts)
@@ -152,7 +152,7 @@ def test_importance_predicts_how_far_images_change(tiny_generator: Path, encoder
 
 
 def test_losses_of_a_step(tiny_generator: Path, encoder: Encoder) -> None:
-    """The second step, spelt out from the weights as they are."""
+    """The losses of the second step, computed naively from the current weights."""
     context = make(tiny_generator, [encoder])
     method = SVL(context)
     adaptation = Adaptation(context, method)
@@ -182,12 +182,12 @@ def test_losses_of_a_step(tiny_generator: Path, encoder: Encoder) -> None:
     assert losses["loss"] == pytest.approx(parts, abs=1e-6)
 
 
-def test_several_encoders_and_views(tiny_generator: Path, encoder: Encoder) -> None:
+def test_several_encoders_and_augmentations(tiny_generator: Path, encoder: Encoder) -> None:
     adapt = dataclasses.replace(CONFIG.adapt, augmentations=2)
     options = dataclasses.replace(OPTIONS, ewc_weight=0.0)
     one = trained(make(tiny_generator, [encoder], adapt=adapt, options=options))
     two = trained(make(tiny_generator, [encoder, encoder], adapt=adapt, options=options, encoder_weights=(0.5, 0.5)))
-    two._method._directions[1] = two._method._directions[0]  # each encoder has variations of its own
+    two._method._directions[1] = two._method._directions[0]  # each encoder has its own variations
     for step in range(2):
         assert one.step(step)["loss"] == pytest.approx(two.step(step)["loss"], abs=1e-5)
 
@@ -201,7 +201,7 @@ def test_resumes_bit_for_bit(tiny_generator: Path, encoder: Encoder) -> None:
         assert torch.equal(a, b)
 
 
-def test_what_makes_no_sense_is_told(tiny_generator: Path, encoder: Encoder) -> None:
+def test_invalid_settings_are_refused(tiny_generator: Path, encoder: Encoder) -> None:
     for changes, sentence in (
         ({"variations": 1}, "variations is 1"),
         ({"ewc_weight": -1.0}, "ewc_weight is -1.0"),

@@ -14,7 +14,7 @@ def size(path) -> tuple[int, int]:
         return picture.size
 
 
-def test_commands_write_pictures(tmp_path, capsys):
+def test_commands_write_images(tmp_path, capsys):
     assert cli.main(["miniature", "sheet", "--out", str(tmp_path / "a.png"), "--domains", "zombie", "--num", "2"]) == 0
     assert cli.main(["miniature", "factors", "--out", str(tmp_path / "b.png"), "--domain", "mosaic of an elf"]) == 0
     assert size(tmp_path / "a.png")[0] > 128

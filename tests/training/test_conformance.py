@@ -1,4 +1,4 @@
-"""The published IPL program's recorded runs (tests/conformance), repeated by the code that trains."""
+"""The recorded runs of the published IPL program (tests/conformance), repeated by our training code."""
 
 import dataclasses
 import functools
@@ -30,16 +30,16 @@ CASES = Path(__file__).parents[1] / "conformance"
 pytestmark = pytest.mark.xdist_group("conformance")  # the recorded runs are repeated once, in one process
 
 # Bounds of the adapt stage, step by step. Adam's first steps are close to the sign of the gradient, so rounding grows
-# from step to step. Our float32 images end within 6e-4 of our own in float64 (relative to their scale). The recorded
-# ones are 1.2e-4, 7e-4 and 1.2e-3 from those at steps 1 to 3. On processors whose kernels round as those of the
-# recording (Intel's) we come within 2e-5; there the bounds are 1e-4, and 1e-3 for statistics.
-ALIKE = 5e-5  # images of step 1 closer than this show that the kernels round as those of the recording
-IMAGES = (1e-5, 3e-4, 1.5e-3, 2.5e-3)  # largest difference, of the largest value
+# from step to step. Our float32 images end within 6e-4 of our float64 images (relative to their scale). The recorded
+# images differ from the float64 ones by 1.2e-4, 7e-4 and 1.2e-3 at steps 1 to 3. On processors whose kernels round as
+# in the recording (Intel's), we reach 2e-5; there the bounds are 1e-4, and 1e-3 for statistics.
+ALIKE = 5e-5  # if the images of step 1 differ by less, the kernels round as in the recording
+IMAGES = (1e-5, 3e-4, 1.5e-3, 2.5e-3)  # largest difference, relative to the largest value
 LOSSES = (1e-5, 1e-4, 1e-4, 3e-4)
 
 
 def published_clip(meta: dict[str, Any]) -> Encoder:
-    """A CLIP in the published layout, which is that of open_clip's flat model with QuickGELU."""
+    """A CLIP in the published layout, which equals open_clip's flat model with QuickGELU."""
     config = meta["config"]
     model = open_clip.CLIP(
         config["embed_dim"],
@@ -92,7 +92,7 @@ def generators(meta: dict[str, Any]) -> tuple[StyleGAN2, StyleGAN2]:
 class Draws:
     """The random numbers of a recorded adapt stage, in the order in which the published program drew them.
 
-    Noise strengths begin at zero but are trained, so from the second step on the noise can be seen in the images.
+    Noise strengths start at zero but are trained, so from the second step on the noise affects the images.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], batch: int, layer_batch: int):
@@ -100,12 +100,12 @@ class Draws:
         width = first.shape[1]
         self.shapes = ((batch, width), (layer_batch, width))
         for seed in range(128):
-            # before the first step the program draws the latents of its sample sheet, however many they are
+            # before the first step, the program draws the latents of its sample sheet, in an unknown number
             rows = torch.randn(64, width, generator=torch.Generator().manual_seed(seed))
-            found = (rows == first[0]).all(dim=1).nonzero()
-            if len(found):
+            matches = (rows == first[0]).all(dim=1).nonzero()
+            if len(matches):
                 self.generator = torch.Generator().manual_seed(seed)
-                self.normal((int(found[0]), width))
+                self.normal((int(matches[0]), width))
                 return
         raise AssertionError("the recorded latents do not follow from a seed below 128")
 
@@ -116,13 +116,13 @@ class Draws:
         return self.normal(self.shapes[0]), self.normal(self.shapes[1])
 
     def play(self, generator: StyleGAN2) -> None:
-        """Makes the generator take its random noise from here."""
+        """Makes the generator use the recorded random noise."""
         sizes = [conv.noise_const.shape[-1] for conv in generator.synthesis.convs()]
         generator._noises = lambda mode, seed, samples: [self.normal((len(samples), 1, size, size)) for size in sizes]
 
 
 class Case:
-    """A recorded run, and ours from the same start."""
+    """A recorded run, and our run from the same start."""
 
     def __init__(self, name: str):
         self.meta, self.arrays = load(CASES / f"{name}.npz")
@@ -196,7 +196,7 @@ class Case:
         return self.context.fresh_latents.batch(latents, noise, step, range(len(latents)))
 
     def apart(self, kind: str, step: int) -> float:
-        """Largest difference of our images from the recorded ones, of their largest value."""
+        """Largest difference of our images from the recorded ones, relative to the largest value."""
         ours = getattr(self.adapt_updates[step], f"{kind}_images")
         recorded = self.arrays[f"adapt_stage/{kind}_image/{step}"]
         assert ours.shape == recorded.shape
@@ -204,7 +204,7 @@ class Case:
 
     @property
     def alike(self) -> bool:
-        """Whether kernels round here as they did where the run was recorded."""
+        """Whether the kernels of this processor round as in the recording."""
         return self.apart("target", 1) < ALIKE
 
 
@@ -256,9 +256,9 @@ def test_adapt_losses_and_directions(case: Case) -> None:
 
 
 def test_layers_chosen(case: Case) -> None:
-    """On a CPU the published program compares the moved latents with themselves: the copy that should keep them as they
-    were shares their memory. All layers count zero, and the order in which `topk` lists equals decides. Latents that do
-    not move (layer_lr = 0) give the same; that those which move are ranked rightly, test_layers.py shows.
+    """On a CPU, the published program compares the moved latents with themselves, because the copy of the initial
+    latents shares their memory. All layers score zero, and the order of `topk` for equal values decides. Latents that
+    do not move (layer_lr = 0) reproduce this; test_layer_selection.py tests the ranking of latents that move.
     """
     count = len(case.source.layer_candidates())
     published = ["conv1", "to_rgb1", *(f"convs.{index}" for index in range(count - 2))]
@@ -285,12 +285,12 @@ def test_adapt_prompt_features(case: Case) -> None:
             close(features, recorded, 1e-4, np.abs(recorded).max())
 
 
-def test_moved_average(case: Case) -> None:
+def test_final_average(case: Case) -> None:
     moved, source = stylegan2_to_rosinality(case.adaptation.target_ema), stylegan2_to_rosinality(case.source)
     for name, (size, product) in case.meta["ema_moved_stats"].items():
         difference = moved[name] - source[name]
         _, our_size, our_product = statistics(difference)
-        single = difference.numel() == 1  # a noise strength went up and down, what is left is small
+        single = difference.numel() == 1  # a noise strength: it increases and decreases, so the difference is small
         sizes, products = (1e-3, 1e-3) if case.alike else (2e-2, 2e-2) if single else (5e-4, 6e-3)
         assert our_size == pytest.approx(size, rel=sizes if single else 5e-4), name
         assert our_product == pytest.approx(product, rel=1e-3, abs=products * size * difference.numel() ** 0.5), name

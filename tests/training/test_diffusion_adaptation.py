@@ -1,4 +1,4 @@
-"""Diffusion models under the trainer: DiffusionCLIP (nada) and Diff-IPL (ipl), in each of its forms."""
+"""Diffusion models in the trainer: DiffusionCLIP (nada) and Diff-IPL (ipl), with all training options."""
 
 import copy
 import dataclasses
@@ -128,12 +128,14 @@ def test_killed_and_resumed_equals_uninterrupted(
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
-def test_what_a_run_delivers(config: AdaptConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`DDIMPipeline.from_pretrained` opens it, and makes the same pictures of x_T."""
+def test_the_delivered_pipeline_generates_the_same_images(
+    config: AdaptConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`DDIMPipeline.from_pretrained` opens it and generates the same images from x_T."""
     result = adapt(config, RunFolder.open(tmp_path / "run", config))
     delivered = load_generator(tmp_path / "run" / "generator.safetensors")
     assert isinstance(delivered, Diffusion)
-    assert delivered.sampling == config.sampling, "use is as the training was"
+    assert delivered.sampling == config.sampling, "samples use the training settings"
     assert same(delivered, result.generator)
     delivered.configure(DDIMOptions(noise_steps=4, steps=6, clip_sample=False))
     latents = delivered.sample_latents(3, range(2))
@@ -151,13 +153,13 @@ def test_latent_diffusion_adapts(config: AdaptConfig, tmp_path: Path) -> None:
     result = adapt(config, RunFolder.open(tmp_path / "run", config))
     before, after = result.source.state_dict(), result.generator.state_dict()
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {"unet"}, "the decoder stays"
+    assert moved == {"unet"}, "the decoder does not change"
 
 
 def naive_losses(
     context: TrainingContext, target: Diffusion, images: torch.Tensor, source: torch.Tensor
 ) -> torch.Tensor:
-    """DiffusionCLIP's loss of a batch of pairs, spelt out."""
+    """DiffusionCLIP's loss of a batch of pairs, computed naively."""
     encoder, config = context.encoders[0], context.config
     direction = encoder.label_feature(config.target) - encoder.label_feature(config.source)
     direction = direction / direction.norm()
@@ -171,7 +173,7 @@ def naive_losses(
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("each_step", [False, True])
 def test_gradients_equal_the_naive_ones(config: AdaptConfig, each_step: bool, accumulate: int, float64: None) -> None:
-    """One step, and in the memory-saving form one for each step of DDIM, against the same with plain autograd."""
+    """One step (one per DDIM step with `train_each_step`) against the same with plain autograd."""
     config = change(
         config,
         method="nada",
@@ -180,7 +182,7 @@ def test_gradients_equal_the_naive_ones(config: AdaptConfig, each_step: bool, ac
         adapt={"grad_accumulation_steps": accumulate, "lr_final": None},
     )
     context, adaptation = make(config)
-    with torch.no_grad():  # away from G_s, where directions are 0/0
+    with torch.no_grad():  # not at G_s, where directions are 0/0
         for parameter in adaptation.target.parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     twin = copy.deepcopy(adaptation.target).requires_grad_(True)
@@ -204,7 +206,7 @@ def test_gradients_equal_the_naive_ones(config: AdaptConfig, each_step: bool, ac
     assert update.losses["loss"] == pytest.approx(float(torch.stack(losses).detach().mean()), rel=1e-9)
     for (name, ours), theirs in zip(adaptation.target.named_parameters(), twin.parameters(), strict=True):
         assert ours.grad is not None
-        within = 1e-8 * float(theirs.grad.abs().max()) + 1e-14  # what keys of attention are shifted by changes nothing
+        within = 1e-8 * float(theirs.grad.abs().max()) + 1e-14  # shifting the attention keys changes nothing
         torch.testing.assert_close(ours.grad, theirs.grad, atol=within, rtol=0, msg=f"{name} differs")
     moved = sum((a - b).abs().sum() for a, b in zip(twin.parameters(), context.source.parameters(), strict=True))
     apart = sum((a - b).abs().sum() for a, b in zip(adaptation.target.parameters(), twin.parameters(), strict=True))
@@ -218,7 +220,7 @@ def test_checkpointing_changes_nothing(config: AdaptConfig) -> None:
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-def test_learning_rate_goes_geometrically(config: AdaptConfig) -> None:
+def test_learning_rate_decays_geometrically(config: AdaptConfig) -> None:
     _, adaptation = make(change(config, method="nada", num_latents=0, adapt={"steps": 3, "lr": 1e-3, "lr_final": 4e-3}))
     rates = []
     for step in range(3):
@@ -229,7 +231,7 @@ def test_learning_rate_goes_geometrically(config: AdaptConfig) -> None:
 
 @pytest.mark.slow
 def test_low_rank_updates(config: AdaptConfig, tmp_path: Path) -> None:
-    """Merged equals applied; diffusers' own loader of LoRA makes the same of the file; the source's weights stay."""
+    """Merged and applied updates agree, diffusers' LoRA loader reads the file, and the source weights do not change."""
     from zeroshift.generators.diffusion.lora_pipeline import LoRADDIMPipeline
 
     config = change(config, method="nada", adapt={"lora_rank": 2})
@@ -255,37 +257,37 @@ def test_low_rank_updates(config: AdaptConfig, tmp_path: Path) -> None:
     pipe = LoRADDIMPipeline.from_pretrained(config.generator)
     pipe.load_lora_weights(tmp_path / "run")
     with torch.no_grad():
-        seen = pipe.unet(latents, 300).sample
-        torch.testing.assert_close(seen, result.generator.unet(latents, 300).sample, atol=1e-5, rtol=1e-4)
-        assert (seen - context.source.unet(latents, 300).sample).abs().max() > 1e-4
+        output = pipe.unet(latents, 300).sample
+        torch.testing.assert_close(output, result.generator.unet(latents, 300).sample, atol=1e-5, rtol=1e-4)
+        assert (output - context.source.unet(latents, 300).sample).abs().max() > 1e-4
 
 
 def test_real_images(config: AdaptConfig, photos: Path, tmp_path: Path) -> None:
     config = change(config, source_images_dir=str(photos), num_latents=0)
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
 
     class Recorder:
         def update(self, stage: str, step: int, steps: int, *_: Any) -> None:
             if stage == "invert":
-                told.append((step, steps))
+                reports.append((step, steps))
 
     result = adapt(config, progress=Recorder())
-    assert told == [(4, 5), (5, 5)]
-    told.clear()
+    assert reports == [(4, 5), (5, 5)]
+    reports.clear()
     again = adapt(config, progress=Recorder())
-    assert told == [], "from the cache"
+    assert reports == [], "from the cache"
     assert same(again.generator, result.generator)
     elsewhere = adapt(change(config, t0=0.4), progress=Recorder())
-    assert told == [(4, 5), (5, 5)], "the cache knows t0"
+    assert reports == [(4, 5), (5, 5)], "the cache knows t0"
     assert not same(elsewhere.generator, result.generator)
 
 
-def test_an_interrupted_inversion_goes_on(config: AdaptConfig, photos: Path, tmp_path: Path) -> None:
+def test_an_interrupted_inversion_resumes(config: AdaptConfig, photos: Path, tmp_path: Path) -> None:
     generator = load_generator(config.generator)
     generator.configure(config.sampling)
     images, cache = read_folder(photos, 16), tmp_path / "kept"
     assert images.shape == (5, 3, 16, 16)
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
 
     def stop(number: int, of: int) -> None:
         raise KeyboardInterrupt
@@ -294,12 +296,12 @@ def test_an_interrupted_inversion_goes_on(config: AdaptConfig, photos: Path, tmp
         invert(generator, images, cache, stop)
     assert len(list(cache.iterdir())) == 4
     next(cache.iterdir()).write_bytes(b"damaged")
-    codes = invert(generator, images, cache, lambda number, of: told.append((number, of)))
-    assert told == [(5, 5)]
+    codes = invert(generator, images, cache, lambda number, of: reports.append((number, of)))
+    assert reports == [(5, 5)]
     torch.testing.assert_close(codes, generator.invert(images), atol=1e-5, rtol=1e-4)
 
 
-def test_a_bank_gives_each_image_once_a_pass(config: AdaptConfig) -> None:
+def test_a_bank_uses_each_image_once_per_pass(config: AdaptConfig) -> None:
     from zeroshift.methods.source_images import ImageBank
 
     bank = ImageBank(torch.zeros(7, 1), None, torch.zeros(7, 3, 1, 1), [])
@@ -307,8 +309,8 @@ def test_a_bank_gives_each_image_once_a_pass(config: AdaptConfig) -> None:
     for first in (0, 3):
         drawn = [row for batch in draws[first : first + 3] for row in batch]
         assert len(set(drawn)) == 6
-    assert draws[:3] != draws[3:], "each pass has an order of its own"
-    assert bank.rows("adapt", 4, [1], 2).tolist() == draws[4][1:], "whoever holds a part of the batch"
+    assert draws[:3] != draws[3:], "each pass has its own order"
+    assert bank.rows("adapt", 4, [1], 2).tolist() == draws[4][1:], "for any part of the batch"
     assert [bank.rows("adapt", step, [0], 1).item() for step in range(7)] != list(range(7))
     with pytest.raises(ZeroshiftError, match="batch of 8"):
         bank.rows("prompts", 0, range(8), 8)
@@ -327,7 +329,7 @@ def test_a_bank_gives_each_image_once_a_pass(config: AdaptConfig) -> None:
         ({"steps": 0}, "sampling.steps"),
     ],
 )
-def test_bad_settings_are_told(config: AdaptConfig, changes: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(config: AdaptConfig, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ZeroshiftError, match=message):
         adapt(change(config, **changes))
 

@@ -23,7 +23,7 @@ def generator(tiny_generator: Path) -> StyleGAN2:
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_choice_equals_the_published_way(generator: StyleGAN2, tiny_encoder: Path, steps: int) -> None:
-    """The twin: torch's SGD on the codes, gradients of all weights as well, layers ranked one by one in numpy."""
+    """The twin uses torch's SGD on the codes, gradients of all weights, and a ranking of the layers in numpy."""
     encoder = load_encoder(str(tiny_encoder))
     label = encoder.encode_text(["zombie"])[0]
     codes = generator.codes(generator.sample_latents(0, range(6))).detach()

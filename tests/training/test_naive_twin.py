@@ -1,4 +1,4 @@
-"""The published program's way of working (benchmarks/naive.py) gives what zeroshift gives, in value and gradient."""
+"""The naive twin of the published program (benchmarks/naive.py) equals zeroshift in value and gradient."""
 
 import copy
 
@@ -21,7 +21,7 @@ PROMPTS, ADAPT = 5, 3  # batches
 
 @pytest.fixture
 def settings(tiny_encoder, tiny_generator):
-    """Two equal ones: a twin unfreezes the encoder of its own."""
+    """Two equal contexts, because the twin unfreezes its encoder."""
     config = AdaptConfig(
         target="zombie",
         options=IPLOptions(PromptStage(batch_size=PROMPTS, source_weight=0.5)),
@@ -36,7 +36,7 @@ def settings(tiny_encoder, tiny_generator):
 
 
 def near(source, amount=0.1):
-    """A copy with weights so far from the source's that image directions are well-conditioned."""
+    """A copy with weights far enough from the source's for well-conditioned image directions."""
     torch.manual_seed(3)
     target = copy.deepcopy(source)
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_prompt_stage(settings, at_once, monkeypatch):
         seen, wanted = gradients(method.mappers[0]), gradients(twin.mapper)
         assert seen.keys() == wanted.keys()
         assert relative(seen.values(), wanted.values()) < 1e-4
-        # What the twin wastes: gradients of CLIP's weights.
+        # The twin also computes gradients of CLIP's weights.
         assert gradients(other.encoders[0])
         assert not gradients(context.encoders[0])
     assert relative(method.mappers.parameters(), twin.mapper.parameters()) < 1e-4

@@ -58,12 +58,12 @@ def test_more_steps_extend_a_run_and_fewer_are_refused(tmp_path: Path) -> None:
     run.save_checkpoint({})
     extended = RunFolder.open(tmp_path, longer)
     assert not extended.finished
-    assert RunFolder.read(tmp_path).finished, "what is needed may still turn out to be missing"
+    assert RunFolder.read(tmp_path).finished, "the settings change only when training starts"
     extended.write_config()
     assert RunFolder.read(tmp_path).config == longer
     assert not RunFolder.read(tmp_path).finished
     extended.require_generator()
-    assert extended.delivered_steps == CONFIG.adapt.steps, "the old one, until there is a new one"
+    assert extended.delivered_steps == CONFIG.adapt.steps, "the old generator, until the new one is written"
     deliver(extended)
     assert extended.finished
     with pytest.raises(ZeroshiftError, match=r"adapt\.steps"):
@@ -92,7 +92,7 @@ def test_damaged_settings(tmp_path: Path, text: str) -> None:
     assert (tmp_path / "config.json").read_text() == text
 
 
-def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, CONFIG)
     (tmp_path / "previews").mkdir()
     (tmp_path / "previews" / ".zeroshift-0123abcd-x.png").write_text("half")
@@ -103,7 +103,7 @@ def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
     with run.lock():
-        (tmp_path / ".zeroshift-0123abcd-x.png").write_text("of the process at work")
+        (tmp_path / ".zeroshift-0123abcd-x.png").write_text("of the running process")
         with pytest.raises(ZeroshiftError, match="Another process is training"):
             RunFolder.open(tmp_path, CONFIG)
         assert (tmp_path / ".zeroshift-0123abcd-x.png").exists()
@@ -112,7 +112,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_lock_of_a_killed_process_locks_nothing(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
     code = "import os, sys; from zeroshift import RunFolder, AdaptConfig; from pathlib import Path\n"
     code += "run = RunFolder.open(Path(sys.argv[1]), AdaptConfig(target='zombie'))\nwith run.lock(): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
@@ -121,7 +121,7 @@ def test_the_lock_of_a_killed_process_locks_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == ["config.json"]
 
 
-def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_that_failed_before_its_first_step_is_removed(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path / "new", CONFIG)
     run.discard_if_unused()
     assert not run.path.exists()
@@ -176,7 +176,7 @@ def test_stages_may_have_any_name(tmp_path: Path) -> None:
     assert [(one["stage"], one["step"]) for one in run.records()] == [("warm-up", 0), ("warm-up", 1), ("prompts", 0)]
 
 
-def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_line_of_a_killed_process_is_ignored(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
     run.log("adapt", 0, loss=1.0)
     with open(run.metrics_path, "a") as file:
@@ -187,7 +187,7 @@ def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path: Path) -> None:
     run.close()
 
 
-def test_a_line_that_the_disk_takes_in_part_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partially_written_line_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
     run.log("adapt", 0, loss=1.0)
     whole = run.metrics_path.read_bytes()

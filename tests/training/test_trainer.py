@@ -247,10 +247,10 @@ def test_compiled_modules_are_used(config: AdaptConfig, monkeypatch: pytest.Monk
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
     adapt(dataclasses.replace(config, compile=True))
-    assert sorted(compiled) == ["Mapping", "Synthesis", "VisionTransformer"]
+    assert sorted(compiled) == ["Mapping", "StyleGAN2Synthesis", "VisionTransformer"]
     compiled.clear()
     adapt(dataclasses.replace(change(config, layers=("all",)), compile=True))
-    assert compiled.count("Synthesis") == 2
+    assert compiled.count("StyleGAN2Synthesis") == 2
 
 
 def test_several_encoders_and_all_layers(config: AdaptConfig) -> None:

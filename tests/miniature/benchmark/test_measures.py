@@ -1,4 +1,4 @@
-"""Which values count, and how variants are paired."""
+"""Comparable values, and pairing of variants."""
 
 from tests.helpers.benchmark_plans import make_record
 from zeroshift.miniature.benchmark.measures import MEASURES, comparable, compare_variants, differences
@@ -15,7 +15,7 @@ def test_differences_are_paired() -> None:
     assert differences(records, "a", "b", MEASURES[0]) == [[2]], "only one target and seed has both"
 
 
-def test_time_on_another_machine_is_left_out() -> None:
+def test_times_of_another_machine_are_left_out() -> None:
     slow = [make_record("ipl", target, 1, 70.0) for target in TARGETS[:4]]
     fast = [make_record("nada", target, 0, 40.0) for target in TARGETS[:5]]
     counted = comparable([*slow, *fast])

@@ -1,4 +1,4 @@
-"""The page: summary, tables, settings, pictures, JSON."""
+"""The page: summary, tables, settings, images, JSON."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def test_the_page_reports_targets_whose_truth_is_not_recognized(
     assert json.loads((tmp_path / "page.json").read_text())["trials"] == records
 
 
-def test_an_empty_variant_takes_no_target_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variant_does_not_restrict_the_common_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [make_record("nada", target, 0, 0.5) for target in ("zombie", "elf")]
     monkeypatch.setattr(page_module, "finished_records", lambda plan: records)
     write_page(make_plan(tmp_path, "nada", "ipl", targets=("zombie", "elf")), tmp_path / "page.md", "nada")
@@ -34,7 +34,7 @@ def test_an_empty_variant_takes_no_target_from_the_others(tmp_path: Path, monkey
     assert "- **ipl**: no target in common" in text
 
 
-def test_the_page_states_what_the_intervals_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_states_which_differences_are_conclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     targets = tuple(TARGETS[:5])
     records = [make_record("nada", target, seed, 0.5) for target in targets for seed in (0, 1)]
     records += [make_record("ipl", target, seed, 0.75) for target in targets for seed in (0, 1)]

@@ -1,4 +1,4 @@
-"""Records of trials: what they depend on, when they are reused, and earlier forms of them."""
+"""Records of trials: provenance, reuse, and formats of earlier versions."""
 
 import itertools
 import json
@@ -41,7 +41,7 @@ def test_all_variants_have_different_provenance(tmp_path: Path) -> None:
     assert not any(name.startswith("prompts.") for name in settings["nada"]), "settings of other methods do not"
 
 
-def test_only_what_is_missing_or_stale_runs(tmp_path: Path, fixed_measures: None) -> None:
+def test_only_missing_or_stale_trials_run(tmp_path: Path, fixed_measures: None) -> None:
     plan = make_plan(tmp_path, "nada")
     (trial,) = missing_trials(plan)
     assert run_trial(plan, trial) is None
@@ -60,7 +60,7 @@ def test_only_what_is_missing_or_stale_runs(tmp_path: Path, fixed_measures: None
     assert json.loads(path.read_text()) == record
     assert path.with_suffix(".png").stat().st_mtime_ns == pictures
 
-    # Other settings or people: a new record beside the old one.
+    # Other settings or people: a new record next to the old one.
     changed, larger = (
         make_plan(tmp_path, "nada", changes={**TINY, "adapt.lr": 0.5}),
         make_plan(tmp_path, "nada", people=17),
@@ -138,7 +138,7 @@ def test_keys_of_the_first_version_are_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["benchmark", "benchmark-choices", "benchmark-diffusion"])
-def test_the_shipped_results_fit_the_present_settings_and_weights(name: str, tmp_path: Path) -> None:
+def test_the_shipped_results_fit_the_current_settings_and_weights(name: str, tmp_path: Path) -> None:
     """A change of defaults, weights or names must not silently make results in docs/ stale."""
     path = DOCS / f"{name}.json"
     plan = _plan_of_command(json.loads(path.read_text())["command"], path, tmp_path)

@@ -1,4 +1,4 @@
-"""Trials in processes of their own: errors stay with the trial."""
+"""Trials in separate processes: an error affects only its trial."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from zeroshift.miniature.benchmark.run import run_trial, run_trials
 
 
 def fail_or_die(plan: BenchmarkPlan, trial: Trial) -> str | None:
-    """Seed 0 is killed as by the system, seed 1 fails, others succeed."""
+    """Seed 0 is killed, seed 1 fails, others succeed."""
     if trial.seed == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return "the disk is full" if trial.seed == 1 else None

@@ -17,7 +17,7 @@ def test_intervals_have_the_promised_coverage(targets: int, seeds: int) -> None:
     assert 0.88 <= covered / 100 <= 0.99
 
 
-def test_a_constant_difference_is_decided_with_enough_targets() -> None:
+def test_a_constant_difference_is_conclusive_with_enough_targets() -> None:
     certain = compare([[1.0, 1.0]] * MIN_TARGETS)
     assert (certain.mean, certain.low, certain.high) == (1, 1, 1)
     assert certain.decided
@@ -25,7 +25,7 @@ def test_a_constant_difference_is_decided_with_enough_targets() -> None:
     assert not compare([[1.0], [-1.0]] * 5).decided
 
 
-def test_targets_count_equally_whatever_their_number_of_seeds() -> None:
+def test_targets_count_equally_for_any_number_of_seeds() -> None:
     ragged = compare([[1.0, 3.0], [5.0]])
     assert ragged.mean == pytest.approx(3.5)
-    assert (ragged.low, ragged.high) == (1, 5), "two targets say little"
+    assert (ragged.low, ragged.high) == (1, 5), "two targets give a wide interval"

@@ -46,7 +46,7 @@ def test_changes_follow_a_colon() -> None:
     assert variant.name == "ipl:prompts.base-text=label,adapt.augmentations=0"
 
 
-def test_commas_inside_a_list_separate_no_changes() -> None:
+def test_commas_inside_a_list_do_not_separate_changes() -> None:
     variant = parse_variant('nada:adapt.betas=[0.0,0.99],adapt.layers=["b8.conv0","b16.conv0"],adapt.lr=0.5')
     expected = {"adapt.betas": (0.0, 0.99), "adapt.layers": ("b8.conv0", "b16.conv0"), "adapt.lr": 0.5}
     assert expected.items() <= variant.changes.items()

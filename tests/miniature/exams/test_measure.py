@@ -24,7 +24,7 @@ def test_retrieval_and_domain_accuracy_count():
     assert measure.domain_accuracy(features, features, torch.tensor([0, 1, 2, 0])).tolist() == [1, 1, 1, 0]
 
 
-def test_pgd_stays_in_its_ball_and_moves_towards_the_target():
+def test_pgd_stays_in_its_ball_and_moves_toward_the_target():
     project = torch.randn(3 * 8 * 8, 5, generator=generator())
     labels = torch.eye(5)
     images = torch.rand(4, 3, 8, 8, generator=generator(1)) * 2 - 1

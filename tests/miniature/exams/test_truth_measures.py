@@ -15,7 +15,9 @@ def test_variance_kept() -> None:
     assert variance_kept(truth, truth) == pytest.approx(1)
     assert variance_kept(truth[:1].expand(200, -1), truth) == pytest.approx(0, abs=1e-6)
     middle = truth.mean(dim=0)
-    assert 0.15 < variance_kept(middle + 0.5 * (truth - middle), truth) < 0.35, "half the spread, a quarter of it"
+    assert 0.15 < variance_kept(middle + 0.5 * (truth - middle), truth) < 0.35, (
+        "half the spread, a quarter of the variance"
+    )
     noise = truth.clone()
     noise[:, :3] = 0
     noise[:, 3:] += torch.randn(200, 3, generator=random)

@@ -11,7 +11,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_blocks_hold_no_held_out_pair_and_are_the_same_again(few_people, tmp_path):
+def test_blocks_have_no_held_out_pair_and_are_reproducible(few_people, tmp_path):
     blocks = Blocks(tmp_path, 40, seed=1)
     shown = [domain for block in blocks.domains for domain in block]
     assert not HELD_OUT & set(shown)
@@ -20,7 +20,7 @@ def test_blocks_hold_no_held_out_pair_and_are_the_same_again(few_people, tmp_pat
     assert Blocks(tmp_path, 20, seed=1).domains == blocks.domains[:20]  # more blocks change none of the first
 
 
-def test_batch_shows_what_it_says(few_people, tmp_path):
+def test_batch_images_match_their_labels(few_people, tmp_path):
     blocks = Blocks(tmp_path, 2, seed=3)
     batch = blocks.batch(generator(), 2, groups=2, people=3)
     assert batch.images.shape == (2 * DOMAINS_PER_BLOCK * 3, 3, 64, 64)

@@ -75,7 +75,7 @@ def test_delivered_pipeline_is_diffusers_own(tmp_path, small):
         torch.testing.assert_close(generator(latents), x, atol=1e-5, rtol=1e-5)
 
 
-def test_delivered_autoencoder_knows_its_z_sem(tmp_path, small):
+def test_delivered_autoencoder_has_statistics_of_z_sem(tmp_path, small):
     train("autoencoder", tmp_path)
     generator = load_generator(tmp_path / "autoencoder.safetensors")
     assert isinstance(generator, DiffusionAutoencoder)

@@ -51,7 +51,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path):
     assert whole.run(tmp_path / "whole") == 20
     broken = Recipe()
     broken.interrupt_at = 7
-    assert broken.run(tmp_path / "broken") == 8  # the step in hand is finished
+    assert broken.run(tmp_path / "broken") == 8  # the current step is finished
     again = Recipe()
     assert again.run(tmp_path / "broken") == 20
     assert torch.equal(state(whole), state(again))

@@ -77,13 +77,13 @@ def test_classes_are_not_named_at_their_borders():
     assert "earrings" in everything(SOURCE, person(earrings=0.999))
 
 
-def test_more_details_say_more():
+def test_more_details_make_longer_captions():
     u = person(mouth_curve=0.9, yaw=0.1, nose_width=0.95, hat=0.9)
     few, many = (caption(SOURCE, u, random.Random(0), count) for count in (1, 12))
     assert len(few.split()) < len(many.split())
 
 
-def test_no_details_leaves_the_head():
+def test_without_details_only_the_head_remains():
     heads = {caption(Domain("mosaic", "elf"), person(), random.Random(seed), 0) for seed in range(20)}
     assert heads == {"a mosaic of an elf", "a mosaic showing an elf", "the mosaic of an elf"}
 
@@ -95,7 +95,7 @@ def test_long_captions_fit_the_context():
     assert ((tokens != 0).sum(1) < CONTEXT_LENGTH).all()
 
 
-def test_labels_lead_back_to_their_domain():
+def test_labels_parse_to_their_domain():
     for domain in DOMAINS:
         assert all(parse_domain(label) == domain for label in labels(domain))
     assert set(labels(SOURCE)) == {"photo", "person", "photo of a person"}
@@ -103,7 +103,7 @@ def test_labels_lead_back_to_their_domain():
     assert all(template.count("{}") == 1 for template in TEMPLATES)
 
 
-def test_known_labels_leave_out_what_was_held_out():
+def test_known_labels_exclude_held_out_pairs():
     known = known_labels()
     assert {parse_domain(label) for label in known} == set(TRAINED)
     assert not {label for domain in HELD_OUT for label in labels(domain)} & set(known)
