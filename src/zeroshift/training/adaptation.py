@@ -65,7 +65,8 @@ class Adaptation(Stage):
         self._candidates = self.target.layer_candidates() or []
         if self._layers is None:
             self._count = chosen_count(len(self._candidates), settings.num_layers)
-        self._trainable = [parameter for layer in self.target.layers().values() for parameter in layer.parameters()]
+        layers = self.target.layers().values()
+        self._trainable = list(dict.fromkeys(weight for layer in layers for weight in layer.parameters()))  # tied once
         self._reparametrization = method.reparametrize(self.target)
         moved = self._trainable if self._reparametrization is None else list(self._reparametrization.parameters())
         self._optimizer = torch.optim.Adam(moved, lr=settings.lr, betas=settings.betas)
