@@ -118,6 +118,8 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], s
         (["--diffusion.t0", "0.9"], "--diffusion.t0 is called --sampling.t0 now."),
         (["--options.variations", "3"], "--options.variations is called --variations now."),
         (["--batch", "3"], "--batch is called --batch-size now."),
+        (["--source-images-dir", "photos"], "--source-images-dir does not apply"),
+        (["--target-images", "a.png"], "choose --method nada"),
     ],
 )
 def test_unknown_and_old_names_are_refused(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from zeroshift.cli.main import main
 from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.generators.checkpoints.files import load_generator
-from zeroshift.methods.configure import changed, flat, preset
+from zeroshift.methods.configure import changed, flat, preset, setting_names
 from zeroshift.methods.registry import METHODS
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.trainer import adapt
@@ -31,7 +32,7 @@ def documented(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return scope
 
 
-@pytest.mark.parametrize("method", ["half-way", "pulled", "centered"])
+@pytest.mark.parametrize("method", ["plain-labels", "pulled", "centered"])
 def test_documented_methods_train_and_resume(
     documented: dict[str, Any], method: str, tiny_generator: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
@@ -58,7 +59,7 @@ def test_documented_settings_are_settings(documented: dict[str, Any]) -> None:
     config = preset("miniature", target="zombie", method="pulled")
     assert (config.options.pull, config.adapt.steps) == (0.2, 120)  # type: ignore[attr-defined]
     assert flat(changed(config, {"pull": 0.5}))["pull"] == 0.5
-    assert "pull" not in flat(preset("miniature", target="zombie", method="half-way"))
+    assert "pull" not in flat(preset("miniature", target="zombie", method="plain-labels"))
 
 
 def test_an_installed_method_works_on_the_command_line(
@@ -130,3 +131,13 @@ def test_a_method_runs_on_an_example_family(example_package: Path, tiny_encoder:
     assert not all(
         torch.equal(a, b) for a, b in zip(whole.generator.parameters(), whole.source.parameters(), strict=True)
     )
+
+
+def test_a_broken_package_does_not_stop_runs_of_other_methods(
+    example_package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = EntryPoint("broken", "zeroshift_example.nowhere:Broken", METHODS.group)
+    monkeypatch.setattr(METHODS, "_entry_points", {**METHODS._external(), "broken": broken})
+    assert "adapt.steps" in setting_names()
+    assert main(["adapt", "--method", "broken", "--target", "zombie"]) == 1
+    assert "cannot be imported" in capsys.readouterr().err

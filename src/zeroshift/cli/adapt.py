@@ -31,6 +31,12 @@ SHORT = {
     "--layers": "--adapt.layers",
 }
 HIDDEN = ("family",)  # follows from the generator
+# Settings without which a run would do something else than asked: never ignored. Which runs have them.
+_DATA = {
+    "source_images_dir": "a diffusion model (--generator)",
+    "target_images": "--method nada",
+    "class_index": "a class-conditional generator (--generator)",
+}
 
 
 def default_folder(config: AdaptConfig) -> Path:
@@ -162,7 +168,13 @@ def _without_inapplicable(arguments: Sequence[str], config: AdaptConfig) -> list
     for argument in arguments:
         if re.match(r"--?[a-zA-Z]", argument):  # an option, not a negative number
             option = argument.partition("=")[0]
-            skipping = option.lstrip("-").removeprefix("no-").replace("-", "_") in inapplicable
+            name = option.lstrip("-").removeprefix("no-").replace("-", "_")
+            skipping = name in inapplicable
+            if skipping and name in _DATA:
+                raise ZeroshiftError(
+                    f"{option} does not apply to the method {config.method!r} with a {config.family or 'such a'} "
+                    f"generator. Leave it out, or choose {_DATA[name]}."
+                )
             if skipping:
                 run = f"the method {config.method!r} with a {config.family or 'such a'} generator"
                 warnings.warn(f"{option} does not apply to {run}. It is ignored.", stacklevel=2)

@@ -12,6 +12,7 @@ from zeroshift.errors import ZeroshiftError
 
 if TYPE_CHECKING:
     from zeroshift.miniature.benchmark.plan import BenchmarkPlan
+    from zeroshift.miniature.benchmark.variants import Variant
 
 __all__ = ["BenchmarkOptions", "benchmark", "main", "parse"]
 
@@ -56,7 +57,7 @@ class BenchmarkOptions:
     methods: tuple[str, ...] = ()
     """Methods, as listed above. Default: all that zeroshift ships."""
     targets: tuple[str, ...] = ()
-    """Domains such as zombie "pencil sketch" "mosaic of an elf" (`zeroshift miniature sheet` draws all). Default:
+    """Domains such as zombie "pencil sketch" "mosaic of an elf" (`zeroshift miniature sheet` draws examples). Default:
     thirteen; three of them were held out from the training of the encoders."""
     seeds: tuple[int, ...] = ()
     """Seeds of the adaptations. Default: 0 1 2 (smoke: 0)."""
@@ -145,12 +146,22 @@ def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
         targets=options.targets or size.get("targets", TARGETS),
         seeds=options.seeds or size["seeds"],
         people=size["people"] if options.people is None else options.people,
-        changes=parse_changes((*size["set"], *options.set, *steps)),
+        changes=_size_changes(size["set"], variants) | parse_changes((*options.set, *steps)),
         fit_steps=fit_steps,
         processes=cores() if options.processes is None else options.processes,
         previous={} if options.previous is None else read_previous(options.previous),
     )
     return plan.validate(), baseline
+
+
+def _size_changes(texts: Sequence[str], variants: "Sequence[Variant]") -> dict[str, Any]:
+    """The settings of a size that at least one of the variants has."""
+    from zeroshift.methods.configure import default_config, flat
+    from zeroshift.miniature.benchmark.variants import parse_changes
+
+    configs = [default_config(variant.generator, method=variant.changes.get("method")) for variant in variants]
+    applicable = {name for config in configs for name in flat(config)}
+    return {name: value for name, value in parse_changes(texts).items() if name in applicable}
 
 
 def _check_previous(plan: "BenchmarkPlan", previous: Path, page: Path) -> None:

@@ -116,7 +116,7 @@ class Registry(Mapping[str, T], Generic[T]):
     def _load(self, point: EntryPoint) -> T:
         try:
             loaded: T = point.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever the code of another package raises
             raise ZeroshiftError(
                 f"The {self.kind} {point.name!r} cannot be imported from {point.value} ({error}). "
                 "Reinstall the package that provides it."

@@ -1,7 +1,7 @@
 """Makes configurations from presets, changes single settings, and reads and writes config.json."""
 
+import contextlib
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -158,15 +158,16 @@ def settings(config: AdaptConfig) -> list[Setting]:
 
 
 def setting_names() -> set[str]:
-    """Dotted names of the settings of all methods and generator families."""
-    names: set[str] = set()
-    for method, family in itertools.zip_longest(METHODS, FAMILIES):
-        config = AdaptConfig("")
-        if method is not None:
-            config = dataclasses.replace(config, options=METHODS[method].Options())
-        if family is not None:
-            config = dataclasses.replace(config, sampling=FAMILIES[family].Options())
-        names |= {setting.name for setting in _walk(config, "", "")}
+    """Dotted names of the settings of all methods and generator families that can be imported."""
+    names = {setting.name for setting in _walk(AdaptConfig(""), "", "")}
+    for method in METHODS:
+        with contextlib.suppress(ZeroshiftError):  # a broken package must not stop runs of other methods
+            config = AdaptConfig("", options=METHODS[method].Options())
+            names |= {setting.name for setting in _walk(config, "", "")}
+    for family in FAMILIES:
+        with contextlib.suppress(ZeroshiftError):
+            config = AdaptConfig("", sampling=FAMILIES[family].Options())
+            names |= {setting.name for setting in _walk(config, "", "")}
     return names
 
 
