@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from zeroshift.core.batching import Track, untracked
 from zeroshift.core.distributed import Distributed
@@ -40,6 +40,7 @@ def evaluate(
     num: int | None = None,
     seed: int = 0,
     truncation_psi: float | None = None,
+    module: nn.Module | None = None,
     track: Track[Any] = untracked,
 ) -> Evaluation:
     """Measures a finished run and appends the results to RUN/metrics-MEASURE.jsonl.
@@ -56,6 +57,7 @@ def evaluate(
         num: number of samples; None: the generator's default (`CatalogueEntry.num_samples`), or else each protocol's.
         seed: seed of the latents.
         truncation_psi: None: that of the run.
+        module: see `load_source_and_target`.
         track: progress callback.
     Raises:
         ZeroshiftError: an unfinished run, an unknown or unavailable measure or network, or missing reference images.
@@ -69,7 +71,7 @@ def evaluate(
         return Evaluation([], plan.left_out)
     required, steps = plan.required(), run.delivered_steps or 0
     extractors = {name: make_extractor(network, device) for name, network in plan.networks.items()}
-    source, target = load_source_and_target(run)
+    source, target = load_source_and_target(run, module=module)
 
     features: dict[tuple[str, str], Tensor] = {}
     for (side, network), amount in required.items():  # before the samples, so that unreadable files fail at once

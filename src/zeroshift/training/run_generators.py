@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import nn
+
 from zeroshift.config.settings import GeneratorOptions
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
@@ -19,6 +21,7 @@ def load_source_and_target(
     *,
     steps: int | None = None,
     invert_steps: int | None = None,
+    module: nn.Module | None = None,
 ) -> tuple[Generator, Generator]:
     """The source and the adapted generator of a finished run, on the best device, with the run's sampling settings.
 
@@ -26,13 +29,16 @@ def load_source_and_target(
         sampling: sampling settings that replace the run's, such as those of another run.
         steps: number of sampling steps from t0 to the image that replaces the run's, for diffusion models.
         invert_steps: number of inversion steps that replaces the run's, for diffusion models.
+        module: a module like that of the run's generator, if it was wrapped in Python without a factory.
 
     Raises:
         ZeroshiftError: if the run is not finished, a file of it cannot be read, or its generator has no such steps.
     """
     run.require_generator()
     device = Distributed(run.config.device).device
-    source, target = (load_generator(name, device=device, trust=False) for name in (run.source, run.generator_path))
+    source, target = (
+        load_generator(name, device=device, module=module, trust=False) for name in (run.source, run.generator_path)
+    )
     sampling = run.config.sampling if sampling is None else sampling
     if type(sampling) is not source.Options:
         sampling = source.Options()
