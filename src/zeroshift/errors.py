@@ -1,6 +1,6 @@
-"""The exception for errors that a user can fix."""
+"""The exceptions for errors that a user can fix."""
 
-__all__ = ["ZeroshiftError"]
+__all__ = ["DamagedFileError", "NotFiniteError", "ZeroshiftError"]
 
 
 class ZeroshiftError(Exception):
@@ -8,3 +8,11 @@ class ZeroshiftError(Exception):
 
     The command line prints the message without a traceback and exits with code 1 (2 for wrong usage).
     """
+
+
+class DamagedFileError(ZeroshiftError):
+    """A file of ours is incomplete, or its content does not match its checksum."""
+
+
+class NotFiniteError(ZeroshiftError):
+    """Weights, images or features hold NaN or infinite values."""

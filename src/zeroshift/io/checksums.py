@@ -1,0 +1,174 @@
+"""Our own files with checksums: tensors (safetensors) and training states (torch.save), verified on reading.
+
+Both formats stay readable for other programs: the digest of a safetensors file stands in its metadata, that of a
+training state in the comment of its zip archive. Files that earlier versions wrote have no digest and are read as well.
+"""
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zeroshift.errors import DamagedFileError, ZeroshiftError
+from zeroshift.io.atomic import atomic_write
+from zeroshift.io.foreign import first_line
+
+__all__ = ["digest", "load_state", "load_tensors", "save_state", "save_tensors", "verify_tensors"]
+
+_KEY = "sha256"  # in the metadata of safetensors files
+_COMMENT = b"zeroshift-sha256:"  # of zip archives, before 64 hexadecimal digits
+_COMMENT_SIZE = len(_COMMENT) + 64
+_CHUNK = 1 << 20
+
+
+def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """SHA-256 of names, types, shapes and values of tensors, in any order, and of metadata."""
+    total = hashlib.sha256(json.dumps(sorted((metadata or {}).items())).encode())
+    for name, value in sorted(tensors.items()):
+        total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file with a checksum, atomically.
+
+    Args:
+        tensors: on any device. Tensors that share memory are written separately.
+        metadata: strings; "sha256" is reserved.
+
+    Raises:
+        ZeroshiftError: if the disk is full or the folder cannot be written.
+    """
+    copies: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, value in tensors.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        copies[name] = tensor.clone() if storage in storages else tensor  # safetensors refuses tied weights
+        storages.add(storage)
+    described = {**(metadata or {}), _KEY: digest(copies, metadata)}
+    with atomic_write(path) as temporary:
+        save_file(copies, temporary, metadata=described)
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, on the CPU.
+
+    Raises:
+        ZeroshiftError: if there is no such file, or it cannot be read.
+        DamagedFileError: if it is incomplete, or does not match its checksum.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise ZeroshiftError(f"There is no file {path}. Check the path.") from error
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise DamagedFileError(f"{path} is damaged: it is not a complete safetensors file.") from error
+    except OSError as error:
+        raise ZeroshiftError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
+    verify_tensors(path, tensors, metadata)
+    metadata.pop(_KEY, None)
+    return tensors, metadata
+
+
+def verify_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
+    """Compares the content of a safetensors file with the checksum in its metadata, if it has one.
+
+    Raises:
+        DamagedFileError: if they differ.
+    """
+    described = dict(metadata or {})
+    stored = described.pop(_KEY, None)
+    renamed = any(re.fullmatch("[0-9a-f]{64}", value) for value in described.values())  # the damage is in the key
+    if renamed or (stored is not None and stored != digest(tensors, described)):
+        raise DamagedFileError(
+            f"{path} is damaged: its content does not match its checksum. Copy or make the file again."
+        )
+
+
+def save_state(path: Path, state: Mapping[str, Any], previous: Path | None = None) -> None:
+    """Writes a training state with torch.save and a checksum, atomically.
+
+    Args:
+        state: tensors, numbers, strings, lists and dicts only.
+        previous: where to keep the file that is replaced. If the process is killed while it replaces the file, at least
+            one of the two exists.
+
+    Raises:
+        ZeroshiftError: if the disk is full or the folder cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+        with open(temporary, "r+b") as file:
+            file.seek(-2, os.SEEK_END)  # the last two bytes of an archive without a comment: the comment's length
+            file.write(_COMMENT_SIZE.to_bytes(2, "little"))
+            file.seek(0)
+            comment = _COMMENT + _hash(file, None).encode()
+            file.seek(0, os.SEEK_END)
+            file.write(comment)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The training state in a file of `save_state`, on the CPU. Any flipped bit is noticed, and no code is executed.
+
+    A file without our checksum, from an earlier version, is verified by the checksums of the zip archive itself.
+
+    Raises:
+        DamagedFileError: if the file is missing, incomplete or damaged, or holds more than plain data.
+    """
+    try:
+        with open(path, "rb") as file:
+            _verify_archive(file)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # torch and zipfile raise many types
+        raise DamagedFileError(f"{path} is damaged: it cannot be read as a checkpoint.") from error
+    if not isinstance(state, dict):
+        raise DamagedFileError(f"{path} is damaged: it holds a {type(state).__name__}, not a checkpoint.")
+    return state
+
+
+def _verify_archive(file: Any) -> None:
+    """Raises ValueError or BadZipFile unless the archive matches our checksum, or without one, its own."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _COMMENT_SIZE))
+    comment = file.read()
+    file.seek(0)
+    if comment.startswith(_COMMENT):
+        if comment[len(_COMMENT) :] != _hash(file, size - _COMMENT_SIZE).encode():
+            raise ValueError("the checksum differs")
+        return
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)  # torch.save never compresses
+        if archive.comment or packed or sum(entry.file_size for entry in entries) > size or archive.testzip():
+            raise ValueError("an entry is damaged")
+
+
+def _hash(file: Any, size: int | None) -> str:
+    """SHA-256 of the next `size` bytes of a file; None: of all."""
+    total = hashlib.sha256()
+    left = size
+    while chunk := file.read(_CHUNK if left is None else min(_CHUNK, left)):
+        total.update(chunk)
+        left = None if left is None else left - len(chunk)
+    return total.hexdigest()
