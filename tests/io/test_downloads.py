@@ -1,7 +1,10 @@
 """Downloads from a local server that works or fails."""
 
 import contextlib
+import hashlib
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,6 +24,7 @@ class Server(ThreadingHTTPServer):
     announces_length = True
     offset = 0  # of a response, relative to the requested range
     kind = "application/octet-stream"
+    redirects_to: str | None = None
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -39,6 +43,10 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(wanted)
         if "missing" in self.path:
             return self.send_error(404)
+        if self.server.redirects_to:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirects_to)
+            return self.end_headers()
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.ranges else 0
         if start and start >= len(CONTENT):
             self.send_response(416)
@@ -170,7 +178,53 @@ def test_no_network(target):
     with pytest.raises(ZeroshiftError, match=r"cannot be reached.*Check the network"):
         download(address, target)
     with pytest.raises(ZeroshiftError, match="cannot be reached"):
-        download("http://no-such-host.invalid/ffhq.pkl", target)
+        download("https://no-such-host.invalid/ffhq.pkl", target)
+
+
+def test_a_server_without_an_answer_is_given_up_within_seconds(target, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))
+    start = time.monotonic()
+    with pytest.raises(ZeroshiftError, match="cannot be reached \\(no answer within 3 seconds\\)"):
+        download("https://drops-every-packet.invalid/ffhq.pkl", target)
+    with pytest.raises(ZeroshiftError, match="cannot be reached"):
+        download("https://drops-every-packet.invalid/other.pkl", target)
+    assert time.monotonic() - start < 5, "a server that was out of reach is not tried again at once"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://example.com/a.pkl", "ftp://example.com/a.pkl", "file:///etc/passwd", "a.pkl"]
+)
+def test_only_https_addresses_are_downloaded(address, target):
+    with pytest.raises(ZeroshiftError, match=r"only https addresses are safe.* give its path"):
+        download(address, target)
+    assert not target.exists()
+
+
+def test_a_redirection_to_plain_http_is_refused(server, target):
+    server.redirects_to = "http://example.com/ffhq.pkl"
+    with pytest.raises(ZeroshiftError, match=r"http://example\.com/ffhq\.pkl is not downloaded"):
+        download(server.address, target)
+
+
+@pytest.mark.parametrize("digits", [8, 64])
+def test_the_sha256_of_a_download_is_compared(server, target, digits):
+    expected = hashlib.sha256(CONTENT).hexdigest()[:digits]
+    assert download(server.address, target, sha256=expected).read_bytes() == CONTENT
+    other = target.with_name("other.pkl")
+    with pytest.raises(ZeroshiftError, match="sent another file than expected: its SHA-256 is"):
+        download(server.address, other, sha256="0" * digits)
+    assert sorted(path.name for path in target.parent.glob("other*")) == ["other.pkl.lock"], "nothing was kept"
+
+
+def test_without_a_known_sha256_the_first_download_sets_it(server, target):
+    download(server.address, target)
+    assert target.with_name("ffhq.pkl.sha256").read_text().strip() == hashlib.sha256(CONTENT).hexdigest()
+    target.unlink()
+    download(server.address, target)
+    target.unlink()
+    target.with_name("ffhq.pkl.sha256").write_text("0" * 64)
+    with pytest.raises(ZeroshiftError, match="sent another file than expected"):
+        download(server.address, target)
 
 
 def test_unwritable_cache(server, tmp_path):
