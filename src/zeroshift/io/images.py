@@ -10,13 +10,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.ffmpeg import require_ffmpeg, write_mp4
+from zeroshift.io.outputs import MARK
 
 __all__ = [
-    "data_uri", "eight_bit", "find_images", "labeled_rows", "make_grid", "read_image", "save_film", "save_png",
-    "square", "to_uint8",
+    "data_uri", "eight_bit", "find_images", "labeled_rows", "make_grid", "read_image", "require_film_name",
+    "save_film", "save_png", "square", "to_uint8",
 ]  # fmt: skip
 
 FILM_SUFFIXES = (".mp4", ".gif")
@@ -130,8 +133,10 @@ def labeled_rows(rows: dict[str, torch.Tensor], scale: int = 1) -> np.ndarray:
 
 def save_png(path: str | Path, pixels: np.ndarray) -> Path:
     """Writes uint8 [H, W, 3] as a PNG file, atomically."""
+    metadata = PngInfo()
+    metadata.add_text("Software", MARK)
     with atomic_write(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=metadata)
     return Path(path)
 
 
@@ -142,54 +147,39 @@ def data_uri(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def require_film_name(path: str | Path) -> None:
+    """Raises ZeroshiftError unless `save_film` can write a film of this name."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in FILM_SUFFIXES:
+        raise ZeroshiftError(
+            f"Cannot write a film to {str(path)!r}: the name must end in {' or '.join(FILM_SUFFIXES)}."
+        )
+    if suffix == ".mp4":
+        require_ffmpeg()
+
+
 def save_film(path: str | Path, frames: Iterable[np.ndarray], fps: int) -> Path:
     """Writes uint8 frames [H, W, 3] of one size as .mp4 (H.264) or .gif (endless loop), atomically.
 
     Raises:
-        ZeroshiftError: if the name ends neither in .mp4 nor in .gif.
+        ZeroshiftError: if the name ends neither in .mp4 nor in .gif, there are no frames, or the film could not be
+            written completely. A film of this name from before then stays as it was.
     """
     path = Path(path)
-    if path.suffix.lower() not in FILM_SUFFIXES:
-        raise ZeroshiftError(
-            f"Cannot write a film to {str(path)!r}: the name must end in {' or '.join(FILM_SUFFIXES)}."
-        )
+    require_film_name(path)
+    write = _write_gif if path.suffix.lower() == ".gif" else write_mp4
     with atomic_write(path) as temporary:
-        if path.suffix.lower() == ".gif":
-            images = [Image.fromarray(frame) for frame in frames]
-            images[0].save(
-                temporary, format="GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0
-            )
-        else:
-            _write_mp4(temporary, frames, fps)
+        if not write(temporary, frames, fps):
+            raise ZeroshiftError(f"There are no frames for the film {path}. It needs at least one.")
     return path
 
 
-def _write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> None:
-    import imageio_ffmpeg
-
-    writer = None
-    try:
-        for frame in frames:
-            even = _pad_to_even(frame)  # yuv420p subsamples by two
-            if writer is None:
-                size = (even.shape[1], even.shape[0])
-                writer = imageio_ffmpeg.write_frames(
-                    str(path),
-                    size,
-                    fps=fps,
-                    codec="libx264",
-                    macro_block_size=2,
-                    output_params=["-crf", "16"],
-                    ffmpeg_log_level="quiet",
-                )
-                writer.send(None)
-            writer.send(even.tobytes())
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _pad_to_even(frame: np.ndarray) -> np.ndarray:
-    height, width, _ = frame.shape
-    padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    return np.ascontiguousarray(padded)
+def _write_gif(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
+    images = [Image.fromarray(frame) for frame in frames]
+    if images:
+        film = io.BytesIO()  # Pillow reports no cause if it cannot write a file
+        images[0].save(
+            film, "GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0, comment=MARK.encode()
+        )
+        path.write_bytes(film.getvalue())
+    return len(images)
