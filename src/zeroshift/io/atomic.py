@@ -84,7 +84,7 @@ def _sentence(error: Exception, path: str | Path | None) -> str | None:
     elif code in _DENIED:
         return f"No permission to {_refused(str(file))} {file}. Change its permissions, or name another file."
     elif code in _WRONG_KIND and writes:
-        return f"Cannot write {file}: a file exists where a folder is needed, or vice versa."
+        sentence = f"Cannot write {file}: a file exists where a folder is needed, or vice versa."
     elif code in _WRONG_KIND:
         return f"Cannot open {file}: a file exists where a folder is needed, or vice versa."
     elif code == errno.ENAMETOOLONG:

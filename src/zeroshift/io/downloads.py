@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
+from zeroshift.io.caches import cache_folder
 from zeroshift.io.connection import unreachable
 
 __all__ = ["Progress", "ProgressFactory", "cache_folder", "download", "set_progress"]
@@ -43,13 +44,6 @@ def set_progress(factory: ProgressFactory | None) -> None:
     _show_progress = factory or _silent
 
 
-def cache_folder() -> Path:
-    """$ZEROSHIFT_CACHE, or zeroshift in $XDG_CACHE_HOME, or in ~/.cache."""
-    if os.environ.get("ZEROSHIFT_CACHE"):
-        return Path(os.environ["ZEROSHIFT_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "zeroshift"
-
-
 def download(address: str, target: Path, progress: Progress | None = None, sha256: str = "") -> Path:
     """Downloads `address` to `target` unless that exists. Processes that want the same file wait for each other.
 
@@ -66,6 +60,8 @@ def download(address: str, target: Path, progress: Progress | None = None, sha25
         ZeroshiftError: no network, an address that does not serve a file, an interrupted download, another file than
             expected, or a target that cannot be written.
     """
+    if target.exists():  # in a folder that may be read-only
+        return target
     _require_https(address)
     part = target.with_name(f"{target.name}.part")
     with disk_errors(target):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.io.atomic import atomic_write
@@ -37,7 +39,7 @@ def invert(
     """Codes of images [M, 3, resolution, resolution] in [-1, 1], on the device of the generator.
 
     Codes in `cache` are reused. Missing ones are computed a few images at a time and written atomically, so that an
-    interrupted inversion continues where it stopped.
+    interrupted inversion continues where it stopped. If they cannot be written, a warning says so.
 
     Args:
         generator: a generator that can invert images.
@@ -45,25 +47,36 @@ def invert(
         cache: folder of the cache. File names in it are hashes of everything that the codes of an image depend on.
         progress: called with (number of inverted images, number of images) after each batch.
     Raises:
-        ZeroshiftError: if the generator cannot invert images, or the cache cannot be written.
+        ZeroshiftError: if the generator cannot invert images.
     """
     files = [cache / f"{key}.safetensors" for key in _keys(generator, images)]
     codes = [_read(file) for file in files]
     missing = [index for index, code in enumerate(codes) if code is None]
+    keeps = True  # until the cache turns out not to be writable
     for first in range(0, len(missing), _BATCH_SIZE):
         batch = missing[first : first + _BATCH_SIZE]
         for index, code in zip(batch, generator.invert(images[batch].to(generator.device)).cpu(), strict=True):
             codes[index] = code
-            with atomic_write(files[index]) as temporary:
-                save_file({"codes": code.contiguous()}, temporary)
+            keeps = keeps and _keep(files[index], code)
         progress(len(images) - len(missing) + first + len(batch), len(images))
     return torch.stack([code for code in codes if code is not None]).to(generator.device)
+
+
+def _keep(file: Path, code: Tensor) -> bool:
+    """Writes the codes of an image into the cache; False, with a warning, if it cannot be written."""
+    try:
+        with atomic_write(file) as temporary:
+            save_file({"codes": code.contiguous()}, temporary)
+    except ZeroshiftError as error:
+        warnings.warn(f"{error} The inverted images are used, but not kept for later runs.", stacklevel=3)
+        return False
+    return True
 
 
 def _read(file: Path) -> Tensor | None:
     try:
         return load_file(file)["codes"]
-    except (FileNotFoundError, SafetensorError, KeyError):  # missing or damaged: will be recomputed
+    except (OSError, SafetensorError, KeyError):  # missing, not readable or damaged: will be recomputed
         return None
 
 
