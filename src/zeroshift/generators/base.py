@@ -65,6 +65,17 @@ class Generator(nn.Module, ABC):
         return cls(**config)
 
     @classmethod
+    def weight_shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+        """Shapes of the state dict of a generator with this `config`, found without allocating its weights.
+
+        A file is checked against them before its generator is built. None if the family cannot tell.
+
+        Raises:
+            ZeroshiftError: as `from_config`.
+        """
+        return None
+
+    @classmethod
     def network_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """The part of a `config` that describes the network, without `Options`."""
         return dict(config)

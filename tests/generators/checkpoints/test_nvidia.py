@@ -17,7 +17,7 @@ from torch import nn
 from tests.conformance import fill
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
-from zeroshift.generators.checkpoints.nvidia import load_pkl, read_pkl
+from zeroshift.generators.checkpoints.stylegan_files import load_pkl, read_pkl
 from zeroshift.generators.stylegan.stylegan3 import StyleGAN3
 
 CASES = Path(fill.__file__).parent
@@ -236,7 +236,7 @@ def test_no_generator(program, content):
 def test_other_programs(program):
     """A generator with the right structure but other layers, as in derived programs."""
     tree = network({"mapping.fc0.weight": torch.zeros(2, 2), "synthesis.head.weight": torch.zeros(2)}, {})
-    with pytest.raises(ZeroshiftError, match="cannot be used"):
+    with pytest.raises(ZeroshiftError, match=r"holds no StyleGAN2 or StyleGAN3 generator, but G_ema \(a Generator\)"):
         load_pkl(write(program, {"G_ema": tree}))
 
 
@@ -294,7 +294,7 @@ def test_malicious_files(program, attack, place):
     else:
         layer._parameters["bias"] = evil
     path = write(program, content)
-    with pytest.raises(ZeroshiftError, match="executed" if "in a" not in attack else "damaged") as refusal:
+    with pytest.raises(ZeroshiftError, match="executed") as refusal:
         load_pkl(path)
     assert str(path) in str(refusal.value)
     assert not program.mark.exists()
@@ -302,8 +302,11 @@ def test_malicious_files(program, attack, place):
 
 def test_refusal_names_the_class(tmp_path):
     path = tmp_path / "network.pkl"
+    path.write_bytes(pickle.dumps({"G_ema": Call(pytest.importorskip, "os")}))
+    with pytest.raises(ZeroshiftError, match=r"a call of \S+\.importorskip; .* no code was executed"):
+        load_pkl(path)
     path.write_bytes(pickle.dumps({"G_ema": Path("/")}))
-    with pytest.raises(ZeroshiftError, match=r"asks for pathlib\S*\.\w*Path.*Nothing in it was executed"):
+    with pytest.raises(ZeroshiftError, match=r"holds no StyleGAN2 .*, but G_ema \(a pathlib\S*Path\)"):
         load_pkl(path)
 
 
@@ -322,15 +325,18 @@ def test_refusal_names_the_class(tmp_path):
 def test_hostile_instructions(tmp_path, instructions):
     path = tmp_path / "network.pkl"
     path.write_bytes(b"\x80\x04" + instructions)
-    with pytest.raises(ZeroshiftError, match=r"damaged|not an NVIDIA"):
+    with pytest.raises(ZeroshiftError, match=r"damaged|data outside of the file"):
         load_pkl(path)
 
 
 @pytest.mark.parametrize("view", [(4, (2, 3), (3, 1)), (0, (2, 3), (4, 1)), (-1, (2,), (1,)), (0, (2,), (-1,))])
 def test_tensors_stay_in_their_storage(program, view):
-    rebuild = Call(torch._utils._rebuild_tensor_v2, torch.arange(6.0).storage(), *view, False, None)
-    with pytest.raises(ZeroshiftError, match="beyond its storage"):
-        load_pkl(write(program, {"G_ema": rebuild}))
+    tree = tiny()
+    storage = Call(torch.storage._load_from_bytes, legacy_torch_file(torch.arange(6.0)._typed_storage()))
+    rebuild = Call(torch._utils._rebuild_tensor_v2, storage, *view, False, None)
+    tree.get_submodule("mapping.fc0")._parameters["bias"] = rebuild
+    with pytest.raises(ZeroshiftError, match=r"mapping\.fc0\.bias: a tensor .*(beyond its storage|negative)"):
+        load_pkl(write(program, {"G_ema": tree}))
 
 
 def test_module_graphs_are_trees(program):
@@ -342,7 +348,7 @@ def test_module_graphs_are_trees(program):
         module.add_module("a", child)
         module.add_module("b", child)
         module = child
-    with pytest.raises(ZeroshiftError, match="occurs twice"):
+    with pytest.raises(ZeroshiftError, match="more than 100,000 values or 40 levels"):
         load_pkl(write(program, {"G_ema": tree}))
 
 
@@ -369,7 +375,7 @@ def test_missing_and_empty(tmp_path):
 )
 def test_no_pickle(tmp_path, content):
     (tmp_path / "network.pkl").write_bytes(content)
-    with pytest.raises(ZeroshiftError, match="damaged or not an NVIDIA"):
+    with pytest.raises(ZeroshiftError, match="damaged or not a generator file"):
         load_pkl(tmp_path / "network.pkl")
 
 

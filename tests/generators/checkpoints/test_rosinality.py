@@ -216,19 +216,19 @@ def test_bad_files(tiny, published, tmp_path):
     refuses(b"<!DOCTYPE html><html>", "not a generator file")
     refuses(ours[: len(ours) // 2], "damaged")
     refuses(ours[:30], "damaged")
-    refuses(theirs[: len(theirs) // 2], "cannot be read")
-    refuses(theirs, "could not be loaded. These are not weights of rosinality")
+    refuses(theirs[: len(theirs) // 2], "is damaged or not a generator file: its end is missing")
+    refuses(theirs, "cannot be used: These are not weights of rosinality")
     torch.save({"model": torch.zeros(3)}, tmp_path / "foreign.pt")
-    refuses((tmp_path / "foreign.pt").read_bytes(), "no StyleGAN2 generator in rosinality's layout; it holds model")
+    refuses((tmp_path / "foreign.pt").read_bytes(), r"no StyleGAN2 or StyleGAN3 generator, but model \(a tensor\)")
     torch.save([1, 2], tmp_path / "list.pt")
-    refuses((tmp_path / "list.pt").read_bytes(), "holds no StyleGAN2 generator")
+    refuses((tmp_path / "list.pt").read_bytes(), "holds no StyleGAN2 or StyleGAN3 generator, but a list")
 
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     refuses((tmp_path / "other.safetensors").read_bytes(), "not written by zeroshift")
     for described, words in [
         ({"architecture": "vae", "config": {}}, "unknown family .vae."),
-        ({"architecture": "stylegan2", "config": {"resolution": 8}}, "do not fit"),
-        ({"architecture": "stylegan2", "config": {"size": 8}}, "do not fit"),
+        ({"architecture": "stylegan2", "config": {"resolution": 8}}, r"weights do not fit its description: x \(unknown\), .* and \d+ more"),
+        ({"architecture": "stylegan2", "config": {"size": 8}}, "resolution is missing"),
         ({"architecture": "stylegan2", "config": {"resolution": 12}}, "power of two"),
     ]:
         save_file({"x": torch.zeros(1)}, tmp_path / "odd.safetensors", {"zeroshift": json.dumps(described)})

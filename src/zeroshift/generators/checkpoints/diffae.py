@@ -1,16 +1,15 @@
 """Reads published diffusion autoencoders (github.com/phizaz/diffae) without executing anything in the files.
 
 Such a .ckpt is a training checkpoint of PyTorch Lightning: `state_dict` holds `model.*`, its moving average
-`ema_model.*` and `x_T`, noise with the shape of an image. It also names Lightning's own classes. Inert classes replace
-those, and torch.load(weights_only=True) reads the rest. All sizes come from the weights.
+`ema_model.*` and `x_T`, noise with the shape of an image. All sizes come from the weights.
 
 The statistics of z_sem over the data, needed to sample images, are in a second file in the same folder (`latent.ckpt`),
 or, as mean and standard deviation, in the checkpoints with a latent diffusion model. That model itself is ignored.
 """
 
+import functools
 import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,13 @@ import torch
 from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.claims import expected_shapes, listed, misfits
+from zeroshift.generators.checkpoints.pickles import items_of
+from zeroshift.generators.checkpoints.stylegan_files import reading
+from zeroshift.generators.checkpoints.torch_data import Content, is_array, open_torch, pickle_member
 from zeroshift.generators.diffusion.autoencoder import DiffusionAutoencoder
+from zeroshift.generators.diffusion.autoencoder_network import ConditionalUNet, SemanticEncoder
+from zeroshift.io.foreign import first_line
 
 __all__ = ["convert", "is_diffae", "read_diffae"]
 
@@ -30,7 +35,8 @@ SCHEDULER: dict[str, Any] = {
     "steps_offset": 0,
 }  # fmt: skip
 _STATISTICS = ("latent.ckpt", "latent.pkl")
-_INERT = ("pytorch_lightning", "lightning", "lightning_fabric", "numpy")  # packages whose names may occur
+_PREFIX = "ema_model."
+_MAX_RESOLUTION, _MAX_WIDTH = 4096, 8192
 _MARK = b"cond_emb_layers"  # the layers for z_sem in the U-Net
 
 _BLOCK = {
@@ -40,17 +46,12 @@ _BLOCK = {
 _ATTENTION = {"norm": "norm", "qkv": "qkv", "proj_out": "out"}
 _MIDDLE = {"0": "mid.0.block", "1": "mid.0.attention", "2": "mid.1.block"}
 _ENDS = {"time_embed.time_embed.0": "time0", "time_embed.time_embed.2": "time1", "out.0": "norm_out"}
-_PLACE = re.compile(r"(?:(input|output)_blocks\.(\d+)|middle_block)\.(\d+)\.(.+)")
+_PLACE = re.compile(r"(?:(input|output)_blocks\.(\d{1,4})|middle_block)\.(\d{1,4})\.(.+)")
 
 
 def is_diffae(path: Path) -> bool:
     """Whether a file of torch.save holds a diffusion autoencoder, by the names in it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            inside = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-            return inside is not None and _MARK in archive.read(inside)
-    except (OSError, zipfile.BadZipFile):
-        return False
+    return _MARK in (pickle_member(path) or b"")
 
 
 def read_diffae(path: Path) -> DiffusionAutoencoder:
@@ -59,30 +60,32 @@ def read_diffae(path: Path) -> DiffusionAutoencoder:
     Raises:
         ZeroshiftError: a damaged or suspicious file, or a network that differs from the published ones.
     """
-    content = _load(path)
-    state = content.get("state_dict") if isinstance(content, Mapping) else None
-    prefix = "ema_model."
-    if not isinstance(state, Mapping) or not any(str(name).startswith(prefix) for name in state):
-        raise ZeroshiftError(f"{path} holds no diffusion autoencoder: its state_dict has no {prefix}* weights.")
-    weights = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-    try:
-        generator = convert(weights, resolution=state["x_T"].shape[-1])
-    except ZeroshiftError as error:
-        raise ZeroshiftError(f"{path} could not be loaded. {error}") from error
-    except (KeyError, IndexError, AttributeError, ValueError, RuntimeError) as error:
-        raise ZeroshiftError(
-            f"{path} holds a diffusion autoencoder that differs from the published ones ({error})."
-        ) from error
-    _set_statistics(generator, path, state)
-    return generator
+    with reading(path):
+        content = open_torch(path)
+        state = (items_of(content.root) or {}).get("state_dict")
+        state = {name: value for name, value in (items_of(state) or {}).items() if isinstance(name, str)}
+        named = {name[len(_PREFIX) :]: value for name, value in state.items() if name.startswith(_PREFIX)}
+        if not named:
+            raise ZeroshiftError(f"{path} holds no diffusion autoencoder: its state_dict has no {_PREFIX}* weights.")
+        weights = {name: content.tensor(value, name) for name, value in named.items() if is_array(value)}
+        try:
+            generator = convert(weights, content.tensor(state["x_T"], "x_T").shape[-1])
+        except ZeroshiftError as error:
+            raise ZeroshiftError(f"{path} could not be loaded. {error}") from error
+        except (KeyError, IndexError, AttributeError, ValueError, RuntimeError) as error:
+            raise ZeroshiftError(
+                f"{path} holds a diffusion autoencoder that differs from the published ones ({first_line(error)})."
+            ) from error
+        _set_statistics(generator, path, content, state)
+        return generator
 
 
 def convert(weights: Mapping[str, Tensor], resolution: int) -> DiffusionAutoencoder:
     """The generator with the weights of a published network by name, including `encoder.*`.
 
     Raises:
-        ZeroshiftError: weights of modules that the published networks do not have.
-        KeyError, RuntimeError: weights that are missing or have unexpected shapes.
+        ZeroshiftError: weights of modules that the published networks do not have, or of other shapes.
+        KeyError, IndexError, ValueError: weights that are missing.
     """
     first = weights["time_embed.time_embed.0.weight"]  # [embed_dim, time_dim]
     encoder = {name[len("encoder.") :]: value for name, value in weights.items() if name.startswith("encoder.")}
@@ -90,17 +93,28 @@ def convert(weights: Mapping[str, Tensor], resolution: int) -> DiffusionAutoenco
     blocks = 1 + min(
         int(match[1])
         for name in others
-        if (match := re.match(r"output_blocks\.(\d+)\.[12]\.in_layers", name))  # those that double the resolution
+        if (match := re.match(r"output_blocks\.(\d{1,4})\.[12]\.in_layers", name))  # those that double the resolution
     )
     z_dim = encoder["out.3.weight"].shape[0]
+    if not (8 <= resolution <= _MAX_RESOLUTION and 1 <= z_dim <= _MAX_WIDTH):
+        raise ZeroshiftError(f"It claims images of {resolution} pixels and a z_sem of {z_dim} numbers.")
     common = {"resolution": resolution, "z_dim": z_dim, "blocks": blocks - 1, "groups": 32}
-    generator = DiffusionAutoencoder(
+    settings = (
         {**common, **_levels(others, blocks, resolution), "embed_dim": first.shape[0], "time_dim": first.shape[1]},
         {**common, **_levels(encoder, blocks, resolution)},
-        SCHEDULER,
     )
-    generator.unet.load_state_dict(dict(_renamed(others, {**_ENDS, "out.2": "conv_out"})))
-    generator.encoder.load_state_dict(dict(_renamed(encoder, {"out.0": "norm_out", "out.3": "out"})))
+    renamed = (
+        dict(_renamed(others, {**_ENDS, "out.2": "conv_out"})),
+        dict(_renamed(encoder, {"out.0": "norm_out", "out.3": "out"})),
+    )
+    for network, arguments, named in zip((ConditionalUNet, SemanticEncoder), settings, renamed, strict=True):
+        expected = expected_shapes(functools.partial(network, **arguments))
+        wrong = misfits(expected, {name: value.shape for name, value in named.items()})
+        if wrong:
+            raise ZeroshiftError(f"It differs from the published diffusion autoencoders: {listed(wrong)}.")
+    generator = DiffusionAutoencoder(*settings, SCHEDULER)
+    generator.unet.load_state_dict(renamed[0])
+    generator.encoder.load_state_dict(renamed[1])
     return generator.eval()
 
 
@@ -118,7 +132,7 @@ def _levels(weights: Mapping[str, Tensor], blocks: int, resolution: int) -> dict
 def _renamed(weights: Mapping[str, Tensor], ends: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
     """The weights under our names. 1x1 convolutions that are linear layers here lose their last axes."""
     for name, value in weights.items():
-        module, kind = name.rsplit(".", 1)
+        module, _, kind = name.rpartition(".")
         ours = ends.get(module) or _our_name(module)
         if ours is None:
             raise ZeroshiftError(f"It contains {name}, which published diffusion autoencoders do not have.")
@@ -141,45 +155,27 @@ def _our_name(module: str) -> str | None:
     return f"{stage}.{role}.{ours}" if ours else None
 
 
-def _set_statistics(generator: DiffusionAutoencoder, path: Path, state: Mapping[str, Any]) -> None:
+def _set_statistics(generator: DiffusionAutoencoder, path: Path, content: Content, state: Mapping[str, Any]) -> None:
+    width = generator.mapper_input_dim
     for beside in (path.with_name(name) for name in _STATISTICS):
         if beside.exists():
-            content = _load(beside)
-            z_sem = content.get("conds") if isinstance(content, Mapping) else None
-            if not isinstance(z_sem, Tensor) or z_sem.ndim != 2 or z_sem.shape[1] != generator.mapper_input_dim:
-                raise ZeroshiftError(f"{beside} holds no z_sem of width {generator.mapper_input_dim} for {path.name}.")
-            generator.fit_statistics(z_sem.float())
+            with reading(beside):
+                other = open_torch(beside)
+                conds = (items_of(other.root) or {}).get("conds")
+                z_sem = other.tensor(conds, "conds") if is_array(conds) else torch.empty(0)
+                if z_sem.ndim != 2 or z_sem.shape[1] != width or len(z_sem) < 2:
+                    raise ZeroshiftError(f"{beside} holds no z_sem of width {width} for {path.name}.")
+                generator.fit_statistics(z_sem.float())
             return
-    if isinstance(state.get("conds_mean"), Tensor) and isinstance(state.get("conds_std"), Tensor):
-        generator.z_mean.copy_(state["conds_mean"].flatten())
-        generator.z_factor.copy_(state["conds_std"].flatten().diag())
+    if is_array(state.get("conds_mean")) and is_array(state.get("conds_std")):
+        mean, std = (content.tensor(state[name], name).flatten() for name in ("conds_mean", "conds_std"))
+        if not len(mean) == len(std) == width:
+            raise ZeroshiftError(f"{path} has statistics of {len(mean)} numbers for a z_sem of {width}.")
+        generator.z_mean.copy_(mean)
+        generator.z_factor.copy_(std.diag())
         return
     warnings.warn(
         f"There is no {_STATISTICS[0]} beside {path}, with the statistics of z_sem. Real images can be translated, but "
         "sampled images will look unrealistic. Download it from the folder of the checkpoint.",
         stacklevel=4,
     )
-
-
-def _load(path: Path) -> Any:
-    """Tensors and plain data in a file of torch.save. Tensors are memory-mapped."""
-    try:
-        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        for name in unknown:
-            if name.split(".")[0] not in _INERT:
-                raise ZeroshiftError(
-                    f"{path} asks for {name}, which no diffusion autoencoder needs: it may belong to another program "
-                    "or be malicious. Nothing in it was executed."
-                )
-        with torch.serialization.safe_globals([_inert(name) for name in unknown]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except ZeroshiftError:
-        raise
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ZeroshiftError(f"{path} is damaged: it cannot be read ({type(error).__name__}: {error}).") from error
-
-
-def _inert(name: str) -> type:
-    """A class for a name in the file that accepts anything and does nothing."""
-    module, _, class_name = name.rpartition(".")
-    return type(class_name, (), {"__module__": module, "__init__": lambda *_: None, "__setstate__": lambda *_: None})

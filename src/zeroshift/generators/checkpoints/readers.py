@@ -40,10 +40,10 @@ READERS = (
     Reader(_is_diffae, f"{_HERE}.diffae:read_diffae", "diffusion_autoencoder"),
     Reader(
         lambda path, head: head.startswith((b"PK\x03\x04", _TORCH_LEGACY)),
-        f"{_HERE}.rosinality:read_rosinality",
+        f"{_HERE}.stylegan_files:load_pt",
         "stylegan2",
     ),
-    Reader(lambda path, head: head.startswith(b"\x80"), f"{_HERE}.nvidia:load_pkl", None),
+    Reader(lambda path, head: head.startswith(b"\x80"), f"{_HERE}.stylegan_files:load_pkl", None),
 )
 """In order of precedence. Families of other packages come first: `Generator.can_read` and `Generator.read`."""
 

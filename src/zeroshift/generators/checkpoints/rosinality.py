@@ -1,51 +1,54 @@
-"""Checkpoint files (.pt) of rosinality's stylegan2-pytorch, the format of the published IPL, NADA and e4e programs.
+"""Generators of rosinality's stylegan2-pytorch, the format of the IPL, NADA and e4e programs, and of forks."""
 
-`torch.load(weights_only=True)` reads them; no code in them is executed.
-"""
-
-import argparse
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.stylegan2_layouts import stylegan2_from_rosinality, stylegan2_to_rosinality
+from zeroshift.generators.checkpoints.torch_data import Content, is_array
+from zeroshift.generators.checkpoints.weights import SavedGenerator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.outputs import mark_archive
 
-__all__ = ["read_rosinality", "write_rosinality"]
+__all__ = ["ANCHORS", "rosinality_generator", "write_rosinality"]
 
-_GENERATORS = ("g_ema", "g", "generator", "state_dict")  # in order of preference
-_PREFIXES = ("", "decoder.", "generator.", "module.")  # "decoder.": an e4e, pSp or ReStyle model
+ANCHORS = ("input.input", "constant_input.weight")  # a weight that tells the program, and its fork in BasicSR
+
+_MODULES = ("style", "input", "conv1", "to_rgb1", "convs", "to_rgbs", "noises")
+_AVERAGES = ("latent_avg", "mean_latent", "w_avg")  # names of the average w
 
 
-def read_rosinality(path: str | Path) -> StyleGAN2:
-    """The generator in a .pt file, on the CPU: the moving average (`g_ema`) if there is one.
+def rosinality_generator(saved: SavedGenerator, content: Content) -> StyleGAN2:
+    """The generator, in evaluation mode on the CPU.
 
     Raises:
-        ZeroshiftError: a damaged file, a file with more than plain data, or one without a StyleGAN2 generator.
+        ZeroshiftError: weights of another kind of generator.
+        pickle.UnpicklingError: tensors that do not fit the file.
     """
-    try:
-        # Training checkpoints store their settings as an argparse.Namespace, which is plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ZeroshiftError(
-            f"{path} cannot be read: it is damaged, or holds more than tensors and plain data (no code was executed)."
-        ) from error
-    if not isinstance(content, Mapping):
-        raise ZeroshiftError(f"{path} holds no StyleGAN2 generator. Expected a dictionary with g_ema or g.")
-    weights = _generator_weights(content)
-    if weights is None:
-        keys = ", ".join(map(str, list(content)[:5])) or "nothing"
-        raise ZeroshiftError(f"{path} holds no StyleGAN2 generator in rosinality's layout; it holds {keys}.")
-    average = content.get("latent_avg")
-    try:
-        return stylegan2_from_rosinality(weights, average if isinstance(average, torch.Tensor) else None)
-    except ZeroshiftError as error:
-        raise ZeroshiftError(f"{path} could not be loaded. {error}") from error
+    weights = saved.weights(content)
+    if ANCHORS[1] in weights:
+        weights = {_rosinality_name(name, value): value for name, value in weights.items()}
+    average: Any = saved.beside(*_AVERAGES)
+    latent_avg = content.tensor(average, "latent_avg") if is_array(average) else None
+    weights = {name: value for name, value in weights.items() if name not in _AVERAGES}
+
+    def may_ignore(name: str) -> bool:
+        return name.split(".")[0] not in _MODULES or weights[name].numel() <= 1
+
+    return stylegan2_from_rosinality(weights, latent_avg, may_ignore)
+
+
+def _rosinality_name(name: str, value: torch.Tensor) -> str:
+    """The name of a weight of BasicSR's StyleGAN2 in rosinality's program."""
+    if name == ANCHORS[1]:
+        return ANCHORS[0]
+    name = re.sub(r"^style_(mlp|conv1|convs)\.", lambda match: {"mlp": "style"}.get(match[1], match[1]) + ".", name)
+    if value.numel() == 1 and re.fullmatch(r"(conv1|convs\.\d+)\.weight", name):
+        return name.removesuffix("weight") + "noise.weight"
+    return re.sub(r"^noises\.noise(?=\d)", "noises.noise_", name.replace(".modulated_conv.", ".conv."))
 
 
 def write_rosinality(generator: StyleGAN2, path: str | Path) -> None:
@@ -58,15 +61,7 @@ def write_rosinality(generator: StyleGAN2, path: str | Path) -> None:
         "g_ema": stylegan2_to_rosinality(generator),
         "latent_avg": generator.mapping.w_avg.detach().cpu().float().clone(),
     }
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
-
-
-def _generator_weights(content: Mapping[Any, Any]) -> dict[str, torch.Tensor] | None:
-    inner = [content[key] for key in _GENERATORS if isinstance(content.get(key), Mapping)]
-    for candidate in [*inner, content]:
-        named = {key: value for key, value in candidate.items() if isinstance(key, str) and key != "latent_avg"}
-        for prefix in _PREFIXES:
-            if f"{prefix}input.input" in named:
-                return {key[len(prefix) :]: value for key, value in named.items() if key.startswith(prefix)}
-    return None
+    with atomic_write(path) as temporary:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+        mark_archive(temporary)

@@ -6,7 +6,8 @@ the settings that a program supports.
 """
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from torch import Tensor
 
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.claims import listed
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 
 __all__ = ["stylegan2_from_nvidia", "stylegan2_from_rosinality", "stylegan2_to_rosinality"]
 
 StateDict = Mapping[str, Tensor | np.ndarray]
+Ignorable = Callable[[str], bool]
 
 _FILTER = (1.0, 3.0, 3.0, 1.0)  # the only resampling filter of both programs
 _SETTINGS = {
@@ -27,13 +30,17 @@ _SETTINGS = {
     "architecture": "skip",
     "resample_filter": list(_FILTER),
 }  # the only ones we support
+_MAY_BE_MISSING = ("noise_strength", "noise_const", "mapping.w_avg")
 
 
-def stylegan2_from_nvidia(state_dict: StateDict, init_kwargs: Mapping[str, Any] | None = None) -> StyleGAN2:
+def stylegan2_from_nvidia(
+    state_dict: StateDict, init_kwargs: Mapping[str, Any] | None = None, may_ignore: Ignorable = lambda name: False
+) -> StyleGAN2:
     """A generator from the weights of stylegan2-ada-pytorch's `Generator` (G or G_ema), in evaluation mode.
 
     Size, channels, depth and classes come from the shapes; `conv_clamp` and `lr_multiplier` from `init_kwargs`, the
     published constructor arguments. Layers without noise get strength 0. A missing `mapping.w_avg` is estimated.
+    Unknown weights for which `may_ignore` holds are left out with a warning.
 
     Raises:
         ZeroshiftError: other weights, an architecture other than "skip", or other filters or activations.
@@ -43,48 +50,51 @@ def stylegan2_from_nvidia(state_dict: StateDict, init_kwargs: Mapping[str, Any] 
     # stylegan2-ada-pytorch groups the settings of the synthesis network; the StyleGAN2 of stylegan3 does not.
     synthesis_kwargs = {**(init_kwargs or {}), **((init_kwargs or {}).get("synthesis_kwargs") or {})}
     for key, value in [*mapping_kwargs.items(), *synthesis_kwargs.items()]:
-        if key in _SETTINGS and (value if isinstance(value, str) else list(value)) != _SETTINGS[key]:
-            raise ZeroshiftError(f"This StyleGAN2 has {key} = {value!r}; only {_SETTINGS[key]!r} is supported.")
+        if key in _SETTINGS and (list(value) if isinstance(value, (list, tuple)) else value) != _SETTINGS[key]:
+            raise ZeroshiftError(f"This StyleGAN2 has {key} = {value!r:.60}; only {_SETTINGS[key]!r} is supported.")
     _take_filters(weights, "resample_filter")
     if "synthesis.b4.const" not in weights:
         raise ZeroshiftError("These are not weights of an NVIDIA StyleGAN2 generator: synthesis.b4.const is missing.")
     weights["synthesis.input.const"] = weights.pop("synthesis.b4.const")
 
-    sizes = sorted(_numbers(weights, r"synthesis\.b(\d+)\.conv1\.weight"))
-    depth = len(_numbers(weights, r"mapping\.fc(\d+)\.weight"))
+    sizes = sorted(_numbers(weights, r"synthesis\.b(\d{1,5})\.conv1\.weight"))
+    depth = len(_numbers(weights, r"mapping\.fc(\d{1,5})\.weight"))
     embed_features, num_classes = (
         _shape(weights, "mapping.embed.weight", 2) if "mapping.embed.weight" in weights else (0, 0)
     )
     w_dim, _ = _shape(weights, f"mapping.fc{depth - 1}.weight", 2)
     features, first_in = _shape(weights, "mapping.fc0.weight", 2)
-    generator = StyleGAN2(
-        resolution=max(sizes, default=0),
-        z_dim=first_in - embed_features,
-        w_dim=w_dim,
-        num_classes=num_classes,
-        mapping_layers=depth,
-        channels={size: _shape(weights, f"synthesis.b{size}.conv1.weight", 4)[0] for size in sizes},
-        mapping_features=None if features == w_dim else features,
-        embed_features=None if embed_features in (0, w_dim) else embed_features,
-        mapping_lr_mul=mapping_kwargs.get("lr_multiplier", 0.01),
-        conv_clamp=synthesis_kwargs.get("conv_clamp"),
-    )
-    return _filled(generator, weights)
+    config = {
+        "resolution": max(sizes, default=0),
+        "z_dim": first_in - embed_features,
+        "w_dim": w_dim,
+        "num_classes": num_classes,
+        "mapping_layers": depth,
+        "channels": {size: _shape(weights, f"synthesis.b{size}.conv1.weight", 4)[0] for size in sizes},
+        "mapping_features": None if features == w_dim else features,
+        "embed_features": None if embed_features in (0, w_dim) else embed_features,
+        "mapping_lr_mul": mapping_kwargs.get("lr_multiplier", 0.01),
+        "conv_clamp": synthesis_kwargs.get("conv_clamp"),
+    }
+    return _filled(config, weights, may_ignore)
 
 
-def stylegan2_from_rosinality(state_dict: StateDict, latent_avg: Tensor | np.ndarray | None = None) -> StyleGAN2:
+def stylegan2_from_rosinality(
+    state_dict: StateDict, latent_avg: Tensor | np.ndarray | None = None, may_ignore: Ignorable = lambda name: False
+) -> StyleGAN2:
     """A generator from the weights of rosinality's stylegan2-pytorch `Generator`, in evaluation mode.
 
     Size, channel multiplier, depth and style width come from the shapes. `latent_avg` is the mean w: one row, or one
-    row per layer as in the e4e and ReStyle programs; None: it is estimated.
+    row per layer as in the e4e and ReStyle programs; None: it is estimated. Unknown weights for which `may_ignore`
+    holds are left out with a warning.
 
     Raises:
         ZeroshiftError: other weights.
     """
     weights = _tensors(state_dict)
     _take_filters(weights, "kernel")
-    depth = len(_numbers(weights, r"style\.(\d+)\.weight"))
-    num_convs = len(_numbers(weights, r"convs\.(\d+)\.conv\.weight"))
+    depth = len(_numbers(weights, r"style\.(\d{1,5})\.weight"))
+    num_convs = len(_numbers(weights, r"convs\.(\d{1,5})\.conv\.weight"))
     if "input.input" not in weights or depth == 0 or num_convs % 2:
         raise ZeroshiftError(
             "These are not weights of rosinality's StyleGAN2 generator: input.input, style or convs are missing."
@@ -92,15 +102,15 @@ def stylegan2_from_rosinality(state_dict: StateDict, latent_avg: Tensor | np.nda
     sizes = [4 << power for power in range(num_convs // 2 + 1)]
     last_convs = ["conv1", *(f"convs.{index}" for index in range(1, num_convs, 2))]  # of each size
     w_dim = _shape(weights, f"style.{depth}.weight", 2)[0]
-    generator = StyleGAN2(
-        resolution=sizes[-1],
-        z_dim=_shape(weights, "style.1.weight", 2)[1],
-        w_dim=w_dim,
-        mapping_layers=depth,
-        channels={
+    config = {
+        "resolution": sizes[-1],
+        "z_dim": _shape(weights, "style.1.weight", 2)[1],
+        "w_dim": w_dim,
+        "mapping_layers": depth,
+        "channels": {
             size: _shape(weights, f"{conv}.conv.weight", 5)[1] for size, conv in zip(sizes, last_convs, strict=True)
         },
-    )
+    }
     names = _rosinality_names(sizes, depth)
     ours = {names.get(published) or published: value for published, value in weights.items()}
     if latent_avg is not None:
@@ -108,7 +118,7 @@ def stylegan2_from_rosinality(state_dict: StateDict, latent_avg: Tensor | np.nda
         if not rows.numel() or rows.numel() % w_dim:
             raise ZeroshiftError(f"latent_avg of shape {list(rows.shape)} does not fit a style width of {w_dim}.")
         ours["mapping.w_avg"] = rows.reshape(-1, w_dim).mean(dim=0)
-    return _filled(generator, ours)
+    return _filled(config, ours, may_ignore)
 
 
 def stylegan2_to_rosinality(generator: StyleGAN2) -> dict[str, Tensor]:
@@ -223,26 +233,31 @@ def _take_filters(weights: dict[str, Tensor], suffix: str) -> None:
             raise ZeroshiftError(f"{name} is not the [1, 3, 3, 1] filter, the only one that is supported.")
 
 
-def _filled(generator: StyleGAN2, weights: dict[str, Tensor]) -> StyleGAN2:
-    """Copies `weights` (our names; axes of size one may differ) and fills in what published files may lack."""
-    state = generator.state_dict()
-    wrong = sorted(set(weights) - set(state))
-    for name, value in state.items():
-        weight = weights.get(name)
-        if weight is not None:
-            if [size for size in weight.shape if size != 1] == [size for size in value.shape if size != 1]:
-                value.copy_(weight.reshape(value.shape))
-            else:
-                wrong.append(f"{name} {list(weight.shape)} (expected {list(value.shape)})")
+def _filled(config: Mapping[str, Any], weights: dict[str, Tensor], may_ignore: Ignorable) -> StyleGAN2:
+    """The generator with `weights` (our names; axes of size one may differ) and with what published files may lack."""
+    expected = StyleGAN2.weight_shapes(config)
+    ignored = sorted(name for name in weights if name not in expected and may_ignore(name))
+    if ignored:
+        warnings.warn(f"Left out what a StyleGAN2 does not have: {listed(ignored)}.", stacklevel=3)
+        weights = {name: value for name, value in weights.items() if name not in ignored}
+    missing = [name for name in expected if name not in weights and not name.endswith(_MAY_BE_MISSING)]
+    actual = {name: value for name, value in weights.items() if name in expected}
+    unfit = [
+        f"{name} {list(value.shape)} (expected {list(expected[name])})"
+        for name, value in actual.items()
+        if [size for size in value.shape if size != 1] != [size for size in expected[name] if size != 1]
+    ]
+    wrong = [*sorted(set(weights) - set(expected)), *unfit, *(f"{name} (missing)" for name in missing)]
+    if wrong:
+        raise ZeroshiftError(f"These weights do not fit a StyleGAN2 generator: {listed(wrong)}.")
+    generator = StyleGAN2(**config)
+    for name, value in generator.state_dict().items():
+        if name in weights:
+            value.copy_(weights[name].reshape(value.shape))
         elif name.endswith("noise_strength"):
             value.zero_()
         elif name.endswith("noise_const"):
             value.copy_(normal(value.shape, "noise_const", name, samples=[0])[0])
-        elif name != "mapping.w_avg":
-            wrong.append(f"{name} (missing)")
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ZeroshiftError(f"These weights do not fit a StyleGAN2 generator: {', '.join(wrong[:3])}{more}.")
     if "mapping.w_avg" not in weights:
-        state["mapping.w_avg"].copy_(generator.average_w())
+        generator.mapping.w_avg.copy_(generator.average_w())
     return generator.eval()

@@ -1,11 +1,15 @@
 """Base class of StyleGAN2 and StyleGAN3: a mapping network, and one w for every layer of the synthesis network."""
 
+from collections.abc import Mapping as MappingType
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator, Latents, truncate
+from zeroshift.generators.checkpoints.claims import expected_shapes
 from zeroshift.generators.stylegan.blocks import Mapping
 
 __all__ = ["StyleBased"]
@@ -18,6 +22,11 @@ class StyleBased(Generator):
 
     num_ws: int
     mapping: Mapping
+
+    @classmethod
+    def weight_shapes(cls, config: MappingType[str, Any]) -> dict[str, tuple[int, ...]]:
+        """As `Generator.weight_shapes`."""
+        return expected_shapes(lambda: cls.from_config(config))
 
     def mapper_input(self, latents: Latents, labels: Tensor | None = None) -> Tensor:
         """w [N, w_dim], not truncated. Raises ZeroshiftError for latents or labels of a wrong shape."""

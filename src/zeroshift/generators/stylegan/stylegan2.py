@@ -7,7 +7,7 @@ Parameters have the names of NVIDIA's stylegan2-ada-pytorch, except the learned 
 import math
 from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import NOISE_MODES, Codes
+from zeroshift.generators.base import NOISE_MODES, Codes, Generator
 from zeroshift.generators.stylegan.base import StyleBased
 from zeroshift.generators.stylegan.blocks import EqualLinear, Mapping, blur, resampling_filter, upsample
+from zeroshift.generators.stylegan.schemas import StyleGAN2Settings
+from zeroshift.io.foreign import matches
 
 __all__ = ["StyleGAN2"]
 
@@ -217,6 +219,12 @@ class StyleGAN2(StyleBased):
             lr_mul=mapping_lr_mul,
         )
         self.synthesis = StyleGAN2Synthesis(resolution, w_dim, widths, conv_clamp)
+
+    @classmethod
+    def from_config(cls, config: MappingType[str, Any], module: nn.Module | None = None) -> Generator:
+        """As `Generator.from_config`. Sizes beyond those of any known model are refused."""
+        matches(StyleGAN2Settings, dict(config), "The description of a StyleGAN2")
+        return super().from_config(config, module)
 
     def synthesize(
         self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None

@@ -3,15 +3,19 @@
 Parameters have the names of the published program, so its state dict fits, except filters, which are recomputed.
 """
 
+from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import NOISE_MODES, Codes
+from zeroshift.generators.base import NOISE_MODES, Codes, Generator
 from zeroshift.generators.stylegan.base import StyleBased
 from zeroshift.generators.stylegan.blocks import Mapping
+from zeroshift.generators.stylegan.schemas import StyleGAN3Settings
 from zeroshift.generators.stylegan.stylegan3_synthesis import StyleGAN3Synthesis, plan_bands
+from zeroshift.io.foreign import matches
 
 __all__ = ["StyleGAN3"]
 
@@ -98,6 +102,12 @@ class StyleGAN3(StyleBased):
             filter_size=filter_size,
             lrelu_upsampling=lrelu_upsampling,
         )
+
+    @classmethod
+    def from_config(cls, config: MappingType[str, Any], module: nn.Module | None = None) -> Generator:
+        """As `Generator.from_config`. Sizes beyond those of any known model are refused."""
+        matches(StyleGAN3Settings, dict(config), "The description of a StyleGAN3")
+        return super().from_config(config, module)
 
     def synthesize(
         self, codes: Codes, *, noise_mode: str = "const", noise_seed: int = 0, samples: Sequence[int] | None = None

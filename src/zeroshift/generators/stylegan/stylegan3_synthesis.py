@@ -14,6 +14,8 @@ from zeroshift.generators.stylegan.stylegan3_filters import design_lowpass, down
 
 __all__ = ["Band", "StyleGAN3Synthesis", "plan_bands"]
 
+_MAX_STEP = 16  # ratio of the sampling rates of neighboring layers; the published models have 2
+
 
 @dataclass(frozen=True)
 class Band:
@@ -49,6 +51,9 @@ def plan_bands(
     half_widths = np.maximum(stopbands, rates / 2) - cutoffs
     sizes = rates + 2 * margin_size
     sizes[-2:] = resolution  # the last two need no margin
+    steps = rates[1:] / rates[:-1]
+    if not np.isfinite(half_widths).all() or rates.min() < 1 or steps.max() > _MAX_STEP or steps.min() < 1 / _MAX_STEP:
+        raise ZeroshiftError(f"These sizes do not fit a StyleGAN3: its layers have sampling rates of {rates.tolist()}.")
     channels = np.rint(np.minimum(channel_base / 2 / cutoffs, channel_max))
     channels[-1] = 3
     columns = zip(sizes, rates, cutoffs, half_widths, channels, strict=True)
