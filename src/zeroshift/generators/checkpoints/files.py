@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.catalogue import named_entry, parse_description, read_header, resolve
+from zeroshift.generators.checkpoints.claims import listed, misfits
 from zeroshift.generators.checkpoints.readers import FOLDER_FAMILY, find_reader, first_bytes, read_foreign
 from zeroshift.generators.module import ModuleGenerator, build
 from zeroshift.generators.registry import FAMILIES
@@ -174,13 +175,10 @@ def _load_safetensors(path: Path, module: nn.Module | None) -> Generator:
             if isinstance(reader, type):  # a family of another package
                 return reader.read(path)
         described = _description(path, file.metadata())
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        _check_claims(path, described, shapes)
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in shapes}
     architecture = described["architecture"]
-    if architecture not in FAMILIES:
-        raise ZeroshiftError(
-            f"{path} holds a generator of the unknown family {architecture!r}. Install the package that provides it; "
-            f"the families are: {', '.join(FAMILIES)}."
-        )
     try:
         generator = FAMILIES[architecture].from_config(described["config"], module)
         generator.load_state_dict(tensors)
@@ -189,6 +187,23 @@ def _load_safetensors(path: Path, module: nn.Module | None) -> Generator:
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ZeroshiftError(f"{path} is damaged: its weights do not fit its description.") from error
     return generator
+
+
+def _check_claims(path: Path, described: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> None:
+    """Compares the description in a file with its weights, before memory is allocated for what it claims."""
+    architecture = described["architecture"]
+    if architecture not in FAMILIES:
+        raise ZeroshiftError(
+            f"{path} holds a generator of the unknown family {architecture!r}. Install the package that provides it; "
+            f"the families are: {', '.join(FAMILIES)}."
+        )
+    try:
+        expected = FAMILIES[architecture].weight_shapes(described["config"])
+    except ZeroshiftError as error:
+        raise ZeroshiftError(f"{path} could not be loaded. {error}") from error
+    wrong = [] if expected is None else misfits(expected, shapes)
+    if wrong:
+        raise ZeroshiftError(f"{path} could not be loaded. Its weights do not fit its description: {listed(wrong)}.")
 
 
 @contextlib.contextmanager
