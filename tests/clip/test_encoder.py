@@ -126,6 +126,44 @@ def test_images_of_other_sizes_are_resized_and_cropped(resize: str, antialias: b
     torch.testing.assert_close(*(torch.autograd.grad(features.sum(), images)[0] for features in (ours, twin)))
 
 
+@pytest.mark.parametrize("size", [(48, 48), (30, 44), (90, 24), (32, 24)])
+def test_images_for_a_rectangular_encoder_cover_it_and_are_cropped(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model = open_clip.CLIP(8, {**VISION, "image_size": [32, 24]}, TEXT).eval()
+    tokenizer = open_clip.SimpleTokenizer(context_length=20)
+    encoder = Encoder(model, tokenizer, image_mean=(0.5,) * 3, image_std=(0.5,) * 3)
+    assert encoder.image_size == (32, 24)
+    images = torch.rand(1, 3, *size) * 2 - 1
+    scale = max(32 / size[0], 24 / size[1])
+    to = [max(32, int(size[0] * scale)), max(24, int(size[1] * scale))]
+    small = F.interpolate(images, to, mode="bicubic", antialias=True)
+    top, left = round((to[0] - 32) / 2), round((to[1] - 24) / 2)
+    twin = model.encode_image(small[:, :, top : top + 32, left : left + 24])
+    torch.testing.assert_close(encoder.encode_image(images), twin)
+
+
+@pytest.mark.parametrize("text", ["a photo of {x}", "a photo of {", "a photo", "{} and {}", "{{}}", "{" * 500, ""])
+def test_templates_without_a_single_place_for_the_label_are_refused(text: str) -> None:
+    encoder = build("flat")
+    values: Any = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
+    with pytest.raises(ZeroshiftError, match=r"The template .* (must have \{\} once|characters)"):
+        Encoder(encoder.model, encoder._tokenizer, templates=["a {}", text], **values)
+    with pytest.raises(ZeroshiftError, match="needs 1 to"):
+        Encoder(encoder.model, encoder._tokenizer, templates=[], **values)
+
+
+@pytest.mark.parametrize("std", [(0.5, 0.5), (0.5, 0.5, 0.0), (0.5, 0.5, float("nan")), (0.5, 0.5, -1.0)])
+def test_deviations_that_cannot_divide_are_refused(std: tuple[float, ...]) -> None:
+    encoder = build("flat")
+    with pytest.raises(ZeroshiftError, match="Images cannot be normalized"):
+        Encoder(encoder.model, encoder._tokenizer, image_mean=(0.5,) * 3, image_std=std)
+
+
+def test_braces_in_a_label_are_text() -> None:
+    encoder = build("flat")
+    assert torch.isfinite(encoder.label_feature("{x} dog {")).all()
+
+
 def test_the_encoder_is_frozen(encoder: Encoder) -> None:
     encoder.train()
     assert not any(module.training for module in encoder.modules())
@@ -154,7 +192,7 @@ def test_texts_that_are_too_long_are_refused(encoder: Encoder) -> None:
 def test_a_self_contained_file_is_loaded(tiny_encoder: Path) -> None:
     encoder = load_encoder(str(tiny_encoder))
     assert encoder.templates == ("a photo of a {}", "a picture showing the {}")
-    assert (encoder.embed_dim, encoder.width, encoder.resolution, encoder.context_length) == (24, 32, 16, 24)
+    assert (encoder.embed_dim, encoder.width, encoder.image_size, encoder.context_length) == (24, 32, (16, 16), 24)
     assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-4)
     weights = load_file(tiny_encoder)
     assert torch.equal(encoder.model.text_projection, weights["text_projection"])
@@ -188,7 +226,7 @@ def test_a_model_of_open_clip_is_loaded_from_a_local_file(tmp_path: Path) -> Non
     expected = model.encode_text(open_clip.SimpleTokenizer(context_length=20)(["a dog"]))
     torch.testing.assert_close(encoder.encode_text(["a dog"]), expected.detach())
     (tmp_path / "bad.pt").write_bytes(b"no weights")
-    with pytest.raises(ZeroshiftError, match="could not be loaded"):
+    with pytest.raises(ZeroshiftError, match="cannot be read as a weights file"):
         load_encoder(f"{name}/{tmp_path}/bad.pt")
 
 
@@ -198,7 +236,7 @@ def test_a_model_of_open_clip_is_loaded_from_a_local_file(tmp_path: Path) -> Non
         ("ViT-B-33/openai", "Did you mean .*ViT-B-32"),
         ("ViT-B-32", "There are no weights '' for ViT-B-32"),
         ("ViT-B-32/nobody", "There are no weights 'nobody' for ViT-B-32.*one of: openai"),
-        ("somewhere/encoder.safetensors", "There is no encoder file"),
+        ("somewhere/encoder.safetensors", "There is no weights file"),
     ],
 )
 def test_unknown_names_are_refused_with_a_hint(name: str, sentence: str) -> None:
@@ -213,9 +251,13 @@ def test_files_without_an_encoder_are_refused(tmp_path: Path, tiny_encoder: Path
     (tmp_path / "short.safetensors").write_bytes(tiny_encoder.read_bytes()[:-10])
     with pytest.raises(ZeroshiftError, match="not a complete safetensors file"):
         load_encoder(str(tmp_path / "short.safetensors"))
-    metadata = {"open_clip_config": json.dumps({"embed_dim": 8, "vision_cfg": VISION, "text_cfg": TEXT})}
+    metadata = {
+        "open_clip_config": json.dumps({"embed_dim": 8, "vision_cfg": VISION, "text_cfg": TEXT}),
+        "image_mean": "[0.5, 0.5, 0.5]",
+        "image_std": "[0.5, 0.5, 0.5]",
+    }
     save_file({"a": torch.zeros(1)}, tmp_path / "wrong.safetensors", metadata=metadata)
-    with pytest.raises(ZeroshiftError, match="does not hold an encoder"):
+    with pytest.raises(ZeroshiftError, match=r"holds weights of another model: .* missing"):
         load_encoder(str(tmp_path / "wrong.safetensors"))
 
 

@@ -305,7 +305,7 @@ def test_face_recognizer_loads_from_a_folder(tmp_path: Path) -> None:
         crop = pictures[:, :, 35:223, 32:220]
         expected = origin(F.interpolate(crop, [32, 32], mode="bicubic", antialias=True))
     assert torch.allclose(extract(network, pictures), expected, atol=1e-4)
-    with pytest.raises(ZeroshiftError, match="description of a face recognizer"):
+    with pytest.raises(ZeroshiftError, match=r"no folder of a face recognizer: expected config\.json and model"):
         load_network(f"face:{tmp_path / 'nowhere'}")
 
 
@@ -350,10 +350,8 @@ def test_without_a_connection_the_error_states_where_to_place_the_file(
 
 
 def test_face_recognizer_without_a_connection_gives_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*_: object) -> None:
-        raise OSError("no route")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    monkeypatch.setattr("zeroshift.io.hub.unreachable", lambda address: "no route")
+    monkeypatch.setenv("HF_HUB_CACHE", "/nowhere")
     with pytest.raises(ZeroshiftError, match=r"put config\.json and model\.safetensors into a folder"):
         load_network("face")
 
@@ -363,10 +361,10 @@ def test_unsuitable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
     for name in ("inception", "dinov2", "lpips", "hed"):
-        with pytest.raises(ZeroshiftError, match="do not fit the network"):
+        with pytest.raises(ZeroshiftError, match=r"do not fit the network|holds weights of another model"):
             load_network(f"{name}:{tmp_path / 'other.pth'}")
     for name in ("text.pth", "text.safetensors"):
-        with pytest.raises(ZeroshiftError, match="cannot be read as a weights file"):
+        with pytest.raises(ZeroshiftError, match=r"cannot be read as a weights file|not a complete safetensors file"):
             read_weights(tmp_path / name)
     with pytest.raises(ZeroshiftError, match="no weights file"):
         read_weights(tmp_path / "nothing.pth")
@@ -379,6 +377,6 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(_Touch(tmp_path / "touched"), protocol=2))
     for name in ("inception", "dinov2", "lpips", "hed"):
         for file in ("evil.pth", "evil.pkl"):
-            with pytest.raises(ZeroshiftError, match="cannot be read"):
+            with pytest.raises(ZeroshiftError, match=r"cannot be read|executed"):
                 load_network(f"{name}:{tmp_path / file}")
     assert not (tmp_path / "touched").exists()

@@ -1,6 +1,7 @@
 """CLIP encoders: any open_clip model behind one small interface, frozen, for images of any size, texts and prompts."""
 
 import difflib
+import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -25,6 +26,8 @@ TEMPLATES: tuple[str, ...] = tuple(
     for text in (template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
     if text != "a photo of many {}."
 )
+_SLOT = "{}"  # the place of the label in a template
+_MAX_TEMPLATES, _MAX_TEMPLATE = 2000, 400  # number, and characters of one
 _ROOM = 256  # tokens beyond the context that are tokenized to detect texts that are too long
 
 Tokenizer = Callable[..., Tensor]  # (texts, context_length=) -> ids [N, context_length]
@@ -36,10 +39,12 @@ class Encoder(nn.Module):
     Args:
         model: an `open_clip.CLIP`, or a model whose text tower is a separate module (`CustomTextCLIP`, `CoCa`).
         tokenizer: the tokenizer of the model.
-        image_mean, image_std: normalization of images in [0, 1], three numbers each.
-        templates: texts with "{}" in which `label_feature` puts a label.
+        image_mean, image_std: normalization of images in [0, 1], three finite numbers each, standard deviations > 0.
+        templates: texts with one "{}" and no other braces, in which `label_feature` puts a label.
         known_words, known_labels: all words and some labels of the training data, if available.
         resize: "antialias", or "published": bicubic without antialiasing, as in the published NADA and IPL programs.
+    Raises:
+        ZeroshiftError: templates, mean or deviation that cannot be used.
     """
 
     model: Any
@@ -58,6 +63,8 @@ class Encoder(nn.Module):
         resize: str = "antialias",
     ):
         super().__init__()
+        _check_templates(templates)
+        _check_normalization(image_mean, image_std)
         self.model = model.to(torch.get_default_dtype()).requires_grad_(False)
         self.eval()
         self._tower = getattr(model, "text", model)
@@ -67,7 +74,7 @@ class Encoder(nn.Module):
         self.known_words = None if known_words is None else frozenset(known_words)
         self._antialias = resize == "antialias"
         size = model.visual.image_size
-        self.resolution: int = size if isinstance(size, int) else size[0]
+        self.image_size: tuple[int, int] = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         self.context_length: int = model.context_length
         self.logit_scale = float(model.logit_scale.exp())
 
@@ -101,10 +108,15 @@ class Encoder(nn.Module):
         return super().train(False)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Differentiable features [N, embed_dim], not normalized, of images [N, 3, H, W] in [-1, 1]."""
-        if images.shape[-2:] != (self.resolution, self.resolution):
-            images = resize(images, [self.resolution], InterpolationMode.BICUBIC, antialias=self._antialias)
-            images = center_crop(images, [self.resolution, self.resolution])
+        """Differentiable features [N, embed_dim], not normalized, of images [N, 3, H, W] in [-1, 1].
+
+        Images of another size than `image_size` are scaled, keeping their proportions, until they just cover it; the
+        center is then cropped. This holds for square and rectangular sizes.
+        """
+        if images.shape[-2:] != self.image_size:
+            size = _covering_size(images.shape[-2], images.shape[-1], *self.image_size)
+            images = resize(images, size, InterpolationMode.BICUBIC, antialias=self._antialias)
+            images = center_crop(images, list(self.image_size))
         # (x + 1) / 2 and the model's normalization in one pass
         mean, std = [2 * value - 1 for value in self.image_mean], [2 * value for value in self.image_std]
         return at_least_float32(self.model.encode_image(normalize(images, mean, std)))
@@ -140,7 +152,7 @@ class Encoder(nn.Module):
 
     def label_feature(self, label: str) -> Tensor:
         """Mean over all templates of the normalized text feature of the label in the template, [embed_dim]."""
-        features = self.encode_text([template.format(label) for template in self.templates])
+        features = self.encode_text([template.replace(_SLOT, label) for template in self.templates])
         return nn.functional.normalize(features, dim=-1).mean(dim=0)
 
     def warn_unknown(self, label: str) -> None:
@@ -231,6 +243,36 @@ class Encoder(nn.Module):
             return x
         projected: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
         return projected
+
+
+def _check_templates(templates: Sequence[str]) -> None:
+    if not 0 < len(templates) <= _MAX_TEMPLATES:
+        raise ZeroshiftError(f"An encoder needs 1 to {_MAX_TEMPLATES:,} templates; there are {len(templates):,}.")
+    for text in templates:
+        if len(text) > _MAX_TEMPLATE:
+            raise ZeroshiftError(
+                f"The template {shorten(text)!r} has {len(text):,} characters; at most {_MAX_TEMPLATE} are allowed."
+            )
+        if text.count(_SLOT) != 1 or set("{}") & set(text.replace(_SLOT, "")):
+            raise ZeroshiftError(
+                f"The template {shorten(text)!r} must have {_SLOT} once, where the label stands, and no other braces, "
+                f"such as 'a photo of a {_SLOT}.'"
+            )
+
+
+def _check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
+    if len(mean) != 3 or len(std) != 3 or not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
+        raise ZeroshiftError(
+            f"Images cannot be normalized with mean {shorten(str(list(mean)))} and deviation "
+            f"{shorten(str(list(std)))}: both need three finite numbers, and deviations are greater than zero."
+        )
+
+
+def _covering_size(height: int, width: int, to_height: int, to_width: int) -> list[int]:
+    """The smallest size of the same proportions that covers another one."""
+    if height * to_width <= width * to_height:
+        return [to_height, int(to_height * width / height)]
+    return [int(to_width * height / width), to_width]
 
 
 def shorten(text: str, length: int = 40) -> str:

@@ -1,7 +1,7 @@
 """Loads CLIP models: registered ones, self-contained safetensors files, and models of open_clip."""
 
 import difflib
-import json
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -9,16 +9,24 @@ from typing import Any
 
 import open_clip
 import torch
-from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from zeroshift.clip.encoder import TEMPLATES, Encoder, Tokenizer, shorten
+from zeroshift.clip.encoder import TEMPLATES, Encoder, Tokenizer
+from zeroshift.clip.open_clip_models import load_hub_model, load_named_model
+from zeroshift.clip.schema import EncoderConfig, EncoderTexts
+from zeroshift.clip.weights import build, read_safetensors
 from zeroshift.core.registry import Registry
-from zeroshift.errors import ZeroshiftError
+from zeroshift.errors import DamagedFileError, ZeroshiftError
+from zeroshift.io.foreign import first_line, matches, parse_json
+from zeroshift.io.hub import looks_like_path
 
 __all__ = ["ENCODERS", "load_encoder", "load_encoder_file"]
 
 ENCODERS: Registry[Callable[[str], Encoder]] = Registry("encoder", "zeroshift.encoders")
 """Functions `(resize) -> Encoder` by name, for encoders that are neither a file nor a model of open_clip."""
+
+_HUB = "hf-hub:"
+_TEXTS = ("image_mean", "image_std", "templates", "known_words", "known_labels")
 
 
 def load_encoder(name: str, device: str | torch.device = "cpu", resize: str = "antialias") -> Encoder:
@@ -35,11 +43,15 @@ def load_encoder(name: str, device: str | torch.device = "cpu", resize: str = "a
     """
     if name in ENCODERS:
         return ENCODERS[name](resize).to(device)
-    if Path(name).is_file():
+    if name.startswith(_HUB):
+        return load_hub_model(name.removeprefix(_HUB), resize).to(device)
+    model, _, weights = name.partition("/")
+    known = model in open_clip.list_models()
+    if os.path.isfile(name) or (looks_like_path(name) and not known):
         return load_encoder_file(Path(name), resize).to(device)
-    if name.endswith(".safetensors") and name.partition("/")[0] not in open_clip.list_models():
-        raise ZeroshiftError(f"There is no encoder file {name}. Check the path.")
-    return _load_open_clip(name, resize).to(device)
+    if not known:
+        raise _unknown(name, model)
+    return load_named_model(model, weights, resize).to(device)
 
 
 def load_encoder_file(path: Path, resize: str = "antialias") -> Encoder:
@@ -47,82 +59,63 @@ def load_encoder_file(path: Path, resize: str = "antialias") -> Encoder:
 
     Its metadata holds JSON strings: `open_clip_config` (arguments of `open_clip.CLIP`, or with `custom_text: true` of
     `open_clip.CustomTextCLIP`), `image_mean`, `image_std`, and optionally `templates`, `known_words`, `known_labels`.
+    They are checked before the model is built; names of other models or tokenizers in them are refused.
 
     Raises:
-        ZeroshiftError: if the file is missing, incomplete or of another kind.
+        ZeroshiftError: if the file is missing, incomplete or of another kind, or describes no usable model.
     """
-    metadata, state = _read_safetensors(path)
+    try:
+        state, metadata = read_safetensors(path)
+    except DamagedFileError as error:
+        raise ZeroshiftError(
+            f"{error} For other files with weights of an open_clip model, name the model too: 'MODEL/PATH', such as "
+            "'ViT-B-32-quickgelu/weights.pt'."
+        ) from error
     if "open_clip_config" not in metadata:
         raise ZeroshiftError(
             f"{path} does not say which model it holds. Name it with the model: 'MODEL/PATH', such as "
             f"'ViT-B-32/{path.name}'."
         )
+    config, texts = _description(path, metadata)
     try:
-        config = json.loads(metadata["open_clip_config"])
-        custom = config.pop("custom_text", False)
-        model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
-        model.load_state_dict({key: value.float() for key, value in state.items()})
-        return Encoder(
-            model,
-            _simple_tokenizer(model.context_length),
-            image_mean=json.loads(metadata["image_mean"]),
-            image_std=json.loads(metadata["image_std"]),
-            templates=json.loads(metadata.get("templates", "null")) or TEMPLATES,
-            known_words=json.loads(metadata.get("known_words", "null")),
-            known_labels=json.loads(metadata.get("known_labels", "[]")),
-            resize=resize,
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        return _encoder(path, config, texts, state, resize)
+    except ZeroshiftError:
+        raise
+    except Exception as error:  # open_clip's own checks, of many types
         raise ZeroshiftError(
-            f"{path} does not hold an encoder ({shorten(str(error), 300)}). Check that it is the right file."
+            f"{path} does not hold an encoder that can be built ({first_line(error)}). Check that it is the right file."
         ) from error
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except FileNotFoundError as error:
-        raise ZeroshiftError(f"There is no encoder file {path}. Check the path, or reinstall the package.") from error
-    except (SafetensorError, OSError) as error:
-        raise ZeroshiftError(
-            f"{path} is not a complete safetensors file ({error}). For other files with weights of an open_clip model, "
-            "name the model too: 'MODEL/PATH', such as 'ViT-B-32-quickgelu/weights.pt'."
-        ) from error
-    return metadata, state
+def _description(path: Path, metadata: dict[str, str]) -> tuple[EncoderConfig, EncoderTexts]:
+    """The configuration and the texts in the metadata, checked."""
+    place = f"open_clip_config in {path}"
+    config = matches(EncoderConfig, parse_json(metadata["open_clip_config"], place), place)
+    values = {key: parse_json(metadata[key], f"{key} in {path}") for key in _TEXTS if key in metadata}
+    return config, matches(EncoderTexts, values, f"The metadata of {path}")
 
 
-def _load_open_clip(name: str, resize: str) -> Encoder:
-    hub = name.startswith("hf-hub:")
-    model_name, _, pretrained = (name, "", "") if hub else name.partition("/")
-    if not hub and model_name not in open_clip.list_models():
-        near = difflib.get_close_matches(model_name, [*ENCODERS, *open_clip.list_models()], n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ZeroshiftError(f"There is no encoder {name!r}: no such file, and no such model of open_clip.{hint}")
-    tags = open_clip.list_pretrained_tags_by_model(model_name)
-    if not hub and not (pretrained in tags or Path(pretrained).is_file()):
-        raise ZeroshiftError(
-            f"There are no weights {pretrained!r} for {model_name}. Give a file, or one of: {', '.join(tags)}, "
-            f"as '{model_name}/WEIGHTS'."
-        )
-    tag: dict[str, Any] = open_clip.get_pretrained_cfg(model_name, pretrained) if pretrained in tags else {}
-    try:
-        model = open_clip.create_model(
-            model_name,
-            pretrained=pretrained or None,
-            force_quick_gelu=bool(tag.get("quick_gelu")),
-            require_pretrained=True,
-        )
-        tokenizer = open_clip.get_tokenizer(model_name)
-    except Exception as error:  # open_clip raises many types of errors for downloads, files and layouts
-        raise ZeroshiftError(
-            f"The encoder {name!r} could not be loaded ({shorten(str(error), 300)}). "
-            "Check the name, the file and the network."
-        ) from error
+def _encoder(path: Path, config: EncoderConfig, texts: EncoderTexts, state: dict[str, Tensor], resize: str) -> Encoder:
+    kind = open_clip.CustomTextCLIP if config.custom_text else open_clip.CLIP
+    model: Any = build(lambda: kind(**config.arguments()), state, str(path))
     return Encoder(
-        model, tokenizer, image_mean=model.visual.image_mean, image_std=model.visual.image_std, resize=resize
+        model,
+        _simple_tokenizer(model.context_length),
+        image_mean=texts.image_mean,
+        image_std=texts.image_std,
+        templates=texts.templates or TEMPLATES,
+        known_words=texts.known_words,
+        known_labels=texts.known_labels or (),
+        resize=resize,
     )
+
+
+def _unknown(name: str, model: str) -> ZeroshiftError:
+    if os.path.isdir(name):
+        return ZeroshiftError(f"{name} is a folder. Give the encoder's file in it.")
+    near = difflib.get_close_matches(model, [*ENCODERS, *open_clip.list_models()], n=3)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return ZeroshiftError(f"There is no encoder {name!r}: no such file, and no such model of open_clip.{hint}")
 
 
 @lru_cache

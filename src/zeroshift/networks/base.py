@@ -1,20 +1,27 @@
-"""The interface of feature networks, and functions that read their weights."""
+"""The interface of feature networks, and where their weights are."""
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from zeroshift.clip.weights import read_weights
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.downloads import cache_folder, download
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "FeatureNetwork", "Weights", "cosine_embedding", "read_weights"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "FeatureNetwork",
+    "Weights",
+    "cosine_embedding",
+    "read_weights",
+    "require_timm",
+]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -63,6 +70,8 @@ class Weights:
 
     file: str
     address: str
+    sha256: str = ""
+    """The SHA-256 or its first digits; empty if unknown."""
 
     def find(self, path: str = "") -> Path:
         """`path`, or the file in the cache, downloaded from its authors if it is missing.
@@ -74,23 +83,19 @@ class Weights:
             return Path(path)
         target = cache_folder() / "features" / self.file
         try:
-            return download(self.address, target)
+            return download(self.address, target, sha256=self.sha256)
         except ZeroshiftError as error:
             raise ZeroshiftError(f"{error} You can also place the file at {target}.") from error
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors or PyTorch file, on the CPU. No code in the file is executed.
+def require_timm() -> Any:
+    """The package timm.
 
     Raises:
-        ZeroshiftError: if the file is missing or damaged, or holds more than plain data.
+        ZeroshiftError: if it is not installed.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ZeroshiftError(f"There is no weights file {path}. Check the path.") from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ZeroshiftError(f"{path} cannot be read as a weights file. It is damaged or in another format.") from error
-    return state
+        import timm
+    except ImportError as error:
+        raise ZeroshiftError("This network needs the package timm: pip install 'zeroshift[metrics]'.") from error
+    return timm

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import InterpolationMode, normalize, resize
 
-from zeroshift.networks.base import IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork, Weights, read_weights
+from zeroshift.clip.weights import build, read_weights
+from zeroshift.networks.base import IMAGENET_MEAN, IMAGENET_STD, FeatureNetwork, Weights, require_timm
 from zeroshift.networks.registry import Network
 
 __all__ = ["DINOV2", "DINOv2"]
@@ -33,15 +34,19 @@ class DINOv2(FeatureNetwork):
 
     def __init__(self, state: dict[str, Tensor]):
         super().__init__()
-        import timm
+        timm = require_timm()
         from timm.models.vision_transformer import checkpoint_filter_fn
 
         registers = "_reg4" if "register_tokens" in state else ""
         name = f"vit_{_SIZES[state['cls_token'].shape[-1]]}_patch14{registers}_dinov2"
-        network: Any = timm.create_model(name, img_size=self.resolution, num_classes=0)
+
+        def make() -> Any:
+            return timm.create_model(name, img_size=self.resolution, num_classes=0)
+
         state = {**state, "pos_embed": self._positions(state["pos_embed"])}
-        network.load_state_dict(checkpoint_filter_fn(state, network))
-        self.network = network
+        with torch.device("meta"):
+            outline = make()
+        self.network = build(make, checkpoint_filter_fn(state, outline), "The file for DINOv2")
 
     def _positions(self, embedding: Tensor) -> Tensor:
         """Interpolates [1, 1 + 37 * 37, D] to [1, 1 + 16 * 16, D]."""

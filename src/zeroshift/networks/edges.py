@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import InterpolationMode, gaussian_blur, resize
 
-from zeroshift.networks.base import FeatureNetwork, Weights, read_weights
+from zeroshift.clip.weights import load_into, read_weights
+from zeroshift.networks.base import FeatureNetwork, Weights
 from zeroshift.networks.registry import Network
 
 __all__ = ["HED", "HED_EDGES", "SOBEL_EDGES", "Sobel"]
@@ -48,8 +49,11 @@ class HED(FeatureNetwork):
         state: weights of pytorch-hed, Niklaus's port of the authors' own model (BSDS500).
     """
 
+    # pytorch-hed's own server has no https. ControlNet's repository has the same network, with this SHA-256.
     WEIGHTS = Weights(
-        "network-bsds500.pytorch", "http://content.sniklaus.com/github/pytorch-hed/network-bsds500.pytorch"
+        "network-bsds500.pth",
+        "https://huggingface.co/lllyasviel/ControlNet/resolve/main/annotator/ckpts/network-bsds500.pth",
+        "58a858782f5fa3e0ca3dc92e7a1a609add93987d77be3dfa54f8f8419d881a94",
     )
     provides = frozenset({"edges"})
 
@@ -65,7 +69,7 @@ class HED(FeatureNetwork):
             self.stages.append(nn.Sequential(*layers))
             self.scores.append(nn.Conv2d(widths[index + 1], 1, 1))
         self.fuse = nn.Conv2d(len(depths), 1, 1)
-        self.load_state_dict({_our_name(name): value for name, value in state.items()})
+        load_into(self, {_our_name(name): value for name, value in state.items()}, "The file for HED")
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, H, W] in [0, 1], for images [N, 3, H, W] in [-1, 1]; at most 256 pixels a side."""

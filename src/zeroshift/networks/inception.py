@@ -5,8 +5,10 @@ import io
 import torch
 from torch import Tensor
 
+from zeroshift.clip.weights import read_weights
+from zeroshift.core.finite import require_finite_weights
 from zeroshift.errors import ZeroshiftError
-from zeroshift.networks.base import FeatureNetwork, Weights, read_weights
+from zeroshift.networks.base import FeatureNetwork, Weights
 from zeroshift.networks.gaussian import gaussian
 from zeroshift.networks.registry import Network
 
@@ -14,6 +16,7 @@ __all__ = ["INCEPTION", "INCEPTION_MAPS", "EarlyInception", "Inception"]
 
 _ADDRESS = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
 _FILE = "weights-inception-2015-12-05-6726825d.pth"
+_SHA256 = "6726825d"  # the file's name has the first digits, as usual for PyTorch
 
 
 class Inception(FeatureNetwork):
@@ -23,7 +26,7 @@ class Inception(FeatureNetwork):
         state: weights of torch-fidelity's release.
     """
 
-    WEIGHTS = Weights(_FILE, _ADDRESS + _FILE)
+    WEIGHTS = Weights(_FILE, _ADDRESS + _FILE, _SHA256)
     provides = frozenset({"features", "classes"})
     layer = "2048"
 
@@ -40,6 +43,7 @@ class Inception(FeatureNetwork):
         torch.save(state, buffer)
         buffer.seek(0)
         self.network = FeatureExtractorInceptionV3("inception", [self.layer], feature_extractor_weights_path=buffer)
+        require_finite_weights(self.network, "The file for Inception")
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [N, 2048] of images [N, 3, H, W] in [-1, 1]."""

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torchvision.models import vgg16
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
+from zeroshift.clip.weights import load_into, read_weights
 from zeroshift.errors import ZeroshiftError
-from zeroshift.networks.base import FeatureNetwork, Weights, read_weights
+from zeroshift.networks.base import FeatureNetwork, Weights
 from zeroshift.networks.registry import Network
 
 __all__ = ["LPIPS", "LPIPS_VGG"]
@@ -30,7 +31,11 @@ class LPIPS(FeatureNetwork):
         state: torchvision's VGG-16; only the convolutions are used.
     """
 
-    WEIGHTS = Weights("vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth")
+    WEIGHTS = Weights(
+        "vgg16-397923af.pth",
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+        "397923af",  # the file's name has the first digits of its SHA-256
+    )
 
     provides = frozenset({"perceptual"})
     shift: Tensor
@@ -48,7 +53,7 @@ class LPIPS(FeatureNetwork):
             part, _, rest = name.partition(".")  # "features", "0.weight"
             if part == "features":
                 renamed[f"{stage_of[rest.partition('.')[0]]}.{rest}"] = value
-        self.stages.load_state_dict(renamed)
+        load_into(self.stages, renamed, "The file for LPIPS")
         linear = read_weights(_linear_weights())
         self._weights = [linear[f"lin{index}.model.1.weight"].flatten() for index in range(len(STAGES))]
         # ImageNet's mean and standard deviation for the range [-1, 1], rounded as in LPIPS

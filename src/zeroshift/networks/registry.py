@@ -55,12 +55,17 @@ def load_network(name: str, device: "str | torch.device" = "cpu") -> "FeatureNet
     Raises:
         ZeroshiftError: an unknown name, a missing or unsuitable file, or no network connection.
     """
+    from zeroshift.core.finite import require_finite_weights
+
     kind, _, file = name.partition(":")
     network = NETWORKS[kind]
     try:
         loaded = network.load(file)
-    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except ZeroshiftError:
+        raise
+    except Exception as error:  # torch, timm and torch-fidelity raise many types for weights of another network
         raise ZeroshiftError(
             f"The weights for {name!r} do not fit the network {kind!r}. Give a file that holds its weights."
         ) from error
+    require_finite_weights(loaded, f"The network {name}")
     return loaded.to(device).eval().requires_grad_(False)

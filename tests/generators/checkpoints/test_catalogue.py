@@ -14,7 +14,7 @@ def test_resolve_uses_the_cache(monkeypatch, tmp_path):
     monkeypatch.setitem(hub.CATALOGUE._loaded, "ffhq", entry)
     monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path / "cache"))
     asked = []
-    monkeypatch.setattr(hub, "download", lambda address, target: asked.append(address) or target)
+    monkeypatch.setattr(hub, "download", lambda address, target, sha256: asked.append(address) or target)
     assert hub.resolve("ffhq") == tmp_path / "cache" / "generators" / "ffhq.pkl"
     assert asked == ["https://example.org/x.pkl"]
 
@@ -35,6 +35,27 @@ def test_load_generator_knows_the_names(tiny_generator, monkeypatch, tmp_path):
     assert load_generator("afhqdog").resolution == 16
     with pytest.raises(ZeroshiftError, match="Did you mean afhqdog"):
         load_generator("afhqdogs")
+
+
+def test_a_shipped_entry_with_a_slash_comes_before_the_hub(monkeypatch, tmp_path):
+    shipped = dataclasses.replace(hub.CATALOGUE["miniature"], name="mine/one")
+    monkeypatch.setitem(hub.CATALOGUE._loaded, "mine/one", shipped)
+    assert hub.resolve("mine/one").name == "generator.safetensors"
+
+
+def test_a_mistyped_path_is_not_asked_for_at_the_hub(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(hub, "hub_folder", lambda name, *_, revision: asked.append(name) or tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/mistyped", "./a/b", "~/model", "a/b.pkl", "a/b.safetensors", "a/b/c"):
+        with pytest.raises(ZeroshiftError, match=r"There is no file or folder .* Check the path"):
+            hub.resolve(name)
+    assert not asked
+    with pytest.warns(UserWarning, match=r"There is no file somebody/model; taking it for a model at https://hugg"):
+        hub.resolve("somebody/model")
+    hub.resolve("google/ddpm-cat-256")  # of the catalogue: no warning
+    assert asked == ["somebody/model", "google/ddpm-cat-256"]
 
 
 def test_unknown_names():

@@ -53,7 +53,7 @@ def test_texts_truncated_to_the_longest_one_encode_the_same(name, request):
 def test_a_guidance_encoder_file_opens_like_any_encoder(guidance, tmp_path):
     save_encoder(guidance, tmp_path / "guide.safetensors")
     encoder = load_encoder(str(tmp_path / "guide.safetensors"))
-    assert (encoder.resolution, encoder.embed_dim, encoder.templates) == (64, 128, TEMPLATES)
+    assert (encoder.image_size, encoder.embed_dim, encoder.templates) == ((64, 64), 128, TEMPLATES)
     assert encoder.known_words == set(known_words())
     assert tuple(encoder.known_labels) == known_labels()
     images = torch.rand(2, 3, 64, 64, generator=generator()) * 2 - 1
@@ -87,9 +87,9 @@ def test_broken_files_and_files_of_other_models_are_refused(evaluator, tmp_path)
     (tmp_path / "rubbish").write_bytes(b"not a model")
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign")
     for load in (load_evaluator, load_probe):
-        with pytest.raises(ZeroshiftError, match="cannot be read"):
+        with pytest.raises(ZeroshiftError, match="not a complete safetensors file"):
             load(tmp_path / "rubbish")
-        with pytest.raises(ZeroshiftError, match="cannot be read"):
+        with pytest.raises(ZeroshiftError, match="There is no weights file"):
             load(tmp_path / "missing")
         with pytest.raises(ZeroshiftError, match="another kind"):
             load(tmp_path / "foreign")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-import json
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from zeroshift.generators.checkpoints.entry import CatalogueEntry
 from zeroshift.generators.checkpoints.published import HUGGING_FACE, published_entries
 from zeroshift.generators.registry import FAMILIES
 from zeroshift.io.downloads import cache_folder, download
+from zeroshift.io.foreign import MAX_JSON_BYTES, parse_json
+from zeroshift.io.hub import hub_folder, looks_like_path
 
 __all__ = [
     "CATALOGUE", "CatalogueEntry", "find_entry", "known_checkpoints", "named_entry", "parse_description", "read_header",
@@ -25,7 +27,6 @@ CATALOGUE: Registry[CatalogueEntry] = Registry("generator", "zeroshift.catalogue
 for _entry in published_entries():
     CATALOGUE.register(_entry.name)(_entry)
 
-_MAX_HEADER = 100 << 20  # bytes; the limit of safetensors itself
 _WEIGHTS = ("*.safetensors", "*.bin")  # the first pattern that matches files of a model is downloaded
 
 
@@ -65,18 +66,18 @@ def read_header(path: Path) -> dict[str, Any] | None:
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 2 <= length <= _MAX_HEADER else {}
-        return parse_description(header["__metadata__"])
-    except (OSError, ValueError, KeyError, TypeError):
+            header = file.read(length) if 2 <= length <= MAX_JSON_BYTES else b"{}"
+        return parse_description(parse_json(header, str(path))["__metadata__"])
+    except (OSError, KeyError, TypeError, ZeroshiftError):
         return None
 
 
 def parse_description(metadata: Any) -> dict[str, Any] | None:
     """The description in safetensors metadata: "architecture", "config" and other strings; None if there is none."""
     try:
-        described: dict[str, Any] = json.loads(metadata["zeroshift"])
+        described: dict[str, Any] = parse_json(metadata["zeroshift"], "the description")
         fits = isinstance(described["architecture"], str) and isinstance(described["config"], dict)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ZeroshiftError):
         return None
     return described if fits else None
 
@@ -98,15 +99,15 @@ def resolve(name: str) -> Path:
         ZeroshiftError: an unknown name, a missing file, no network, a failed download, or a cache that cannot be
             written.
     """
-    if "/" in name:
-        return _from_hugging_face(name)
-    if name not in CATALOGUE:
+    entry: CatalogueEntry | None = CATALOGUE.get(name)
+    if "/" in name and (entry is None or not entry.package_file):
+        return _from_hugging_face(name, entry)
+    if entry is None:
         near = difflib.get_close_matches(name, CATALOGUE, n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise ZeroshiftError(
             f"There is no known generator {name!r}. {hint}Run `zeroshift models` for the names, or give a file's path."
         )
-    entry = CATALOGUE[name]
     if entry.package_file:
         path = _shipped(entry)
         if not _files(path):
@@ -115,7 +116,7 @@ def resolve(name: str) -> Path:
         return path
     if entry.address is None:
         raise ZeroshiftError(f"The catalogue entry {name!r} has neither an address nor a file. Correct the entry.")
-    return download(entry.address, cache_folder() / "generators" / f"{name}.pkl")
+    return download(entry.address, cache_folder() / "generators" / f"{name}.pkl", sha256=entry.sha256)
 
 
 def _shipped(entry: CatalogueEntry) -> Path:
@@ -128,26 +129,13 @@ def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
 
 
-def _from_hugging_face(name: str) -> Path:
-    """The folder with a model's configuration and weights, in the cache of huggingface_hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+def _from_hugging_face(name: str, entry: CatalogueEntry | None) -> Path:
+    """The folder with a model's configuration and weights, in the cache of huggingface_hub.
 
-    try:
-        for weights in _WEIGHTS:
-            folder = Path(snapshot_download(name, allow_patterns=["*.json", weights]))
-            if any(folder.rglob(weights)):
-                return folder
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ZeroshiftError(f"There is neither a file {name} nor a model of this name at {HUGGING_FACE}.") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ZeroshiftError(
-            f"There is no file {name}, and {HUGGING_FACE}{name} cannot be downloaded. Check the name and the network, "
-            "or download the model's folder elsewhere and give its path."
-        ) from error
-    raise ZeroshiftError(f"{HUGGING_FACE}{name} holds no weights in {' or '.join(_WEIGHTS)}.")
+    A name of our catalogue is downloaded as such. Another one may be a mistyped path, so the user is told.
+    """
+    if entry is None:
+        if looks_like_path(name) or name.count("/") > 1 or Path(name).parent.is_dir():
+            raise ZeroshiftError(f"There is no file or folder {name}. Check the path.")
+        warnings.warn(f"There is no file {name}; taking it for a model at {HUGGING_FACE}{name}.", stacklevel=3)
+    return hub_folder(name, _WEIGHTS, revision=(entry.revision or None) if entry else None)

@@ -32,3 +32,7 @@ class CatalogueEntry:
     """"module:object" with the methods of `zeroshift.evaluation.truth.Truth`; empty: the truth is unknown."""
     train_command: str = ""
     """Command that makes the file if it is missing."""
+    sha256: str = ""
+    """SHA-256 of the file at the address, or its first digits; empty if unknown."""
+    revision: str = ""
+    """Commit of the model on the Hugging Face Hub; empty: the newest one at the time of the first download."""

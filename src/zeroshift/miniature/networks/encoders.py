@@ -9,20 +9,23 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
 from open_clip.transformer import TextTransformer
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zeroshift.clip.encoder import Encoder
+from zeroshift.clip.schema import EncoderTexts, TextTower
+from zeroshift.clip.weights import build, load_into, read_safetensors
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.foreign import matches, parse_json
 from zeroshift.miniature.networks.alignment import CROP, align_faces
 from zeroshift.miniature.world.captions import TEMPLATES, known_labels, known_words
 from zeroshift.miniature.world.factors import FACTORS
@@ -65,6 +68,27 @@ EVALUATOR_CONFIG: dict[str, Any] = {
 PROBE_CONFIG: dict[str, Any] = {"channels": [32, 64, 128, 192], "face_channels": [32, 48], "face_width": 256}
 
 NUM_READINGS = sum(len(factor.classes) or 1 for factor in FACTORS)  # one number per scalar factor, one logit per class
+
+
+_TEXTS = ("image_mean", "image_std", "templates", "known_words", "known_labels")  # of an encoder file
+_Channels = Annotated[list[Annotated[int, Field(ge=2, le=4096)]], Field(min_length=4, max_length=4)]
+_TwoChannels = Annotated[list[Annotated[int, Field(ge=2, le=4096)]], Field(min_length=2, max_length=2)]
+
+
+class _EvaluatorConfig(BaseModel):
+    """The arguments of Evaluator."""
+
+    embed_dim: int = Field(ge=1, le=8192)
+    channels: _Channels
+    text_cfg: TextTower
+
+
+class _ProbeConfig(BaseModel):
+    """The arguments of Probe."""
+
+    channels: _Channels
+    face_channels: _TwoChannels
+    face_width: int = Field(ge=1, le=8192)
 
 
 class _Residual(nn.Module):
@@ -255,13 +279,15 @@ def load_evaluator(path: str | Path | None = None, device: str | torch.device = 
     Raises:
         ZeroshiftError: if the file is missing, damaged or of another kind.
     """
-    metadata, state = _load(path or weights_path("judge"), "judge_config")
-    model = Evaluator(**metadata["judge_config"])
-    model.load_state_dict(state)
+    path = path or weights_path("judge")
+    state, metadata = _read(path, "judge_config")
+    config = matches(_EvaluatorConfig, _json(path, metadata, "judge_config"), f"judge_config in {path}")
+    texts = matches(EncoderTexts, {name: _json(path, metadata, name) for name in _TEXTS}, f"The metadata of {path}")
+    model = build(lambda: Evaluator(**config.model_dump(exclude_unset=True)), state, str(path))
     encoder = Encoder(
         model, open_clip.SimpleTokenizer(context_length=model.context_length),
-        image_mean=metadata["image_mean"], image_std=metadata["image_std"], templates=metadata["templates"],
-        known_words=metadata["known_words"], known_labels=metadata["known_labels"],
+        image_mean=texts.image_mean, image_std=texts.image_std, templates=texts.templates or TEMPLATES,
+        known_words=texts.known_words, known_labels=texts.known_labels or (),
     )  # fmt: skip
     return encoder.to(device)
 
@@ -272,9 +298,10 @@ def load_probe(path: str | Path | None = None, device: str | torch.device = "cpu
     Raises:
         ZeroshiftError: if the file is missing, damaged or of another kind.
     """
-    metadata, state = _load(path or weights_path("probe"), "probe_config")
-    probe = Probe(**metadata["probe_config"])
-    probe.load_state_dict(state)
+    path = path or weights_path("probe")
+    state, metadata = _read(path, "probe_config")
+    config = matches(_ProbeConfig, _json(path, metadata, "probe_config"), f"probe_config in {path}")
+    probe = build(lambda: Probe(**config.model_dump()), state, str(path))
     return probe.eval().requires_grad_(False).to(device)
 
 
@@ -285,11 +312,8 @@ def load_weights(model: CLIP | Evaluator | Probe, path: str | Path) -> None:
         ZeroshiftError: if the file is missing, damaged or of another kind or size.
     """
     kinds = {CLIP: "open_clip_config", Evaluator: "judge_config", Probe: "probe_config"}
-    _, state = _load(path, kinds[type(model)])
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ZeroshiftError(f"The weights in {path} do not fit the model: {error}") from error
+    state, _ = _read(path, kinds[type(model)])
+    load_into(model, state, str(path))
 
 
 def _save(model: nn.Module, path: str | Path, metadata: Mapping[str, Any]) -> None:
@@ -301,13 +325,12 @@ def _save(model: nn.Module, path: str | Path, metadata: Mapping[str, Any]) -> No
         save_file(tensors, temporary, {name: json.dumps(value) for name, value in metadata.items()})
 
 
-def _load(path: str | Path, needed: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ZeroshiftError(f"{path} cannot be read as a safetensors file: {error}.") from error
+def _read(path: str | Path, needed: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    state, metadata = read_safetensors(Path(path))
     if needed not in metadata:
         raise ZeroshiftError(f"{path} contains another kind of model: its metadata has no {needed!r}.")
-    return metadata, state
+    return state, metadata
+
+
+def _json(path: str | Path, metadata: Mapping[str, str], name: str) -> Any:
+    return parse_json(metadata.get(name, "null"), f"{name} in {path}")

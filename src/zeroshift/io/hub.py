@@ -1,0 +1,140 @@
+"""Files from the Hugging Face Hub: from its cache if possible, else downloaded; never a long wait without a network."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.atomic import disk_errors
+from zeroshift.io.connection import unreachable
+from zeroshift.io.foreign import first_line
+
+__all__ = ["hub_access", "hub_file", "hub_folder", "looks_like_path"]
+
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin", ".npz", ".pytorch")
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name means a file, even if that does not exist; such names are never asked for at the Hub."""
+    return name.startswith((".", "~", "/")) or name.endswith(_SUFFIXES) or "\\" in name
+
+
+def hub_file(repository: str, names: Sequence[str], revision: str | None = None) -> Path:
+    """The first of `names` that a repository has, in the Hub's cache. A cached file is used without the network.
+
+    Args:
+        repository: "OWNER/MODEL".
+        names: file names, best one first.
+        revision: a commit; None: the newest one at the time of the first download.
+
+    Raises:
+        ZeroshiftError: no network, no such repository or file, or a cache that cannot be written.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    with _sentences(repository):
+        for name in names:
+            cached = try_to_load_from_cache(repository, name, revision=revision)
+            if isinstance(cached, str):
+                return Path(cached)
+        with hub_access() as reason:
+            _require_access(repository, reason)
+            for name in names:
+                try:
+                    return Path(hf_hub_download(repository, name, revision=revision))
+                except LocalEntryNotFoundError:
+                    raise
+                except EntryNotFoundError:
+                    continue
+    raise ZeroshiftError(f"{_address(repository)} has no file {' or '.join(names)}.")
+
+
+def hub_folder(
+    repository: str, weights: Sequence[str], others: Sequence[str] = ("*.json",), revision: str | None = None
+) -> Path:
+    """A folder with files of a repository, in the Hub's cache. A cached folder is used without the network.
+
+    Args:
+        repository: "OWNER/MODEL".
+        weights: patterns of files; those of the first pattern that matches any file are taken.
+        others: patterns of files to take as well.
+        revision: a commit; None: the newest one at the time of the first download.
+
+    Raises:
+        ZeroshiftError: no network, no such repository or files, or a cache that cannot be written.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with _sentences(repository):
+        with contextlib.suppress(LocalEntryNotFoundError):
+            folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+            if any(any(folder.rglob(pattern)) for pattern in weights):
+                return folder
+        with hub_access() as reason:
+            _require_access(repository, reason)
+            for pattern in weights:
+                folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[*others, pattern]))
+                if any(folder.rglob(pattern)):
+                    return folder
+    raise ZeroshiftError(f"{_address(repository)} has no weights in {' or '.join(weights)}.")
+
+
+@contextlib.contextmanager
+def hub_access() -> Iterator[str]:
+    """Yields why the Hub cannot be reached, empty if it can, decided within seconds.
+
+    In the body, the Hub's libraries log nothing, and if it cannot be reached, they use their cache without trying.
+    """
+    from huggingface_hub import constants
+
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT)
+    log, offline = logging.getLogger("huggingface_hub"), constants.HF_HUB_OFFLINE
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    constants.HF_HUB_OFFLINE = bool(reason)
+    try:
+        yield reason
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        log.setLevel(level)
+
+
+def _require_access(repository: str, reason: str) -> None:
+    if reason:
+        raise ZeroshiftError(
+            f"{_address(repository)} is not in the cache and cannot be downloaded ({reason}). Check the network, or "
+            "download the files elsewhere and give their path."
+        )
+
+
+@contextlib.contextmanager
+def _sentences(repository: str) -> Iterator[None]:
+    """Turns errors of the Hub into sentences."""
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        with disk_errors():
+            yield
+    except ZeroshiftError:
+        raise
+    except GatedRepoError as error:
+        raise ZeroshiftError(
+            f"{_address(repository)} gives its files only to users who have accepted its terms. Accept them there, "
+            "then log in with `hf auth login`."
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ZeroshiftError(f"There is no model {repository!r} at https://huggingface.co. Check the name.") from error
+    except RevisionNotFoundError as error:
+        raise ZeroshiftError(f"{_address(repository)} no longer has the expected revision.") from error
+    except Exception as error:  # network, protocol and disk errors of many types
+        raise ZeroshiftError(
+            f"{_address(repository)} cannot be downloaded ({first_line(error)}). Check the network, or download the "
+            "files elsewhere and give their path."
+        ) from error
+
+
+def _address(repository: str) -> str:
+    return f"https://huggingface.co/{repository}"
