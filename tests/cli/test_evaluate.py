@@ -140,7 +140,7 @@ def test_in_the_miniature_world_reference_images_are_the_true_ones(
         ),
         (["{run}", "--metrics", "fid"], "fid: Real images of the target domain are needed: --reference FOLDER"),
         (
-            ["{run}", "--metrics", "fd:hed:{real}/notes.txt", "--reference", "{real}"],
+            ["{run}", "--metrics", "fd:hed:{real}/.notes.txt", "--reference", "{real}"],
             "cannot be read as a weights file",
         ),
         (["{run}", "--metrics", "scs", "--reference", "{run}/nowhere"], "There is no folder"),

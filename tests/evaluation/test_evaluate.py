@@ -24,7 +24,8 @@ from zeroshift.evaluation.results import read_results
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
-from zeroshift.io.images import eight_bit, find_images, to_uint8
+from zeroshift.io.image_files import find_images
+from zeroshift.io.images import eight_bit, to_uint8
 from zeroshift.methods.configure import changed, preset
 from zeroshift.miniature.world.domains import parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents

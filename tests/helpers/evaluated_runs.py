@@ -33,7 +33,7 @@ def make_pictures(folder: Path) -> Path:
         size = (20 + index, 24)
         pixels = np.kron(random.integers(0, 256, (*(side // 4 + 1 for side in size), 3)), np.ones((4, 4, 1)))
         save_png(folder / str(index % 2) / f"{index:02d}.png", pixels[: size[0], : size[1]].astype(np.uint8))
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / ".notes.txt").write_text("not a picture")
     return folder
 
 

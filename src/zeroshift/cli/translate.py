@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ import tyro
 
 from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive, tracked
 from zeroshift.errors import ZeroshiftError
+from zeroshift.io.outputs import require_outputs
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["main", "translate"]
@@ -46,7 +47,8 @@ def translate(
     import torch
 
     from zeroshift.generators.diffusion.options import DDIMOptions
-    from zeroshift.io.images import make_grid, read_image, save_png, square
+    from zeroshift.io.image_files import ImageReader
+    from zeroshift.io.images import make_grid, save_png, square
     from zeroshift.sampling.translate import Translator
     from zeroshift.training.run_generators import load_source_and_target, require_one_source
 
@@ -61,17 +63,19 @@ def translate(
     if not math.isfinite(strength):
         raise ZeroshiftError(f"--strength is {strength}; it must be a number.")
     files = _targets(paths[-1])
-    for file in files:  # report unreadable files before models are loaded
-        read_image(file)
+    with ImageReader() as reader:
+        for file in files:  # report unreadable files before models are loaded
+            reader.read(file)
+    out = default_output(folders[0], "translated", out)
+    _require_results(out, files)
     first = folders[0].config.sampling
     loaded = [load_source_and_target(run, first) for run in folders]
     for generator in itertools.chain(*loaded):
         if isinstance(generator.options, DDIMOptions):  # Translator refuses other families
             generator.configure(replace(generator.options, steps=steps, invert_steps=invert_steps))
     translator = Translator(loaded[0][0], [target for _, target in loaded], [strength * share for share in shares])
-    out = default_output(folders[0], "translated", out)
     for file in tracked(files, len(files), "Translating"):
-        image = square(read_image(file), translator.source.resolution)[None]
+        image = square(reader.read(file), translator.source.resolution)[None]
         pair = torch.cat([image, translator(image)])
         save_png(out / files[file], make_grid(pair, columns=2))
     print(out / next(iter(files.values())) if len(files) == 1 else f"{len(files)} images: {out}")
@@ -82,7 +86,7 @@ def _targets(path: Path) -> dict[Path, Path]:
 
     The suffix is replaced by .png. If two images would get the same name, .png is appended instead.
     """
-    from zeroshift.io.images import find_images
+    from zeroshift.io.image_files import find_images
 
     if not path.is_dir():
         return {path: Path(f"{path.stem}.png")}
@@ -92,6 +96,15 @@ def _targets(path: Path) -> dict[Path, Path]:
         file: Path(f"{name}.png") if counts[name.with_suffix("")] > 1 else name.with_suffix(".png")
         for file, name in files.items()
     }
+
+
+def _require_results(out: Path, files: Mapping[Path, Path]) -> None:
+    """Checks that the results can be written, and that none of them replaces an image that is still to be read."""
+    inputs = {file.resolve() for file in files}
+    for name in files.values():
+        if (out / name).resolve() in inputs:
+            raise ZeroshiftError(f"The result {out / name} would replace an image to translate. Give another --out.")
+    require_outputs(*(out / name for name in files.values()))
 
 
 def main(arguments: Sequence[str]) -> None:

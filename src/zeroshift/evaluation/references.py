@@ -11,7 +11,8 @@ from zeroshift.config.settings import AdaptConfig
 from zeroshift.core.batching import Track
 from zeroshift.evaluation.truth import load_truth
 from zeroshift.generators.checkpoints.catalogue import find_entry
-from zeroshift.io.images import eight_bit, find_images, read_image, square
+from zeroshift.io.image_files import ImageReader, find_images
+from zeroshift.io.images import eight_bit, square
 
 __all__ = ["References"]
 
@@ -30,6 +31,7 @@ class References:
     def __init__(self, name: str, images: Sequence[Path] | Tensor):
         self.name, self._images = name, images
         self._features: dict[tuple[str, int, int], Tensor] = {}
+        self._reader = ImageReader()
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "References":
@@ -60,7 +62,7 @@ class References:
 
     def batch(self, first: int, last: int, resolution: int) -> Tensor:
         """Images [last - first, 3, resolution, resolution]: central squares, resampled with antialiasing."""
-        images = (each if isinstance(each, Tensor) else read_image(each) for each in self._images[first:last])
+        images = (each if isinstance(each, Tensor) else self._reader.read(each) for each in self._images[first:last])
         return eight_bit(torch.stack([square(image, resolution) for image in images]))
 
     def features(
@@ -82,4 +84,5 @@ class References:
                 for first in track(firsts, len(firsts), f"Reference images by {network}")
             ]
             self._features[key] = torch.cat(parts)
+            self._reader.say()
         return self._features[key]

@@ -1,15 +1,14 @@
-"""Image and video files: tensors in [-1, 1] to uint8 and back, grids, PNG, MP4 and GIF."""
+"""Images as tensors in [-1, 1] and uint8: grids, squares; PNG, MP4 and GIF files are written here."""
 
 import base64
 import io
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from zeroshift.errors import ZeroshiftError
@@ -18,63 +17,11 @@ from zeroshift.io.ffmpeg import require_ffmpeg, write_mp4
 from zeroshift.io.outputs import MARK
 
 __all__ = [
-    "data_uri", "eight_bit", "find_images", "labeled_rows", "make_grid", "read_image", "require_film_name",
-    "save_film", "save_png", "square", "to_uint8",
+    "data_uri", "eight_bit", "labeled_rows", "make_grid", "require_film_name", "save_film", "save_png", "square",
+    "to_uint8",
 ]  # fmt: skip
 
 FILM_SUFFIXES = (".mp4", ".gif")
-# What Pillow raises for damaged files.
-_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, struct.error, Image.DecompressionBombError)
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
-
-def read_image(path: str | Path) -> torch.Tensor:
-    """An image file as [3, H, W] in [-1, 1], rotated upright as its EXIF data says.
-
-    Raises:
-        ZeroshiftError: if the file does not exist or is not a readable image.
-    """
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except FileNotFoundError as error:
-        raise ZeroshiftError(f"There is no image {path}. Check the path.") from error
-    except _UNREADABLE as error:
-        raise ZeroshiftError(f"The image {path} cannot be read ({error}). Use PNG or JPEG files.") from error
-    return pixels / 127.5 - 1
-
-
-def find_images(folder: str | Path) -> list[Path]:
-    """The image files in a folder and its subfolders, sorted by path, without hidden ones.
-
-    Raises:
-        ZeroshiftError: if the folder does not exist or holds no images; or if it is a run folder or an output folder of
-            `zeroshift generate`, which also hold other images (grids, previews, source samples).
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ZeroshiftError(f"There is no folder {folder}. Name a folder with PNG or JPEG files.")
-    if (folder / "config.json").is_file():
-        raise ZeroshiftError(
-            f"{folder} is a run folder, which also holds previews and grids. Name a folder of images, such as the "
-            "target or source folder that `zeroshift generate` wrote."
-        )
-    if (folder / "grid.png").is_file() and all((folder / side).is_dir() for side in ("source", "target")):
-        raise ZeroshiftError(
-            f"{folder} holds samples of two generators. Name {folder / 'target'} or {folder / 'source'}."
-        )
-    images = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not images:
-        raise ZeroshiftError(f"There are no images in {folder}. Name a folder with PNG or JPEG files.")
-    return images
 
 
 def square(image: torch.Tensor, resolution: int) -> torch.Tensor:

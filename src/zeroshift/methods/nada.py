@@ -11,7 +11,7 @@ from torch import Tensor
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.losses import normalize
 from zeroshift.config.settings import MethodOptions
-from zeroshift.io.images import read_image
+from zeroshift.io.image_files import ImageReader
 from zeroshift.methods.base import Method
 
 __all__ = ["NADA", "FixedDirection", "NADAOptions"]
@@ -68,7 +68,8 @@ class NADA(FixedDirection):
 
     @cached_property
     def _example_features(self) -> list[Tensor]:
-        images = [read_image(path).to(self.context.distributed.device) for path in self.options.target_images]
+        with ImageReader() as reader:
+            images = [reader.read(path).to(self.context.distributed.device) for path in self.options.target_images]
 
         def features(encoder: Encoder) -> Tensor:
             return torch.cat([encoder.encode_image(image[None]) for image in images])

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zeroshift.errors import ZeroshiftError
+from zeroshift.core.finite import is_finite
+from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Codes, Generator
 from zeroshift.generators.diffusion.options import DDIMOptions
-from zeroshift.io.atomic import atomic_write
-from zeroshift.io.images import find_images, read_image, square
+from zeroshift.io.checksums import load_tensors, save_tensors
+from zeroshift.io.image_files import ImageReader, find_images
+from zeroshift.io.images import square
 
 __all__ = ["invert", "read_folder"]
 
@@ -30,7 +30,8 @@ def read_folder(folder: str | Path, resolution: int) -> Tensor:
     Raises:
         ZeroshiftError: if the folder does not exist or holds no images, or if one of them cannot be read.
     """
-    return torch.stack([square(read_image(path), resolution) for path in find_images(folder)])
+    with ImageReader() as reader:
+        return torch.stack([square(reader.read(path), resolution) for path in find_images(folder)])
 
 
 def invert(
@@ -38,8 +39,8 @@ def invert(
 ) -> Codes:
     """Codes of images [M, 3, resolution, resolution] in [-1, 1], on the device of the generator.
 
-    Codes in `cache` are reused. Missing ones are computed a few images at a time and written atomically, so that an
-    interrupted inversion continues where it stopped. If they cannot be written, a warning says so.
+    Codes in `cache` are reused. Missing and damaged ones are computed a few images at a time and written atomically, so
+    that an interrupted inversion continues where it stopped. If they cannot be written, a warning says so.
 
     Args:
         generator: a generator that can invert images.
@@ -47,7 +48,7 @@ def invert(
         cache: folder of the cache. File names in it are hashes of everything that the codes of an image depend on.
         progress: called with (number of inverted images, number of images) after each batch.
     Raises:
-        ZeroshiftError: if the generator cannot invert images.
+        ZeroshiftError: if the generator cannot invert images, or the codes are not finite numbers.
     """
     files = [cache / f"{key}.safetensors" for key in _keys(generator, images)]
     codes = [_read(file) for file in files]
@@ -55,7 +56,13 @@ def invert(
     keeps = True  # until the cache turns out not to be writable
     for first in range(0, len(missing), _BATCH_SIZE):
         batch = missing[first : first + _BATCH_SIZE]
-        for index, code in zip(batch, generator.invert(images[batch].to(generator.device)).cpu(), strict=True):
+        inverted = generator.invert(images[batch].to(generator.device)).cpu()
+        if not is_finite(inverted):
+            raise NotFiniteError(
+                "The inversion of images gave values that are not finite numbers. Choose another generator, or more "
+                "inversion steps."
+            )
+        for index, code in zip(batch, inverted, strict=True):
             codes[index] = code
             keeps = keeps and _keep(files[index], code)
         progress(len(images) - len(missing) + first + len(batch), len(images))
@@ -65,8 +72,7 @@ def invert(
 def _keep(file: Path, code: Tensor) -> bool:
     """Writes the codes of an image into the cache; False, with a warning, if it cannot be written."""
     try:
-        with atomic_write(file) as temporary:
-            save_file({"codes": code.contiguous()}, temporary)
+        save_tensors(file, {"codes": code})
     except ZeroshiftError as error:
         warnings.warn(f"{error} The inverted images are used, but not kept for later runs.", stacklevel=3)
         return False
@@ -75,9 +81,10 @@ def _keep(file: Path, code: Tensor) -> bool:
 
 def _read(file: Path) -> Tensor | None:
     try:
-        return load_file(file)["codes"]
-    except (OSError, SafetensorError, KeyError):  # missing, not readable or damaged: will be recomputed
+        codes = load_tensors(file)[0]["codes"]
+    except (ZeroshiftError, KeyError):  # missing, not readable or damaged: will be recomputed
         return None
+    return codes if is_finite(codes) else None
 
 
 def _keys(generator: Generator, images: Tensor) -> Sequence[str]:
