@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.atomic import append_record, atomic_write, read_records, set_default_mode
+from zeroshift.io.atomic import append_record, atomic_write, set_default_mode
+from zeroshift.io.records import read_records
 
 
 def files(folder: Path) -> list[str]:

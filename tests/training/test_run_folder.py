@@ -194,6 +194,8 @@ def test_a_partially_written_line_is_removed(tmp_path: Path, monkeypatch: pytest
 
     class Full(io.FileIO):
         def write(self, data: Any, /) -> int:
+            if self.seek(0, os.SEEK_END) > len(whole):
+                raise OSError(errno.ENOSPC, "No space left on device")
             return super().write(data[:7])
 
     monkeypatch.setattr("zeroshift.io.atomic.open", lambda path, *_, **__: Full(path, "ab+"), raising=False)

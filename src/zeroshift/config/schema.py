@@ -12,13 +12,20 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from zeroshift.errors import ZeroshiftError
 
-__all__ = ["build", "check_types", "field_docs", "require"]
+__all__ = ["build", "check_types", "field_docs", "is_text", "require"]
+
+_LARGEST = 2**63  # whole numbers are below it: PyTorch takes no others
 
 
 def require(condition: bool, message: str) -> None:
     """Raises ZeroshiftError with a message unless a condition holds."""
     if not condition:
         raise ZeroshiftError(message)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a string that files and file names can hold: valid Unicode without NUL characters."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def build(cls: type, values: Any, where: str = "") -> Any:
@@ -96,9 +103,13 @@ def _fits(value: Any, kind: Any) -> bool:
         return len(kinds) == len(value) and all(map(_fits, value, kinds))
     if inner:  # X | None
         return any(_fits(value, one) for one in inner)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float and isinstance(value, float):
+        return math.isfinite(value)
+    if kind in (int, float):
+        return isinstance(value, int) and abs(value) < _LARGEST
+    return is_text(value) if kind is str else isinstance(value, kind)
 
 
 def _describe(kind: Any) -> str:

@@ -1,6 +1,7 @@
 """Data-parallel training: each process computes its share of every batch, and all take the same optimizer steps."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from accelerate import PartialState
@@ -8,17 +9,21 @@ from accelerate.utils import gather, reduce
 from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
+from zeroshift.io.foreign import first_line
 
 __all__ = ["Distributed"]
 
 
 class Distributed:
-    """This process among those started by `accelerate launch`, or a single process.
+    """This process among those started by `torchrun` or `accelerate launch`, or a single process.
 
     Sums run over the whole batch, so that the number of processes changes results by rounding only.
 
     Args:
         device: "auto" (the accelerator, if there is one) or "cpu".
+
+    Raises:
+        ZeroshiftError: in any method, if another process has ended, so that this one cannot go on.
 
     Attributes:
         device: where this process computes.
@@ -27,7 +32,8 @@ class Distributed:
     """
 
     def __init__(self, device: str = "auto"):
-        state = self._state = PartialState(cpu=device == "cpu")
+        with _lost_processes():
+            state = self._state = PartialState(cpu=device == "cpu")
         self.device = torch.device("cpu") if device == "cpu" else state.device
         self.rank, self.size, self.leads = state.process_index, state.num_processes, state.is_main_process
 
@@ -52,13 +58,18 @@ class Distributed:
         """
         if self.size == 1:
             return rows
-        rows_of = list(gather(rows.detach().contiguous()).chunk(self.size))
+        with _lost_processes():
+            rows_of = list(gather(rows.detach().contiguous()).chunk(self.size))
         rows_of[self.rank] = rows
         return torch.cat(rows_of)
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over all processes, detached from the graph."""
-        return value.detach() if self.size == 1 else reduce(value.detach(), "sum")
+        if self.size == 1:
+            return value.detach()
+        with _lost_processes():
+            total: Tensor = reduce(value.detach(), "sum")
+        return total
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replaces gradients by their sums over all processes, in one all-reduce."""
@@ -66,7 +77,7 @@ class Distributed:
             return
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in trained])
-        for parameter, total in zip(trained, reduce(flat, "sum").split([p.numel() for p in trained]), strict=True):
+        for parameter, total in zip(trained, self.sum(flat).split([p.numel() for p in trained]), strict=True):
             parameter.grad = total.view_as(parameter)
 
     def any(self, flag: bool) -> bool:
@@ -75,4 +86,19 @@ class Distributed:
 
     def wait(self) -> None:
         """Waits until all processes have reached this point."""
-        self._state.wait_for_everyone()
+        with _lost_processes():
+            self._state.wait_for_everyone()
+
+
+@contextlib.contextmanager
+def _lost_processes() -> Iterator[None]:
+    """Turns the errors of the communication between processes (gloo, NCCL) into a sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # gloo has no type of its own
+        raise ZeroshiftError(
+            f"Another process of this run has ended or cannot be reached ({first_line(error)}), so this one stops. "
+            "Repeat the command to resume from the last checkpoint."
+        ) from error

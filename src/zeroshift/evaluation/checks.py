@@ -45,8 +45,8 @@ def divergence_warnings(run: str, features: Mapping[tuple[str, str], Tensor]) ->
     if not networks:
         return []
     return [
-        f"{run}: there are no values by {', '.join(networks)}, because the images or their features are not finite. "
-        "The run has diverged. Repeat it in another folder with a lower --lr."
+        f"{run}: there are no values by {', '.join(networks)}, because its features of the images are not finite "
+        "numbers. Measure with another network: --metrics MEASURE:NETWORK."
     ]
 
 

@@ -7,17 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from zeroshift.evaluation.results import Result
-from zeroshift.methods.configure import flat
+from zeroshift.methods.configure import NEUTRAL_SETTINGS, flat
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["ARROWS", "Column", "Row", "as_json", "compare", "headings", "markdown", "number"]
 
 ARROWS = {"higher": "↑", "lower": "↓"}
-# The seed, and settings that do not change the images.
-_IGNORED = (
-    *("seed", "device", "preview_every", "preview_samples", "checkpoint_every"),
-    *("adapt.grad_accumulation_steps", "sampling.gradient_checkpointing"),
-)
+_IGNORED = NEUTRAL_SETTINGS | {"seed"}
 
 
 @dataclass(frozen=True)

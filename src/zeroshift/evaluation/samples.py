@@ -1,6 +1,5 @@
 """Draws the samples of a run and computes each network's features of them."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from zeroshift.core.batching import Fitting, Track
+from zeroshift.core.finite import require_finite_images
 from zeroshift.generators.base import Generator
 from zeroshift.io.images import eight_bit
 from zeroshift.networks.base import FeatureNetwork
@@ -41,7 +41,7 @@ def sample_features(
     """Features [amount, ...] of source and target samples, by (side, network).
 
     Source and target share latents and codes. Images are rounded to 8 bits, like those in files. A side that no measure
-    uses is not drawn. If a side has images that are not finite, its features are NaN, [amount, 1].
+    uses is not drawn.
 
     Args:
         source, target: the generators.
@@ -49,6 +49,9 @@ def sample_features(
         extractors: see `make_extractor`, by network.
         class_index, seed, truncation_psi: of the samples.
         track: progress callback.
+
+    Raises:
+        NotFiniteError: if images have values that are not finite numbers.
     """
     sides = {side for side, _ in required}
     generators = {side: one for side, one in (("source", source), ("target", target)) if side in sides}
@@ -62,17 +65,14 @@ def sample_features(
     size = max(1, min((_CPU_PIXELS if on_cpu else _DEVICE_PIXELS) // source.resolution**2, _DEVICE_BATCH))
     draw_fitting = Fitting(draw, size)
     parts: dict[tuple[str, str], list[Tensor]] = {key: [] for key in required}
-    diverged: set[str] = set()
     total = max(required.values())
     firsts = range(0, total, size)
     for first in track(firsts, len(firsts), "Samples"):
         latents = source.sample_latents(seed, range(first, min(first + size, total)))
         images = dict(zip(generators, draw_fitting(latents).unbind(dim=1), strict=True))
-        diverged |= {side for side, batch in images.items() if not batch.isfinite().all()}
+        for side, batch in images.items():
+            require_finite_images(batch, f"The {'adapted' if side == 'target' else side} generator")
         for (side, network), amount in required.items():
-            if first < amount and side not in diverged:
+            if first < amount:
                 parts[side, network].append(extractors[network](eight_bit(images[side][: amount - first])))
-    return {
-        (side, network): torch.full((required[side, network], 1), math.nan) if side in diverged else torch.cat(batches)
-        for (side, network), batches in parts.items()
-    }
+    return {key: torch.cat(batches) for key, batches in parts.items()}

@@ -35,7 +35,7 @@ def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = N
     total = hashlib.sha256(json.dumps(sorted((metadata or {}).items())).encode())
     for name, value in sorted(tensors.items()):
         total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -112,7 +112,7 @@ def save_state(path: Path, state: Mapping[str, Any], previous: Path | None = Non
     """
     with atomic_write(path) as temporary:
         with open(temporary, "wb") as file:
-            torch.save(state, file)
+            _write_archive(state, file)
         with open(temporary, "r+b") as file:
             file.seek(-2, os.SEEK_END)  # the last two bytes of an archive without a comment: the comment's length
             file.write(_COMMENT_SIZE.to_bytes(2, "little"))
@@ -124,6 +124,18 @@ def save_state(path: Path, state: Mapping[str, Any], previous: Path | None = Non
             os.fsync(file.fileno())
         if previous is not None and path.exists():
             os.replace(path, previous)
+
+
+def _write_archive(state: Mapping[str, Any], file: Any) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # torch.save turns an interrupt within a write into an error about positions
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from None
+            cause = cause.__context__
+        raise
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -106,6 +106,7 @@ class AIR(FixedDirection):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {"adapt.layers": ("all",)},
     }
+    paced_by_steps: ClassVar[str] = "the anchors"
 
     def __init__(self, context: TrainingContext):
         super().__init__(context)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from zeroshift.config.settings import AdaptConfig, MethodOptions
-from zeroshift.errors import ZeroshiftError
+from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.methods.context import TrainingContext
 
@@ -75,6 +75,7 @@ class Method:
         Options: class of the method's own settings.
         presets: settings of this method by preset name and dotted name; other settings keep the preset's values.
         unused_settings: dotted names of common settings that this method does not read. They are hidden.
+        paced_by_steps: what the method spreads over all adapt steps, such as "the anchors"; more steps stretch it.
         context: the run's training context.
         options: the method's own settings, an instance of `Options`.
     """
@@ -82,6 +83,7 @@ class Method:
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     unused_settings: ClassVar[frozenset[str]] = frozenset()
+    paced_by_steps: ClassVar[str] = ""
 
     def __init__(self, context: TrainingContext):
         self.context = context
@@ -172,16 +174,25 @@ def require_whole_batches(config: AdaptConfig, minimum: int) -> None:
         )
 
 
-def check_finite(losses: Mapping[str, float], stage: str, step: int) -> None:
+def check_finite(losses: Mapping[str, float], stage: str, step: int, *, updated: bool | None = None) -> None:
     """Checks losses before they change weights.
 
+    Args:
+        updated: whether the stage has changed weights before; None: in all steps but the first.
+
     Raises:
-        ZeroshiftError: naming the first loss that is not a finite number.
+        NotFiniteError: naming the first loss that is not a finite number.
     """
     for name, value in losses.items():
-        if not math.isfinite(value):
-            label = "loss" if name == "loss" else f"{name} loss"
-            raise ZeroshiftError(
+        if math.isfinite(value):
+            continue
+        label = "loss" if name == "loss" else f"{name} loss"
+        if step > 0 if updated is None else updated:
+            raise NotFiniteError(
                 f"The {label} became {value} at step {step + 1} of stage '{stage}'. The step was discarded; "
                 "start again in another folder (--out) with a lower learning rate, or with precision float32."
             )
+        raise NotFiniteError(
+            f"The {label} is {value} at the first step of stage '{stage}', before any update, so the learning rate is "
+            "not the cause. Choose precision float32, another generator or another encoder."
+        )

@@ -7,23 +7,31 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from zeroshift.config.schema import build, field_docs, require
+from zeroshift.config.schema import build, field_docs, is_text, require
 from zeroshift.config.settings import AdaptConfig, AdaptStage, GeneratorOptions, MethodOptions
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.generators.checkpoints.files import architecture_of
 from zeroshift.generators.registry import FAMILIES
+from zeroshift.io.foreign import parse_json
 from zeroshift.methods.registry import METHODS, PRESETS
 
 if TYPE_CHECKING:
     from zeroshift.methods.base import Method
 
 __all__ = [
-    "RENAMED", "Setting", "changed", "current_name", "default_config", "flat", "from_json", "preset", "resolve",
-    "setting_names", "settings", "to_json",
+    "NEUTRAL_SETTINGS", "RENAMED", "Setting", "changed", "current_name", "default_config", "flat", "from_json",
+    "from_values", "preset", "resolve", "setting_names", "settings", "to_json",
 ]  # fmt: skip
 
 DEFAULT_PRESET = "published"
+NEUTRAL_SETTINGS = frozenset(
+    {
+        "device", "compile", "preview_every", "preview_samples", "checkpoint_every", "adapt.grad_accumulation_steps",
+        "sampling.gradient_checkpointing",
+    }
+)  # fmt: skip
+"""Settings that change the results by rounding at most. They may change when a run is resumed."""
 # Names of version 0.1, which old run folders contain.
 RENAMED = {
     "images": "source_images_dir",
@@ -221,11 +229,16 @@ def from_json(text: str) -> AdaptConfig:
     Raises:
         ZeroshiftError: if the text is not JSON, has unknown or missing settings, or invalid values.
     """
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ZeroshiftError(f"The configuration is not valid JSON ({error}). Correct or delete the file.") from error
-    require(isinstance(values, Mapping), "The configuration must be a JSON object.")
+    return from_values(parse_json(text, "The configuration"))
+
+
+def from_values(values: Any) -> AdaptConfig:
+    """The configuration in a parsed config.json, see `from_json`.
+
+    Raises:
+        ZeroshiftError: if there are unknown or missing settings, or invalid values.
+    """
+    _check_groups(values)
     if "diffusion" in values:
         values = _from_version_0_1(values)
     values = dict(values)
@@ -240,6 +253,17 @@ def from_json(text: str) -> AdaptConfig:
     else:
         values["sampling"] = GeneratorOptions()
     return resolve(build(AdaptConfig, values))
+
+
+def _check_groups(values: Any) -> None:
+    """Checks that a configuration has objects for its groups, and strings for what decides which settings it has."""
+    require(isinstance(values, Mapping), "The configuration must be a JSON object.")
+    for name in ("generator", "family", "method"):
+        value = values.get(name, "")
+        require(is_text(value), f"{name} is {value!r}; it must be a string.")
+    for name in ("adapt", "options", "sampling", "prompts", "diffusion"):
+        value = values.get(name, {})
+        require(isinstance(value, Mapping), f"{name} must be a JSON object.")
 
 
 def current_name(name: str) -> str:

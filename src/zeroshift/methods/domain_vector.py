@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zeroshift.clip.losses import normalize
 from zeroshift.config.settings import MethodOptions
 from zeroshift.core.dtypes import float64
-from zeroshift.errors import ZeroshiftError
+from zeroshift.core.finite import is_finite
+from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Generator
-from zeroshift.io.atomic import atomic_write
+from zeroshift.io.checksums import load_tensors, save_tensors
+from zeroshift.io.foreign import first_line, parse_json
 from zeroshift.methods.base import Pairs, require_whole_batches
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.nada import FixedDirection
@@ -120,17 +120,20 @@ def apply_vector(source: Generator, path: str | Path) -> Generator:
     Raises:
         ZeroshiftError: if the file is missing, damaged or no domain vector, or belongs to another kind of generator.
     """
+    tensors, metadata = load_tensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {})["zeroshift"])
-            vector = file.get_tensor("vector")
-        architecture, config = described["architecture"], described["config"]
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise ZeroshiftError(f"{path} cannot be read as a domain vector ({error}).") from error
+        described = parse_json(metadata["zeroshift"], f"The description in {path}")
+        vector, architecture, config = tensors["vector"], described["architecture"], described["config"]
+    except (KeyError, TypeError) as error:
+        raise ZeroshiftError(f"{path} is not a domain vector: it has no {first_line(error)}.") from error
+    if not is_finite(vector):
+        raise NotFiniteError(f"The domain vector {path} has values that are not finite numbers. Make it again.")
     if (architecture, config) != (source.architecture, json.loads(json.dumps(source.config))):
         raise ZeroshiftError(f"The domain vector {path} belongs to a {architecture} generator of other sizes.")
     target = copy.deepcopy(source)
     modulation = Modulation(source)
+    if vector.shape != modulation.vector.shape:
+        raise ZeroshiftError(f"The domain vector {path} is damaged: it has the shape {list(vector.shape)}.")
     modulation.vector.copy_(vector)
     named = dict(target.named_parameters())
     for name, weight in modulation().items():
@@ -180,6 +183,5 @@ class DomainVector(FixedDirection):
             "source": config.source, "target": config.target, "architecture": source.architecture,
             "config": source.config,
         }  # fmt: skip
-        with atomic_write(folder / _FILE) as temporary:
-            vector = vector_between(source, target).cpu()
-            save_file({"vector": vector}, temporary, metadata={"zeroshift": json.dumps(described)})
+        vector = vector_between(source, target)
+        save_tensors(folder / _FILE, {"vector": vector}, {"zeroshift": json.dumps(described)})

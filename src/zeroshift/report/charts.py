@@ -98,7 +98,8 @@ def charts(records: Sequence[dict[str, Any]]) -> list[Curve]:
     steps = [record["step"] for record in records]
     drawn: dict[str, list[float]] = {}
     for name in sorted(names, key=lambda name: (name != "loss", name)):
-        values = [record.get(name, math.nan) for record in records]
+        logged = [record.get(name) for record in records]
+        values = [float(value) if isinstance(value, int | float) else math.nan for value in logged]
         if all(map(math.isfinite, values)) and values not in drawn.values():
             drawn[name] = values
     return [curve(name, steps, values) for name, values in drawn.items()]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from zeroshift.core.finite import require_finite_images
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 
@@ -58,13 +59,16 @@ def render_batches(
         class_index: class of a class-conditional generator.
         batch_size: images per batch; it does not affect the images.
     Raises:
-        ZeroshiftError: if `class_index` does not fit the generator.
+        ZeroshiftError: if `class_index` does not fit the generator, or images are not finite numbers.
     """
     for start in range(0, len(latents), batch_size):
         part = latents[start : start + batch_size]
         labels = class_labels(generators[0], class_index, len(part))
         codes = generators[0].codes(part.to(generators[0].device), labels, truncation_psi=truncation_psi)
-        yield [generator.synthesize(codes.to(generator.device)).float().cpu() for generator in generators]
+        images = [generator.synthesize(codes.to(generator.device)).float().cpu() for generator in generators]
+        for position, batch in enumerate(images):
+            require_finite_images(batch, "An adapted generator" if position else "The source generator")
+        yield images
 
 
 def generate(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zeroshift.core.finite import require_finite_images
 from zeroshift.generators.base import Generator
 from zeroshift.generators.diffusion.mixing import mix_predictions
 from zeroshift.io.downloads import cache_folder
@@ -30,6 +31,12 @@ class Translator:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """The translation of images [N, 3, resolution, resolution] in [-1, 1] on the CPU, in the same form."""
+        """The translation of images [N, 3, resolution, resolution] in [-1, 1] on the CPU, in the same form.
+
+        Raises:
+            ZeroshiftError: if values of the codes or of the result are not finite numbers.
+        """
         codes = invert(self.source, images, cache_folder() / "inversions")
-        return self._mixed.synthesize(codes).float().cpu()
+        translated = self._mixed.synthesize(codes).float().cpu()
+        require_finite_images(translated)
+        return translated

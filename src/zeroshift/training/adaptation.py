@@ -124,7 +124,7 @@ class Adaptation(Stage):
             values = self._context.distributed.sum(torch.stack(part_losses).sum(dim=0)).tolist()
             terms = dict(zip(losses, values, strict=True)) | {name: float(v.detach()) for name, v in joint.items()}
             history.append({"loss": sum(terms.values()), **terms})
-            check_finite(history[-1], self.name, step)
+            check_finite(history[-1], self.name, step, updated=step > 0 or len(history) > 1)
             self._optimizer_step()
             self._update_average(settings.ema_decay)
 

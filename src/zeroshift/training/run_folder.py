@@ -6,8 +6,8 @@ Files are written atomically, so that repeating the command of a killed run resu
 import contextlib
 import dataclasses
 import json
-import pickle
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,12 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from zeroshift.config.settings import AdaptConfig
-from zeroshift.errors import ZeroshiftError
-from zeroshift.io.atomic import TEMPORARY_PREFIX, append_record, atomic_write, disk_errors, read_records
-from zeroshift.methods.configure import flat, from_json, to_json
+from zeroshift.errors import DamagedFileError, ZeroshiftError
+from zeroshift.io.atomic import TEMPORARY_PREFIX, append_record, atomic_write, disk_errors
+from zeroshift.io.foreign import first_line, parse_json, read_json
+from zeroshift.io.records import read_records
+from zeroshift.methods.configure import NEUTRAL_SETTINGS, flat, from_values, to_json
+from zeroshift.methods.registry import METHODS
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +39,7 @@ class RunFolder:
     path/metrics.jsonl           one line per stage and step
     path/events/STAGE/           the same for TensorBoard
     path/previews/               preview grids
-    path/checkpoints/last.pt     state of the training, for a resume
+    path/checkpoints/last.pt     state of the training, for a resume; previous.pt: the one before, if last.pt is damaged
     path/source.safetensors      the source generator, if it was given as an object
     path/generator.safetensors   the adapted generator, written last; an extended run keeps it until there is a new one
     path/pairs.png, report.html  source and target samples, report
@@ -53,7 +56,7 @@ class RunFolder:
     def open(cls, path: str | Path, config: AdaptConfig) -> "RunFolder":
         """A new run in a new or empty folder, or the existing run in the folder, to be resumed.
 
-        A larger `adapt.steps` extends a run; all other settings must be the same.
+        A larger `adapt.steps` extends a run. NEUTRAL_SETTINGS may change; all others must be the same.
 
         Raises:
             ZeroshiftError: if the folder holds something else or a run with other settings, is in use or cannot be
@@ -63,7 +66,7 @@ class RunFolder:
         existing = cls.read(path).config if run._config_path.exists() else None
         if existing is not None:
             _check_same(run.path, existing, config)
-            if not _same(existing, config) and run.generator_path.exists() and not run.checkpoint_path.exists():
+            if not _same(existing, config) and run.generator_path.exists() and not run.has_checkpoint:
                 raise ZeroshiftError(
                     f"The run in {path} cannot be extended, because its checkpoint is missing. "
                     "Give another folder (--out)."
@@ -83,7 +86,7 @@ class RunFolder:
 
         An extended run keeps its old settings until this call, and its old generator until the new one is written.
         """
-        if not self._config_path.exists() or not _same(self.read(self.path).config, self.config):
+        if not self._config_path.exists() or flat(self.read(self.path).config) != flat(self.config):
             with atomic_write(self._config_path) as temporary:
                 temporary.write_text(to_json(self.config), encoding="utf-8")
 
@@ -123,9 +126,10 @@ class RunFolder:
             raise ZeroshiftError(
                 f"{path} is not a run folder: it has no config.json. `zeroshift adapt --out FOLDER` makes one."
             )
+        values = read_json(file)
         try:
-            return cls(path, from_json(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, KeyError, ZeroshiftError) as error:
+            return cls(path, from_values(values))
+        except ZeroshiftError as error:
             raise ZeroshiftError(f"{file} cannot be read as the settings of a run ({error}).") from error
 
     @property
@@ -139,6 +143,15 @@ class RunFolder:
     @property
     def checkpoint_path(self) -> Path:
         return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def previous_checkpoint_path(self) -> Path:
+        return self.path / "checkpoints" / "previous.pt"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a checkpoint exists, damaged or not."""
+        return self.checkpoint_path.exists() or self.previous_checkpoint_path.exists()
 
     @property
     def generator_path(self) -> Path:
@@ -173,10 +186,10 @@ class RunFolder:
             return None
         try:
             with safe_open(self.generator_path, framework="numpy") as file:
-                metadata = json.loads((file.metadata() or {}).get("zeroshift", "{}"))
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ZeroshiftError(f"The generator {self.generator_path} is damaged ({error}).") from error
-        return int(metadata.get("steps", 0))
+                described = (file.metadata() or {}).get("zeroshift", "{}")
+            return int(parse_json(described, f"The description in {self.generator_path}").get("steps", 0))
+        except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+            raise DamagedFileError(f"The generator {self.generator_path} is damaged ({first_line(error)}).") from error
 
     @property
     def finished(self) -> bool:
@@ -203,8 +216,8 @@ class RunFolder:
         self._add_scalars(stage, step, values)
 
     def records(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl, see `read_records`."""
-        return read_records(self.metrics_path)
+        """The lines of metrics.jsonl, see `read_records`; damaged ones are left out with a warning."""
+        return read_records(self.metrics_path, _is_step)
 
     def truncate_log(self, stage: str, step: int, stages: Sequence[str]) -> None:
         """Removes what was logged at or after (stage, step), for a resume from a checkpoint taken there.
@@ -228,29 +241,45 @@ class RunFolder:
             self._add_scalars(record["stage"], record["step"], values)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replaces the last checkpoint by `state`, which holds tensors, numbers, strings, lists and dicts only."""
-        import torch
+        """Replaces the last checkpoint by `state`, which holds tensors, numbers, strings, lists and dicts only.
 
-        with atomic_write(self.checkpoint_path) as temporary, open(temporary, "wb") as file:
-            torch.save(state, file)
+        The replaced one is kept as previous.pt.
+        """
+        from zeroshift.io.checksums import save_state
+
+        save_state(self.checkpoint_path, state, self.previous_checkpoint_path)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint on the CPU, or None if there is none.
 
-        Raises:
-            ZeroshiftError: if the file is damaged or holds more than plain data.
-        """
-        import torch
+        If it is damaged, the one before it, with a warning: the steps after it are repeated.
 
-        if not self.checkpoint_path.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(self.checkpoint_path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            raise ZeroshiftError(
-                f"The checkpoint {self.checkpoint_path} is damaged. Delete it to start this run from its beginning."
-            ) from error
-        return state
+        Raises:
+            DamagedFileError: if there are only damaged checkpoints, or files that hold more than plain data.
+        """
+        from zeroshift.io.checksums import load_state
+
+        damaged: list[Path] = []
+        for path in (self.checkpoint_path, self.previous_checkpoint_path):
+            if path.exists():
+                try:
+                    state = load_state(path)
+                except DamagedFileError:
+                    damaged.append(path)
+                    continue
+                if damaged:
+                    warnings.warn(
+                        f"The checkpoint {damaged[0]} is damaged. The run continues from the one before it, "
+                        f"{path.name}, and repeats the steps after it.",
+                        stacklevel=2,
+                    )
+                return state
+        if damaged:
+            raise DamagedFileError(
+                f"The checkpoint {damaged[0]} is damaged, and there is no other one. Delete the folder "
+                f"{self.checkpoint_path.parent} to start this run from its beginning."
+            )
+        return None
 
     def save_image(self, name: str, images: "torch.Tensor", columns: int) -> Path:
         """Writes images [N, C, H, W] in [-1, 1] as a grid to previews/NAME.png."""
@@ -287,23 +316,51 @@ def _check_empty(path: Path) -> None:
         )
 
 
+def _is_step(record: dict[str, Any]) -> bool:
+    """Whether a record is a line of metrics.jsonl: its fields of fixed meaning have the right types."""
+    step, layers = record.get("step"), record.get("layers", [])
+    numbers = [value for value in record.values() if isinstance(value, int | float)]
+    return (
+        isinstance(record.get("stage"), str)
+        and (type(step) is int and step >= 0)
+        and isinstance(record.get("seconds", 0), int | float)
+        and (isinstance(layers, list) and all(isinstance(layer, str) for layer in layers))
+        and all(isinstance(number, float) or abs(number) < 2**63 for number in numbers)
+    )
+
+
 def _same(one: AdaptConfig, other: AdaptConfig) -> bool:
     return not _differences(one, other)
 
 
 def _differences(one: AdaptConfig, other: AdaptConfig) -> dict[str, tuple[Any, Any]]:
-    """Settings that apply to both with different values; the family follows from the generator."""
+    """Settings that apply to both with different values and change results; the family follows from the generator."""
     old, new = flat(one), flat(other)
-    return {key: (old[key], new[key]) for key in sorted(old) if key in new and key != "family" and old[key] != new[key]}
+    compared = (old.keys() & new.keys()) - NEUTRAL_SETTINGS - {"family"}
+    return {key: (old[key], new[key]) for key in sorted(compared) if old[key] != new[key]}
 
 
 def _check_same(path: Path, existing: AdaptConfig, config: AdaptConfig) -> None:
     differences = _differences(existing, config)
     if set(differences) == {"adapt.steps"} and config.adapt.steps > existing.adapt.steps:
+        _warn_stretched(existing, config)
         return
     if differences:
         listed = ", ".join(f"{key} ({old} there, {new} now)" for key, (old, new) in differences.items())
         raise ZeroshiftError(
             f"The run in {path} was started with other settings: {listed}. Repeat its settings to resume it, "
             f"or give another folder (--out)."
+        )
+
+
+def _warn_stretched(existing: AdaptConfig, config: AdaptConfig) -> None:
+    """Warns if something of the run is spread over all its steps."""
+    rate = "the learning rate (adapt.lr to adapt.lr_final)" if config.adapt.lr_final is not None else ""
+    stretched = [part for part in (rate, METHODS[config.method].paced_by_steps) if part]
+    if stretched:
+        warnings.warn(
+            f"{' and '.join(stretched).capitalize()} spread over all steps of a run. The further steps follow the plan "
+            f"for {config.adapt.steps} steps, but the first {existing.adapt.steps} followed a shorter one: the result "
+            "differs from that of a run started with the larger --steps.",
+            stacklevel=4,
         )

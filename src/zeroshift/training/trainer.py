@@ -1,47 +1,38 @@
 """Runs an adaptation from its configuration: the stages of its method, then the generator; resumes, logs, previews."""
 
 import contextlib
-import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zeroshift.clip.encoder import Encoder
-from zeroshift.clip.loading import load_encoder
-from zeroshift.config.settings import AdaptConfig, GeneratorOptions
+from zeroshift.config.settings import AdaptConfig
 from zeroshift.core.distributed import Distributed
-from zeroshift.core.rng import normal
-from zeroshift.errors import ZeroshiftError
+from zeroshift.core.finite import first_not_finite, require_finite_weights
+from zeroshift.core.interrupts import SIGNALS, raises_interrupt
+from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
-from zeroshift.io.downloads import cache_folder
+from zeroshift.io.checksums import digest, load_tensors
 from zeroshift.methods.base import Method, Stage
 from zeroshift.methods.configure import resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.registry import METHODS
-from zeroshift.methods.source_images import ImageBank
-from zeroshift.sampling.generate import class_labels, generate
-from zeroshift.sampling.inversion import invert, read_folder
+from zeroshift.sampling.generate import generate
 from zeroshift.training.adaptation import Adaptation
+from zeroshift.training.preparation import Progress, make_context
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["AdaptResult", "Progress", "adapt"]
 
 Record = dict[str, Any]  # {"stage", "step", "loss", ...}, as in metrics.jsonl
-
-
-class Progress(Protocol):
-    """Receives the progress of a run."""
-
-    def update(self, stage: str, step: int, steps: int, losses: Mapping[str, float]) -> None:
-        """`step` of `steps` steps of a stage are done; `losses` are those of the last one."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +59,8 @@ def adapt(
 ) -> AdaptResult:
     """Adapts a generator to a new domain.
 
-    Several processes (`accelerate launch`) share every batch and reach the result of one process. With a run folder,
-    the run resumes from its last checkpoint; on one CPU, the result is bitwise identical to that of an uninterrupted
-    run.
+    Several processes (`torchrun`) share every batch and reach the result of one process. With a run folder, the run
+    resumes from its last checkpoint; on one CPU, the result is bitwise identical to that of an uninterrupted run.
 
     Args:
         config: the settings.
@@ -79,13 +69,17 @@ def adapt(
         generator, encoders: used instead of those that `config` names. A run folder keeps a copy of the generator.
 
     Raises:
-        ZeroshiftError: if settings, files or the folder are invalid, or a loss is not a finite number.
+        ZeroshiftError: if settings, files or the folder are invalid, another source generator started the run, or a
+            loss, a weight or an image is not a finite number. The files of the last checkpoint are unchanged then.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint at the end of the step; on a second Ctrl-C at once.
     """
     distributed = Distributed(config.device)
-    if generator is None and run is not None and run.source_path.exists():
+    if generator is not None:
+        if run is not None and run.source_path.exists():
+            _require_same_source(digest(load_tensors(run.source_path)[0]), digest(generator.state_dict()))
+    elif run is not None and run.source_path.exists():
         generator = load_generator(run.source_path, distributed.device)
-    context = _make_context(resolve(config), distributed, generator, encoders, progress)
+    context = make_context(resolve(config), distributed, generator, encoders, progress)
     config = context.config
     method = METHODS[config.method](context)
     adaptation = Adaptation(context, method)
@@ -95,7 +89,8 @@ def adapt(
         _compile(context, adaptation)
     written = run if distributed.leads else None
     with written.lock() if written is not None else contextlib.nullcontext():
-        training = _Training(context, stages, written, progress)
+        source = "" if run is None else digest(context.source.state_dict())
+        training = _Training(context, stages, written, progress, source)
         training.resume(run)
         if written is not None:
             written.write_config()
@@ -104,6 +99,7 @@ def adapt(
         with _interrupts_at_step_ends() as stop_if_requested:
             training.train(adaptation, stop_if_requested)
         adapted = adaptation.target_ema.merged()
+        require_finite_weights(adapted, "The adapted generator")
         if written is not None:
             metadata = {"source": config.source, "target": config.target, "method": config.method}
             metadata["steps"] = str(config.adapt.steps)
@@ -115,45 +111,13 @@ def adapt(
     return AdaptResult(adapted, context.source, method, training.history if run is None else run.records())
 
 
-def _make_context(
-    config: AdaptConfig,
-    distributed: Distributed,
-    generator: Generator | None,
-    encoders: Sequence[Encoder] | None,
-    progress: Progress | None,
-) -> TrainingContext:
-    """Loads the generator, encoders and source images of the configuration."""
-    device = distributed.device
-    source = load_generator(config.generator, device) if generator is None else generator.to(device)
-    config = _for_family(config, source)
-    class_labels(source, config.class_index, 1)
-    if encoders is None:
-        encoders = [load_encoder(name, device, config.resize) for name in config.encoders]
-    for encoder in encoders:
-        for label in (config.source, config.target):
-            encoder.warn_unknown(label)
-    source.eval().requires_grad_(False)
-    source.configure(config.sampling)
-    encoders = [encoder.to(device) for encoder in encoders]
-    bank = _image_bank(config, source, encoders, distributed, progress)
-    return TrainingContext(config, source, encoders, distributed, bank)
-
-
-def _for_family(config: AdaptConfig, source: Generator) -> AdaptConfig:
-    """The configuration with the family of the loaded generator and an instance of the family's own options.
-
-    Raises:
-        ZeroshiftError: if the sampling settings are those of another family.
-    """
-    sampling = config.sampling
-    if type(sampling) is not source.Options:
-        if type(sampling) is not GeneratorOptions:
-            raise ZeroshiftError(
-                f"The sampling settings are {type(sampling).__name__}, but a {source.architecture} generator takes "
-                f"{source.Options.__name__}."
-            )
-        sampling = source.Options()
-    return dataclasses.replace(config, family=source.architecture, sampling=sampling)
+def _require_same_source(before: str, now: str) -> None:
+    """Raises ZeroshiftError if the digests of the weights of two source generators differ."""
+    if before != now:
+        raise ZeroshiftError(
+            "This run was started from another source generator: its weights were different. Use the same generator to "
+            "continue the run, or give another folder (--out)."
+        )
 
 
 def _check_names(stages: Sequence[Stage]) -> None:
@@ -172,34 +136,6 @@ def _compile(context: TrainingContext, adaptation: Adaptation) -> None:
             module.compile()
 
 
-def _image_bank(
-    config: AdaptConfig,
-    source: Generator,
-    encoders: Sequence[Encoder],
-    distributed: Distributed,
-    progress: Progress | None,
-) -> ImageBank | None:
-    """The fixed source images of the run, if the configuration asks for them; the leading process inverts."""
-    if config.num_latents:
-        latents = normal(source.latent_shape, config.seed, "bank", samples=range(config.num_latents)).to(source.device)
-        labels = class_labels(source, config.class_index, config.num_latents)
-        return ImageBank.of_latents(source, latents, labels, encoders, config.seed, distributed.size)
-    if not config.source_images_dir:
-        return None
-
-    def report(number: int, total: int) -> None:
-        if progress is not None and distributed.leads:
-            progress.update("invert", number, total, {})
-
-    images = read_folder(config.source_images_dir, source.resolution)
-    if not distributed.leads:
-        distributed.wait()
-    codes = invert(source, images, cache_folder() / "inversions", report)
-    if distributed.leads:
-        distributed.wait()
-    return ImageBank.of_images(source, images.to(source.device), codes, encoders, config.seed, distributed.size)
-
-
 @dataclass
 class _Training:
     """The state of a run and its training loop."""
@@ -208,6 +144,7 @@ class _Training:
     stages: Sequence[Stage]
     run: RunFolder | None  # None: nothing is written
     progress: Progress | None
+    source: str = ""  # digest of the source generator's weights
     history: list[Record] = field(default_factory=list)
     stage: int = 0  # index of the current stage
     step: int = 0  # its next step
@@ -222,9 +159,13 @@ class _Training:
                 while self.step < stage.steps:
                     self._one_step(stage)
                     last = self.step == stage.steps
-                    if stage is adaptation and (last or _due(self.step, config.preview_every)):
+                    preview = stage is adaptation and (last or _due(self.step, config.preview_every))
+                    checkpoint = last or _due(self.step, config.checkpoint_every)
+                    if preview or checkpoint:
+                        self._check_weights()
+                    if preview:
                         self._preview(adaptation.target_ema)
-                    if last or _due(self.step, config.checkpoint_every):
+                    if checkpoint:
                         self._checkpoint()
                     stop_if_requested(self.context.distributed)
                 if self.stage == len(self.stages) - 1:
@@ -232,6 +173,7 @@ class _Training:
                 self.stage, self.step = self.stage + 1, 0
         except KeyboardInterrupt:
             if not stop_if_requested.within_step:
+                self._check_weights()
                 self._checkpoint()
             raise
 
@@ -243,11 +185,12 @@ class _Training:
             if self.run is not None and self.run.records():
                 self.run.truncate_log(self.stages[0].name, 0, names)
             return
+        _require_same_source(state.get("source", self.source), self.source)  # earlier versions do not state it
         try:
             self.stage, self.step = names.index(state["stage"]), state["step"]
             for stage in self.stages[: self.stage + 1]:
                 stage.load_state_dict(state["states"][stage.name])
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError, IndexError) as error:
             raise ZeroshiftError(
                 "The checkpoint of this run does not fit its settings or generator. "
                 "Start again in another folder (--out)."
@@ -275,12 +218,27 @@ class _Training:
                 self.run.log(**self.unlogged[0])
             self.unlogged.pop(0)
 
+    def _check_weights(self) -> None:
+        """Checks the results of the last update, before they are drawn or saved.
+
+        Raises:
+            NotFiniteError: if a tensor holds values that are not finite numbers.
+        """
+        stage = self.stages[self.stage]
+        tensor = first_not_finite(stage.state_dict())
+        if tensor is not None:
+            raise NotFiniteError(
+                f"The update of step {self.step} of stage '{stage.name}' made weights that are not finite numbers "
+                f"({tensor}). They were not saved; start again in another folder (--out) with a lower learning rate."
+            )
+
     def _checkpoint(self) -> None:
         if self.run is None:
             return
         states = {stage.name: stage.state_dict() for stage in self.stages[: self.stage + 1]}
+        name = self.stages[self.stage].name
         self.run.save_checkpoint(
-            {"stage": self.stages[self.stage].name, "step": self.step, "states": states, "unlogged": self.unlogged}
+            {"stage": name, "step": self.step, "states": states, "unlogged": self.unlogged, "source": self.source}
         )
 
     def _preview(self, target: Generator) -> None:
@@ -308,6 +266,7 @@ class _Stop:
     def __init__(self) -> None:
         self.requested = False
         self.within_step = False  # a second interrupt did not wait for the end of the step
+        self.before: dict[int, Any] = {}  # handlers by signal, which raise KeyboardInterrupt
 
     def __call__(self, distributed: Distributed) -> None:
         if distributed.any(self.requested):
@@ -316,22 +275,22 @@ class _Stop:
     def handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             self.within_step = True
-            raise KeyboardInterrupt
+            self.before[number](number, frame)
         self.requested = True
 
 
 @contextlib.contextmanager
 def _interrupts_at_step_ends() -> Iterator[_Stop]:
-    """Lets Ctrl-C (and SIGTERM, if it is set to do the same) wait for the end of a step."""
+    """Lets Ctrl-C wait for the end of a step, and other signals if they raise KeyboardInterrupt as well."""
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield stop
         return
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is signal.default_int_handler]
-    for number in numbers:
-        signal.signal(number, stop.handle)
+    for number in filter(raises_interrupt, SIGNALS):
+        stop.before[number] = signal.signal(number, stop.handle)
     try:
         yield stop
     finally:
-        for number in numbers:
-            signal.signal(number, signal.default_int_handler)
+        for number, handler in stop.before.items():
+            if signal.getsignal(number) == stop.handle:  # else a second interrupt is being handled
+                signal.signal(number, handler)

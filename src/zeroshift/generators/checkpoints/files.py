@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from zeroshift.core.finite import require_finite_weights
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.catalogue import named_entry, parse_description, read_header, resolve
@@ -19,7 +19,7 @@ from zeroshift.generators.checkpoints.readers import FOLDER_FAMILY, find_reader,
 from zeroshift.generators.module import ModuleGenerator, build
 from zeroshift.generators.registry import FAMILIES
 from zeroshift.generators.trust import is_factory_name, remember
-from zeroshift.io.atomic import atomic_write
+from zeroshift.io.checksums import save_tensors, verify_tensors
 
 __all__ = [
     "architecture_of", "export_formats", "export_generator", "export_suffix", "generator_metadata", "load_generator",
@@ -57,7 +57,8 @@ def load_generator(
             or trusted before is then refused.
 
     Raises:
-        ZeroshiftError: a missing, damaged or unsupported file, an unknown name, or a factory that is not trusted.
+        ZeroshiftError: a missing, damaged or unsupported file, weights that are not finite numbers, an unknown name, or
+            a factory that is not trusted.
     """
     name, path = str(name_or_path), Path(name_or_path)
     entry = named_entry(name)
@@ -69,6 +70,7 @@ def load_generator(
         if entry is not None or _looks_like_name(path):
             path = resolve(name)
         generator = _load_file(path, module)
+    require_finite_weights(generator, f"The generator {name}")
     return generator.to(device).eval()
 
 
@@ -107,21 +109,13 @@ def generator_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file from which `load_generator` rebuilds the generator, atomically.
+    """Writes a safetensors file with a checksum, from which `load_generator` rebuilds the generator, atomically.
 
     Args:
         metadata: further strings to store, such as the target domain. "architecture" and "config" are reserved.
     """
     described = {**(metadata or {}), "architecture": generator.architecture, "config": generator.config}
-    tensors: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, value in generator.state_dict().items():
-        tensor = value.detach().cpu().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        tensors[name] = tensor.clone() if storage in storages else tensor  # safetensors refuses tied weights
-        storages.add(storage)
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"zeroshift": json.dumps(described)})
+    save_tensors(path, generator.state_dict(), {"zeroshift": json.dumps(described)})
 
 
 def export_formats(architecture: str) -> list[str]:
@@ -178,6 +172,7 @@ def _load_safetensors(path: Path, module: nn.Module | None) -> Generator:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         _check_claims(path, described, shapes)
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in shapes}
+        verify_tensors(path, tensors, file.metadata())
     architecture = described["architecture"]
     try:
         generator = FAMILIES[architecture].from_config(described["config"], module)
@@ -194,8 +189,8 @@ def _check_claims(path: Path, described: Mapping[str, Any], shapes: Mapping[str,
     architecture = described["architecture"]
     if architecture not in FAMILIES:
         raise ZeroshiftError(
-            f"{path} holds a generator of the unknown family {architecture!r}. Install the package that provides it; "
-            f"the families are: {', '.join(FAMILIES)}."
+            f"{path} holds a generator of the unknown family {architecture!r:.60}. Install the package that provides "
+            f"it; the families are: {', '.join(FAMILIES)}."
         )
     try:
         expected = FAMILIES[architecture].weight_shapes(described["config"])
