@@ -3,16 +3,27 @@
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMInverseScheduler, DDIMPipeline, DDIMScheduler, LDMPipeline
+from diffusers import (
+    DDIMInverseScheduler,
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LDMPipeline,
+    PNDMScheduler,
+)
 
-from tests.helpers.diffusion_models import ddim, ddpm, ldm, unet
+from tests.helpers.diffusion_models import DECODER, UNET, ddim, ddpm, ldm, unet
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import export_generator, load_generator, save_generator
 from zeroshift.generators.diffusion.mixing import mix_predictions
-from zeroshift.generators.diffusion.model import Diffusion, plain
+from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.diffusion.schedule import CLEAN, NoiseSchedule
 
@@ -56,6 +67,72 @@ def test_denoising_steps_agree_with_diffusers(options: dict, steps: int) -> None
         torch.testing.assert_close(clean, expected.pred_original_sample, atol=1e-5, rtol=1e-5)
         x = expected.prev_sample
     torch.testing.assert_close(mine, x, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beta_schedule": "sigmoid"},
+        {"beta_schedule": "laplace", "prediction_type": "sample"},
+        {"beta_schedule": "sigmoid", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"trained_betas": [0.1, 0.2, 0.3], "num_train_timesteps": 3},
+    ],
+)
+def test_schedules_of_ddpm_have_the_same_levels(options: dict) -> None:
+    theirs = DDPMScheduler(**options)
+    ours = NoiseSchedule(dict(theirs.config))
+    assert torch.equal(ours.alphas, theirs.alphas_cumprod)
+    again = NoiseSchedule(json.loads(json.dumps(dict(ours.config))))
+    assert torch.equal(again.alphas, ours.alphas), "also from our own file"
+    exported = DDIMScheduler.from_config(ours.config)
+    assert torch.equal(exported.alphas_cumprod, ours.alphas), "and for diffusers"
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in diffusers
+@pytest.mark.parametrize(
+    "kind", [PNDMScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, DPMSolverMultistepScheduler]
+)
+def test_schedules_of_other_schedulers_are_those_of_diffusers(kind: Any) -> None:
+    theirs = kind(beta_schedule="scaled_linear", beta_start=0.001, beta_end=0.01)
+    ours = NoiseSchedule(json.loads(theirs.to_json_string()))
+    assert torch.equal(ours.alphas, theirs.alphas_cumprod)
+    assert ours.config.timestep_spacing == theirs.config.timestep_spacing
+    assert not ours.config.clip_sample, "which these schedulers do not"
+    assert torch.equal(ours.scheduler.betas, DDIMScheduler.from_config(theirs.config).betas)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"_class_name": "ScoreSdeVeScheduler"}, "is a ScoreSdeVeScheduler. Deterministic DDIM needs"),
+        ({"_class_name": ["DDIMScheduler"]}, "_class_name must be a short text"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "timestep_type is 'continuous'"),
+        ({"thresholding": True}, "dynamic thresholding"),
+        ({"beta_schedule": "unheard-of"}, "beta_schedule is 'unheard-of'.*'linear'"),
+        ({"prediction_type": "flow_prediction"}, "prediction_type is 'flow_prediction'"),
+        ({"beta_end": float("nan")}, "beta_end is nan"),
+        ({"beta_end": 20}, "beta_end is 20"),
+        ({"beta_start": "0.1"}, "beta_start is '0.1'"),
+        ({"num_train_timesteps": 10**12}, "num_train_timesteps is 1000000000000"),
+        ({"num_train_timesteps": True}, "num_train_timesteps is True"),
+        ({"trained_betas": [0.1] * 1_000_000}, "trained_betas"),
+        ({"trained_betas": [0.1, 0.2]}, "has 2 trained_betas but num_train_timesteps is 1000"),
+        ({"trained_betas": [[0.1]], "num_train_timesteps": 1}, r"trained_betas\[0\]"),
+        ({"beta_start": 0.0, "beta_end": 0.0}, "levels without noise"),
+        ({"rescale_betas_zero_snr": True}, "ends in pure noise.*v_prediction"),
+    ],
+)
+def test_schedules_that_cannot_be_used_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ZeroshiftError, match=message):
+        NoiseSchedule(options)
+
+
+def test_more_steps_than_noise_levels() -> None:
+    schedule = NoiseSchedule({"num_train_timesteps": 10, "steps_offset": 1, "beta_start": 0.1, "beta_end": 0.2})
+    assert max(schedule.descent(1, 10)) == 9
+    with pytest.raises(ZeroshiftError, match="steps is 11, but the model has only 10 noise levels"):
+        schedule.descent(1, 11)
 
 
 @pytest.mark.parametrize("options", [one for one in SCHEDULES if one.get("prediction_type") != "sample"])
@@ -213,38 +290,63 @@ def test_mixed_predictions(small: Diffusion, tmp_path: Path) -> None:
         mix_predictions(small, others, (0.5, 0.5))
 
 
-def break_file(folder: Path, name: str, change: dict | None) -> None:
-    file = folder / name
-    if change is None:
-        file.write_bytes(b"{")
-    else:
-        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_class_embeds": 5}, "without classes"),
+        ({"in_channels": 1, "out_channels": 1}, "must be 3"),
+        ({"out_channels": 5}, "numbers into"),
+        ({"sample_size": 17}, "describe no network that works"),
+        ({"sample_size": 10**9}, "sample_size is 1000000000"),
+        ({"sample_size": None}, "sample_size is None"),
+        ({"sample_size": [[16], 16]}, "sample_size is"),
+        ({"layers_per_block": 10**9}, "layers_per_block is 1000000000"),
+        ({"block_out_channels": [10**7, 16]}, r"block_out_channels\[0\] is 10000000"),
+        ({"block_out_channels": [8] * 50}, "block_out_channels"),
+        ({"block_out_channels": [8, 16, 16]}, "describe no network that works"),
+        ({"attention_head_dim": 0}, "attention_head_dim is 0"),
+        ({"norm_num_groups": 5}, "must be divisible by num_groups"),
+        ({"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"]}, "describe no network that works"),
+        ({"down_block_types": ["DownBlock2D", {"a": 1}]}, r"down_block_types\[1\]"),
+        ({"time_embedding_type": "fourier"}, "time_embedding_type is 'fourier'"),
+        ({"time_embedding_type": "learned"}, "describe no network that works"),
+        ({"time_embedding_type": "learned", "num_train_timesteps": 5}, "knows 5 timesteps"),
+        ({"act_fn": "rm"}, "act_fn is 'rm'"),
+    ],
+)
+def test_networks_that_cannot_work_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(ZeroshiftError, match=message):
+        Diffusion({**UNET, **change}, {})
+
+
+def test_decoders_that_do_not_fit_are_refused() -> None:
+    described = {"_class_name": "VQModel", **DECODER}
+    for change, message in (
+        ({"_class_name": "AutoencoderTiny"}, "is a AutoencoderTiny"),
+        ({"num_vq_embeddings": 10**12}, "num_vq_embeddings is 1000000000000"),
+        ({"scaling_factor": 0}, "scaling_factor is 0"),
+        ({"latent_channels": 4}, "describe no network that works"),
+        ({"down_block_types": ["DownEncoderBlock2D"] * 2, "block_out_channels": [8]}, "describe no network that works"),
+    ):
+        with pytest.raises(ZeroshiftError, match=message):
+            Diffusion({**UNET, "sample_size": 8}, {}, {**described, **change})
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "message"),
+    ("sampling", "message"),
     [
-        ("scheduler/scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler"),
-        ("scheduler/scheduler_config.json", {"thresholding": True}, "dynamic thresholding"),
-        ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
-        ("unet/config.json", {"sample_size": [16, 24]}, "square"),
-        ("unet/config.json", None, "cannot be read as JSON"),
-        ("model_index.json", {"unet": None}, "has no unet"),
-        ("unet/diffusion_pytorch_model.safetensors", None, "missing or damaged"),
+        ({"t0": "half"}, "sampling.t0 is 'half'"),
+        ({"steps": 10**12}, "sampling.steps is 1000000000000"),
+        ({"pace": 3}, "Unknown settings: sampling.pace"),
+        ([3], "sampling must be a JSON object"),
     ],
 )
-def test_bad_folders_are_refused(tmp_path: Path, name: str, change: dict | None, message: str) -> None:
-    folder = ddpm(tmp_path / "ddpm")
-    break_file(folder, name, change)
+def test_sampling_settings_of_a_file_are_checked(sampling: Any, message: str) -> None:
     with pytest.raises(ZeroshiftError, match=message):
-        load_generator(folder)
+        DDIMOptions.from_saved(sampling)
 
 
 def test_unsupported_operations_are_refused(small: Diffusion, tiny_generator: Path, tmp_path: Path) -> None:
-    with pytest.raises(ZeroshiftError, match="without classes"):
-        Diffusion({**plain(small.unet), "num_class_embeds": 5}, {})
-    with pytest.raises(ZeroshiftError, match="must be 3"):
-        Diffusion({**plain(small.unet), "in_channels": 1, "out_channels": 1}, {})
     with pytest.raises(ZeroshiftError, match="cannot be exported as 'rosinality-pt'"):
         export_generator(small, tmp_path / "g.pt", "rosinality-pt")
     gan = load_generator(tiny_generator)
@@ -256,6 +358,6 @@ def test_unsupported_operations_are_refused(small: Diffusion, tiny_generator: Pa
         gan.add_lora(2, 0)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(ZeroshiftError, match="not a pipeline folder"):
+    with pytest.raises(ZeroshiftError, match="mine"):
         export_generator(small, tmp_path / "mine", "diffusers")
     assert (tmp_path / "mine" / "letter.txt").exists()

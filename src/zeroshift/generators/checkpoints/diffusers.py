@@ -1,64 +1,110 @@
 """Reads and writes folders of unconditional diffusers pipelines: DDPM, DDIM and latent diffusion (LDM)."""
 
+import contextlib
 import json
-import pickle
 import secrets
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.diffusion.model import Diffusion, plain
+from zeroshift.generators.checkpoints.claims import check_claims, listed
+from zeroshift.generators.checkpoints.pipeline_weights import file_names, is_regular, open_weights
+from zeroshift.generators.diffusion.configs import decoder_config, schedule_config, unet_config
+from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.io.atomic import disk_errors, set_default_mode
+from zeroshift.io.foreign import read_json
+from zeroshift.io.outputs import require_writable
 
-__all__ = ["read_pipeline", "write_pipeline"]
+__all__ = ["read_pipeline", "require_pipeline_folder", "write_pipeline"]
 
 _INDEX = "model_index.json"
+_CONFIG, _SCHEDULE = "config.json", "scheduler_config.json"
 _PARTS = {"unet": ("unet",), "scheduler": ("scheduler",), "decoder": ("vqvae", "vae")}  # names in pipeline folders
+_PIPELINES = "DDPMPipeline, DDIMPipeline, PNDMPipeline and LDMPipeline"
+_EXPECTED = "Give the generator file itself, or the folder of a diffusers pipeline."
+_MAX_CONFIG = 4 * 2**20  # bytes
 
 
 def read_pipeline(folder: Path) -> Diffusion:
     """The generator in a pipeline folder, or in the folder of a single UNet2DModel (with DDIM's default schedule).
 
-    Weights are read from safetensors, or from .bin with `weights_only=True`; no code in the folder is executed.
+    Weights are read from safetensors or .bin, whole or in shards; no code in the folder is executed. Configurations are
+    compared with the weights before memory is allocated.
 
     Raises:
         ZeroshiftError: if the folder is of another kind, or one of its parts is missing, damaged or unsupported.
     """
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.autoencoders.vq_model import VQModel
-    from diffusers.models.unets.unet_2d import UNet2DModel
-
-    kinds: dict[str, Any] = {"UNet2DModel": UNet2DModel, "VQModel": VQModel, "AutoencoderKL": AutoencoderKL}
-    index = _read_json(folder / _INDEX) if (folder / _INDEX).exists() else {"unet": ["diffusers", "UNet2DModel"]}
-    configs: dict[str, Any] = {"scheduler": {}, "decoder": None}
-    weights: dict[str, Any] = {}
-    for part, names in _PARTS.items():
-        name = next((name for name in names if index.get(name)), None)
-        if name is None:
-            continue
-        place = (
-            folder / name if (folder / name).is_dir() else folder
-        )  # the oldest pipelines have everything in one folder
-        if part == "scheduler":
-            configs[part] = _read_json(place / "scheduler_config.json")
-            continue
-        config = _read_json(place / "config.json")
-        kind = config.get("_class_name", index[name][1])
-        if kind not in kinds:
-            raise ZeroshiftError(f"{place} holds a {kind}. Expected an unconditional UNet2DModel or its decoder.")
-        try:
-            weights[part] = kinds[kind].from_pretrained(place, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
-            raise ZeroshiftError(f"The weights in {place} are missing or damaged ({_first_line(error)}).") from error
-        configs[part] = plain(weights[part])
-    if "unet" not in weights:
+    places = _places(folder)
+    if "unet" not in places:
         raise ZeroshiftError(f"{folder} holds no diffusion model: {_INDEX} has no unet.")
-    generator = Diffusion(**configs)
-    for part, module in weights.items():
-        generator.get_submodule(part).load_state_dict(module.state_dict())
+    check = {"unet": unet_config, "scheduler": schedule_config, "decoder": decoder_config}
+    files = {"unet": _CONFIG, "scheduler": _SCHEDULE, "decoder": _CONFIG}
+    configs: dict[str, Any] = {"scheduler": {}, "decoder": None}
+    for part, place in places.items():
+        configs[part] = check[part](_read_object(place / files[part]), str(place / files[part]))
+    with contextlib.ExitStack() as opened:
+        weights = {
+            part: opened.enter_context(open_weights(place)) for part, place in places.items() if part != "scheduler"
+        }
+        shapes = {f"{part}.{name}": shape for part, one in weights.items() for name, shape in one.shapes.items()}
+        try:
+            check_claims(lambda: Diffusion(**configs), shapes)
+            generator = Diffusion(**configs)
+        except ZeroshiftError as error:
+            raise ZeroshiftError(f"{folder} could not be loaded. {error}") from error
+        for part, one in weights.items():
+            generator.get_submodule(part).load_state_dict(one.read())
     return generator
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    """The folders of the parts. The oldest pipelines have all files in one folder."""
+    if not is_regular(folder / _INDEX):
+        return _places_without_index(folder)
+    index = _read_object(folder / _INDEX)
+    classes = {
+        name: value[1]
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and value[1] is not None and not name.startswith("_")
+    }
+    known = [name for names in _PARTS.values() for name in names]
+    others = sorted(set(classes) - set(known))
+    if others or classes.get("unet", "UNet2DModel") != "UNet2DModel":
+        parts = [f"{classes['unet']} as unet"] if "unet" in classes else ["no unet"]
+        raise ZeroshiftError(
+            f"{folder} is a {index.get('_class_name')!s:.100} ({', '.join([*parts, *others])!s:.300}). Supported are "
+            f"unconditional pipelines, with a UNet2DModel: {_PIPELINES}."
+        )
+    chosen = {part: next((name for name in names if name in classes), None) for part, names in _PARTS.items()}
+    return {
+        part: folder / name if (folder / name).is_dir() else folder for part, name in chosen.items() if name is not None
+    }
+
+
+def _places_without_index(folder: Path) -> dict[str, Path]:
+    """Those of a folder with a single UNet2DModel, beside which its schedule may lie."""
+    if is_regular(folder / _CONFIG):
+        if "_class_name" not in _read_object(folder / _CONFIG):
+            raise ZeroshiftError(
+                f"{folder / _CONFIG} does not describe a diffusers model: it has no _class_name. {_EXPECTED}"
+            )
+        return {"unet": folder} | ({"scheduler": folder} if is_regular(folder / _SCHEDULE) else {})
+    names = file_names(folder)
+    if "unet" in names:
+        raise ZeroshiftError(
+            f"{folder} has a folder unet but no {_INDEX}, which says how its parts fit together. Copy or download the "
+            f"whole pipeline, or give {folder / 'unet'} to use that network with DDIM's default schedule."
+        )
+    raise ZeroshiftError(
+        f"{folder} is a folder without {_INDEX} or {_CONFIG}; it holds {listed(names) or 'nothing'}. {_EXPECTED}"
+    )
+
+
+def require_pipeline_folder(folder: Path) -> None:
+    """Raises ZeroshiftError unless `write_pipeline` may write there: see its errors."""
+    require_owned_folder(folder, _INDEX)
+    require_writable(folder)
 
 
 def write_pipeline(generator: Diffusion, folder: Path) -> None:
@@ -96,20 +142,10 @@ def write_pipeline(generator: Diffusion, folder: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ZeroshiftError(
-            f"{path.parent} is a folder without {path.name}. Give the generator file itself, or the folder of a "
-            "diffusers pipeline."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ZeroshiftError(f"{path} cannot be read as JSON ({error}).") from error
+def _read_object(path: Path) -> dict[str, Any]:
+    if not is_regular(path):
+        raise ZeroshiftError(f"There is no {path.name} in {path.parent}. Copy or download the pipeline's folder again.")
+    content = read_json(path, _MAX_CONFIG)
     if not isinstance(content, dict):
         raise ZeroshiftError(f"{path} is not a JSON object.")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

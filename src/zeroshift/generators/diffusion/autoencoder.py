@@ -1,5 +1,6 @@
 """Diffusion autoencoders (Preechakul et al., "Diffusion autoencoders", 2022) as generators."""
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,9 +12,11 @@ from torch import Tensor
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator, Latents
 from zeroshift.generators.diffusion.autoencoder_network import ConditionalUNet, SemanticEncoder
+from zeroshift.generators.diffusion.configs import AutoencoderSettings
 from zeroshift.generators.diffusion.model import ADAPTIVE_SETTINGS, Diffusion, plain
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.diffusion.schedule import NoiseSchedule
+from zeroshift.io.foreign import first_line, matches
 
 __all__ = ["DiffusionAutoencoder"]
 
@@ -31,7 +34,8 @@ class DiffusionAutoencoder(Diffusion):
         sampling: `DDIMOptions` as a dict.
 
     Raises:
-        ZeroshiftError: if the two networks do not match, or DDIM does not support the noise schedule.
+        ZeroshiftError: if the two networks do not match, their settings describe none that works, or DDIM does not
+            support the noise schedule.
     """
 
     architecture = "diffusion_autoencoder"
@@ -50,10 +54,13 @@ class DiffusionAutoencoder(Diffusion):
         sampling: Mapping[str, Any] | None = None,
     ):
         Generator.__init__(self)  # not Diffusion's: the network is not one of diffusers
+        matches(AutoencoderSettings, {"unet": unet, "encoder": encoder}, "The diffusion autoencoder")
         for key in ("resolution", "z_dim"):
             if unet[key] != encoder[key]:
                 raise ZeroshiftError(f"U-Net and encoder differ in {key}: {unet[key]} and {encoder[key]}.")
-        self._networks = json.loads(json.dumps({"unet": dict(unet), "encoder": dict(encoder)}))  # as read from a file
+        networks = json.dumps({"unet": dict(unet), "encoder": dict(encoder)})
+        _try_out(networks)
+        self._networks = json.loads(networks)  # as read from a file
         self.sampling = DDIMOptions.from_saved(sampling)
         self.schedule = NoiseSchedule(scheduler)
         self.unet, self.decoder = ConditionalUNet(**unet), None
@@ -127,3 +134,22 @@ class DiffusionAutoencoder(Diffusion):
     def _z_sem(self, latents: Latents, truncation_psi: float) -> Tensor:
         numbers = latents[:, : self.z_mean.numel()]
         return self.z_mean + truncation_psi * numbers @ self.z_factor.T
+
+
+@functools.lru_cache(maxsize=16)
+def _try_out(networks: str) -> None:
+    """Encodes and denoises one image on the meta device, without memory or numbers, to see whether sizes fit.
+
+    Raises:
+        ZeroshiftError: if they do not.
+    """
+    config = json.loads(networks)
+    try:
+        with torch.device("meta"), torch.no_grad():
+            images = torch.zeros(1, 3, config["unet"]["resolution"], config["unet"]["resolution"])
+            z_sem = SemanticEncoder(**config["encoder"])(images)
+            ConditionalUNet(**config["unet"])(images, torch.zeros(1), z_sem)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ZeroshiftError(
+            f"The settings of the diffusion autoencoder describe no network that works ({first_line(error)})."
+        ) from error

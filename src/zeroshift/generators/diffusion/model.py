@@ -1,6 +1,7 @@
 """Unconditional diffusers models as generators, in pixel space or in the latent space of a VQ or KL decoder."""
 
 import copy
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,12 +18,13 @@ from zeroshift.core.dtypes import at_least_float32
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator, Latents
 from zeroshift.generators.diffusion import lora
+from zeroshift.generators.diffusion.configs import MAX_RESOLUTION, decoder_config, unet_config
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.diffusion.schedule import NoiseSchedule
+from zeroshift.io.foreign import first_line
 
 __all__ = ["Diffusion", "plain"]
 
-DECODERS = ("VQModel", "AutoencoderKL")
 # Settings of noise inputs and of the adaptive choice of layers; diffusion models have neither.
 ADAPTIVE_SETTINGS = (
     "adapt.noise_mode", "adapt.num_layers", "adapt.layer_batch_size", "adapt.layer_lr", "adapt.layer_steps",
@@ -42,8 +44,8 @@ class Diffusion(Generator):
         sampling: `DDIMOptions` as a dict.
 
     Raises:
-        ZeroshiftError: if the model is conditional, its images are not square or not RGB, or DDIM does not support its
-            noise schedule.
+        ZeroshiftError: if the model is conditional, its images are not square or not RGB, its settings describe no
+            network that works, or DDIM does not support its noise schedule.
     """
 
     architecture = "diffusion"
@@ -69,26 +71,14 @@ class Diffusion(Generator):
         super().__init__()
         self.sampling = DDIMOptions.from_saved(sampling)
         self.schedule = NoiseSchedule(scheduler)
-        self.unet = self._build_unet(unet)
+        self.latent_shape, self.resolution = _image_sizes(
+            json.dumps(unet_config(unet)), None if decoder is None else json.dumps(decoder_config(decoder))
+        )
+        self.unet = _build_unet(unet)
         self.decoder = None if decoder is None else _build_decoder(decoder)
-        size, channels = self.unet.config.sample_size, self.unet.config.in_channels
-        if not isinstance(size, int):
-            raise ZeroshiftError(f"The diffusion model generates images of {size} pixels; they must be square.")
-        self.latent_shape = (channels, size, size)
-        self.resolution = size
-        if self.decoder is not None:
-            self.resolution = size * 2 ** (len(self.decoder.config.block_out_channels) - 1)
-        elif channels != 3:
-            raise ZeroshiftError(f"The diffusion model generates images with {channels} channels; it must be 3.")
-
-    def _build_unet(self, config: Mapping[str, Any]) -> Any:
-        """The network behind `predict`."""
-        from diffusers.models.unets.unet_2d import UNet2DModel
-
-        kind = config.get("_class_name", "UNet2DModel")
-        if kind != "UNet2DModel" or config.get("num_class_embeds") or config.get("class_embed_type"):
-            raise ZeroshiftError("Only unconditional diffusion models (a UNet2DModel without classes) can be adapted.")
-        return UNet2DModel.from_config(config)
+        steps = self.unet.config.num_train_timesteps  # of a learned embedding of time
+        if self.unet.config.time_embedding_type == "learned" and steps < len(self.schedule):
+            raise ZeroshiftError(f"The U-Net knows {steps} timesteps, but its noise schedule has {len(self.schedule)}.")
 
     @property
     def config(self) -> dict[str, Any]:  # type: ignore[override]  # follows `sampling`
@@ -203,9 +193,7 @@ class Diffusion(Generator):
         """x without noise [N, C, H, W] of images [N, 3, resolution, resolution]."""
         if self.decoder is None:
             return images
-        encoded = self.decoder.encode(images)
-        latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        scaled: Tensor = latents * self.decoder.config.scaling_factor
+        scaled: Tensor = _latents(self.decoder.encode(images)) * self.decoder.config.scaling_factor
         return scaled
 
     def layers(self) -> dict[str, nn.Module]:
@@ -240,14 +228,61 @@ class Diffusion(Generator):
         super().deliver(folder)
 
 
+def _build_unet(config: Mapping[str, Any]) -> Any:
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    return UNet2DModel(**unet_config(config))
+
+
 def _build_decoder(config: Mapping[str, Any]) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.autoencoders.vq_model import VQModel
 
-    kinds = dict(zip(DECODERS, (VQModel, AutoencoderKL), strict=True))
-    if config.get("_class_name") not in kinds:
-        raise ZeroshiftError(f"The decoder is a {config.get('_class_name')}; it must be a {' or '.join(kinds)}.")
-    return kinds[config["_class_name"]].from_config(config)
+    kinds: dict[str, Any] = {"VQModel": VQModel, "AutoencoderKL": AutoencoderKL}
+    arguments = decoder_config(config)
+    return kinds[arguments.pop("_class_name")](**arguments)
+
+
+def _latents(encoded: Any) -> Tensor:
+    """The latents in what a decoder's `encode` returns: those of a VQModel, or the most likely ones of a KL decoder."""
+    latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    return latents
+
+
+@functools.lru_cache(maxsize=16)
+def _image_sizes(unet: str, decoder: str | None) -> tuple[tuple[int, int, int], int]:
+    """The shape of latents, and the resolution of images, from configurations as JSON.
+
+    One image is computed on the meta device, without memory or numbers. It shows whether sizes fit each other, which
+    diffusers finds out when it runs a network, not when it builds one.
+    """
+    try:
+        with torch.device("meta"), torch.no_grad():
+            network = _build_unet(json.loads(unet))
+            channels, size = network.config.in_channels, network.config.sample_size
+            latents = torch.zeros(1, channels, size, size)
+            output = network(latents, 0).sample
+            images = encoded = latents
+            if decoder is not None:
+                autoencoder = _build_decoder(json.loads(decoder))
+                images = autoencoder.decode(latents).sample
+                encoded = _latents(autoencoder.encode(images))
+    except Exception as error:  # diffusers raises many types
+        raise ZeroshiftError(
+            f"The settings of the diffusion model describe no network that works ({first_line(error)}). Restore its "
+            "configuration."
+        ) from error
+    with_variance = (channels, 2 * channels)
+    if output.shape[1] not in with_variance or not encoded.shape[2:] == output.shape[2:] == latents.shape[2:]:
+        raise ZeroshiftError(
+            f"The U-Net turns {list(latents.shape[1:])} numbers into {list(output.shape[1:])}, and the encoder of its "
+            f"decoder returns {list(encoded.shape[1:])}. In an unconditional diffusion model they are the same."
+        )
+    if images.shape[1] != 3:
+        raise ZeroshiftError(f"The diffusion model generates images with {images.shape[1]} channels; it must be 3.")
+    if images.shape[-1] > MAX_RESOLUTION:
+        raise ZeroshiftError(f"The diffusion model claims images of {images.shape[-1]} pixels, which none generates.")
+    return (channels, size, size), images.shape[-1]
 
 
 def plain(module: Any) -> dict[str, Any]:

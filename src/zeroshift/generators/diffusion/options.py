@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zeroshift.config.schema import require
+from zeroshift.config.schema import build, check_types, require
 from zeroshift.config.settings import GeneratorOptions
 
 __all__ = ["DDIMOptions"]
@@ -15,6 +15,7 @@ _RENAMED = {
     "each_step": "train_each_step",
     "checkpointing": "gradient_checkpointing",
 }
+_MAX_STEPS = 100_000  # more than any model has noise levels
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,17 @@ class DDIMOptions(GeneratorOptions):
 
     @classmethod
     def from_saved(cls, values: Mapping[str, Any] | None) -> "DDIMOptions":
-        """The settings in a saved generator, including files of version 0.1; None: the defaults."""
-        return cls(**{_RENAMED.get(name, name): value for name, value in (values or {}).items()})
+        """The settings in a saved generator, including files of version 0.1; None: the defaults.
+
+        Raises:
+            ZeroshiftError: naming an unknown setting, or the first one with an invalid value.
+        """
+        require(values is None or isinstance(values, Mapping), "sampling must be a JSON object.")
+        renamed = {_RENAMED.get(name, name): value for name, value in (values or {}).items()}
+        options: DDIMOptions = build(cls, renamed, "sampling.")
+        check_types(options, "sampling.")
+        options.validate()
+        return options
 
     def validate(self) -> None:
         """Checks the values.
@@ -50,5 +60,6 @@ class DDIMOptions(GeneratorOptions):
         for name in ("noise_steps", "steps", "invert_steps"):
             value = getattr(self, name)
             require(value >= 1, f"sampling.{name} is {value}; it must be at least 1.")
+            require(value <= _MAX_STEPS, f"sampling.{name} is {value}; it must be at most {_MAX_STEPS}.")
         require(self.t0 > 0, f"sampling.t0 is {self.t0}; it must be positive.")
         require(self.t0 <= 1, f"sampling.t0 is {self.t0}; it is a fraction of the noise levels, at most 1.")

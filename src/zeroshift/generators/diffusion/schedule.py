@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.diffusion.configs import schedule_config
 
 __all__ = ["CLEAN", "NoiseSchedule"]
 
 CLEAN = -1  # level without noise, below timestep 0
-_SCHEDULERS = ("DDIMScheduler", "DDPMScheduler")
+_ONLY_DDPM = ("sigmoid", "laplace")  # schedules that DDPMScheduler computes and DDIMScheduler does not
 
 
 class NoiseSchedule(nn.Module):
@@ -21,30 +23,41 @@ class NoiseSchedule(nn.Module):
     A level is a timestep or `CLEAN`. A trajectory is a list of levels: descending to generate, ascending to invert.
 
     Args:
-        config: configuration of a DDIMScheduler or DDPMScheduler of diffusers; DDIMScheduler's defaults complete it.
+        config: configuration of a DDIMScheduler of diffusers, or of another scheduler with discrete noise levels. The
+            defaults of its class complete it.
 
     Raises:
-        ZeroshiftError: if the scheduler is of another kind, or uses dynamic thresholding.
+        ZeroshiftError: if the scheduler is of another kind, has values out of range, uses dynamic thresholding, or
+            reaches pure noise with a network that predicts the noise.
     """
 
     alphas: Tensor  # [T], the cumulative products ᾱ_t
     last_alpha: Tensor  # ᾱ of CLEAN
 
     def __init__(self, config: Mapping[str, Any]):
-        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
         super().__init__()
-        kind = config.get("_class_name", _SCHEDULERS[0])
-        if kind not in _SCHEDULERS:
-            raise ZeroshiftError(
-                f"The noise schedule is a {kind}. Deterministic DDIM needs a {' or '.join(_SCHEDULERS)}."
-            )
-        self.scheduler = DDIMScheduler.from_config(config)
+        with torch.device("cpu"):  # as numbers, also in a network without any, on the meta device
+            self.scheduler = _ddim(schedule_config(config))
         self.config = self.scheduler.config
-        if self.config.thresholding:
-            raise ZeroshiftError("The noise schedule uses dynamic thresholding, which DDIM inversion cannot undo.")
+        self._check()
         self.register_buffer("alphas", self.scheduler.alphas_cumprod.clone(), persistent=False)
         self.register_buffer("last_alpha", self.scheduler.final_alpha_cumprod.clone(), persistent=False)
+
+    def _check(self) -> None:
+        alphas = self.scheduler.alphas_cumprod
+        if self.config.thresholding:
+            raise ZeroshiftError("The noise schedule uses dynamic thresholding, which DDIM inversion cannot undo.")
+        if not bool(((alphas >= 0) & (alphas < 1)).all()):  # also if they are not numbers
+            raise ZeroshiftError(
+                "The noise schedule has levels without noise, or levels that are not numbers. Correct its betas."
+            )
+        if self.config.prediction_type == "epsilon" and bool((alphas == 0).any()):
+            cause = " (rescale_betas_zero_snr)" if self.config.rescale_betas_zero_snr else ""
+            raise ZeroshiftError(
+                f"The noise schedule ends in pure noise{cause}, where the noise that the network predicts "
+                "(prediction_type 'epsilon') determines no image. Set rescale_betas_zero_snr to false, or "
+                "prediction_type to 'v_prediction' if the network was trained for it."
+            )
 
     def __len__(self) -> int:
         return len(self.alphas)
@@ -70,8 +83,10 @@ class NoiseSchedule(nn.Module):
         "linspace" spacing, and for "trailing" if the number of steps does not divide the number of levels.
         """
         if t0 == 1:
+            if steps > len(self):
+                raise ZeroshiftError(f"sampling.steps is {steps}, but the model has only {len(self)} noise levels.")
             self.scheduler.set_timesteps(steps)
-            return [*self.scheduler.timesteps.tolist(), CLEAN]
+            return [*self.scheduler.timesteps.clamp(max=len(self) - 1).tolist(), CLEAN]
         level = t0 * len(self)
         if self.config.timestep_spacing == "trailing":
             return self._rounded(np.linspace(level, 0, steps + 1))
@@ -111,3 +126,16 @@ class NoiseSchedule(nn.Module):
         noise, clean = self.noise_and_image(x, output, here, clip)
         alpha = self.alpha(there)
         return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, clean
+
+
+def _ddim(values: Mapping[str, Any]) -> Any:
+    """DDIMScheduler with arguments of `schedule_config`."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    values = dict(values)
+    if values.get("beta_schedule") in _ONLY_DDPM and values.get("trained_betas") is None:
+        names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+        given = {name: values[name] for name in names if name in values}
+        values["trained_betas"] = DDPMScheduler(**given).betas.float().tolist()
+    return DDIMScheduler(**values)
