@@ -9,6 +9,7 @@ from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.cli.arguments import call, tracked
 from zeroshift.config.schema import field_docs
 from zeroshift.errors import ZeroshiftError
+from zeroshift.io.outputs import require_outputs, require_writable
 
 if TYPE_CHECKING:
     from zeroshift.miniature.benchmark.plan import BenchmarkPlan
@@ -91,7 +92,7 @@ def benchmark(options: BenchmarkOptions) -> None:
     Raises:
         ZeroshiftError: for conflicting options, and after writing the page if a trial failed.
     """
-    from zeroshift.miniature.benchmark.page import write_page
+    from zeroshift.miniature.benchmark.page import page_files, page_text, write_page
     from zeroshift.miniature.benchmark.records import missing_trials
     from zeroshift.miniature.benchmark.run import run_trials
 
@@ -100,13 +101,19 @@ def benchmark(options: BenchmarkOptions) -> None:
     page = plan.out / "benchmark.md" if options.page is None else options.page
     if options.previous is not None:
         _check_previous(plan, options.previous, page)
+    require_writable(plan.out)
+    require_outputs(*page_files(plan, page))
     failed = []
     if not options.pages_only:
         trials = missing_trials(plan)
         for trial, problem in tracked(run_trials(plan, trials, prepare=keep_freed_memory), len(trials), "Adapting"):
             if problem is not None:
                 failed.append(f"{trial}: {problem}.")
-    write_page(plan, page, baseline, conclusion)
+    try:
+        write_page(plan, page, baseline, conclusion)
+    except ZeroshiftError:
+        print(page_text(plan, page, baseline, conclusion))  # the results are worth more than their file
+        raise
     print(f"Page: {page}")
     if failed:
         raise ZeroshiftError(f"{len(failed)} adaptations failed; the others are kept. {' '.join(failed)}")

@@ -11,6 +11,7 @@ from zeroshift.cli.adapt import command_line
 from zeroshift.cli.arguments import require_positive, require_seed, tracked
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.outputs import MARKDOWN_MARK, require_outputs
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def evaluate(
     from zeroshift.evaluation.compare import as_json, compare, markdown
     from zeroshift.evaluation.evaluate import References
     from zeroshift.evaluation.evaluate import evaluate as measure
+    from zeroshift.evaluation.results import require_writable_results
     from zeroshift.report.page import write_report
 
     if not runs:
@@ -75,32 +77,43 @@ def evaluate(
     folders = [RunFolder.read(run) for run in {run.resolve(): run for run in runs}.values()]
     for folder in folders:
         folder.require_generator()
+        require_writable_results(folder)
+    tables = [] if out is None else [Path(f"{out}{suffix}") for suffix in (".json", ".md")]
+    require_outputs(*tables)
     real = None if reference is None else References.from_folder(reference)
     console = Console(highlight=False)
-    measured = []
+    measured: list[tuple[RunFolder, Evaluation]] = []
+    problems: list[str] = []  # told at the end: results are shown even if they cannot be saved
     for folder in folders:
-        evaluation = measure(
-            folder,
-            metrics or None,
-            references=real or References.from_truth(folder.source_config, num, seed),
-            num=num,
-            seed=seed,
-            truncation_psi=truncation_psi,
-            track=tracked,
-        )
-        write_report(folder, command_line(folder.config, folder.path))
-        measured.append((folder, evaluation))
+        try:
+            evaluation = measure(
+                folder,
+                metrics or None,
+                references=real or References.from_truth(folder.source_config, num, seed),
+                num=num,
+                seed=seed,
+                truncation_psi=truncation_psi,
+                track=tracked,
+            )
+            measured.append((folder, evaluation))
+            problems += evaluation.unsaved
+            write_report(folder, command_line(folder.config, folder.path))
+        except ZeroshiftError as error:
+            if not measured:
+                raise
+            problems.append(str(error))
     if real is not None:
         console.print(f"Reference images: {len(real)} in {reference}", markup=False, soft_wrap=True)
     _show_results(measured, console)
     columns, rows = compare((folder, evaluation.results) for folder, evaluation in measured)
     if len(folders) > 1:
         _show_comparison(columns, rows, console)
-    if out is not None:
-        for suffix, text in ((".json", as_json(columns, rows)), (".md", markdown(columns, rows))):
-            with atomic_write(f"{out}{suffix}") as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            print(f"{out}{suffix}")
+    for table, text in zip(tables, (as_json(columns, rows), markdown(columns, rows) + MARKDOWN_MARK), strict=False):
+        with atomic_write(table) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(table)
+    if problems:
+        raise ZeroshiftError(" ".join(dict.fromkeys(problems)))
 
 
 def _show_results(measured: "list[tuple[RunFolder, Evaluation]]", console: "Console") -> None:

@@ -8,6 +8,7 @@ import tyro
 
 from zeroshift.cli.arguments import call
 from zeroshift.errors import ZeroshiftError
+from zeroshift.io.outputs import require_outputs, require_writable
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["export", "main"]
@@ -21,15 +22,27 @@ def export(run: Path, format: str = "safetensors", out: Path | None = None) -> P
         format: see `zeroshift.export_generator`.
         out: the file or folder to write. None: "export" with the suffix of the format, in the run folder.
     Raises:
-        ZeroshiftError: if the run is not finished, or the format does not fit the generator.
+        ZeroshiftError: if the run is not finished, the format does not fit the generator, or `out` holds files that
+            zeroshift did not write.
     """
-    from zeroshift.generators.checkpoints.files import export_generator, export_suffix, load_generator
+    from zeroshift.generators.checkpoints.files import (
+        architecture_of,
+        export_generator,
+        export_suffix,
+        load_generator,
+    )
 
     folder = RunFolder.read(run)
     folder.require_generator()
-    generator = load_generator(folder.generator_path)
+    architecture = architecture_of(folder.generator_path)
+    suffix = "" if architecture is None else export_suffix(architecture, format)
     if out is None:
-        out = folder.path / f"export{export_suffix(generator.architecture, format)}"
+        out = folder.path / f"export{suffix}"
+    if suffix:
+        require_outputs(out)
+    else:  # a folder
+        require_writable(out)
+    generator = load_generator(folder.generator_path)
     export_generator(generator, out, format=format)
     return out
 

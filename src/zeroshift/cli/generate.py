@@ -9,12 +9,15 @@ import tyro
 
 from zeroshift.cli.arguments import call, default_output, require_positive, require_seed, tracked
 from zeroshift.io.atomic import disk_errors
+from zeroshift.io.outputs import is_ours, require_outputs
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["generate", "main"]
+
+_SIDES = ("source", "target")  # folders of the images of each generator
 
 
 def generate(
@@ -30,7 +33,8 @@ def generate(
     """Generate samples of a finished run, from the same latents with the source and the adapted generator.
 
     Writes source/0000.png ... and target/0000.png ..., and grid.png with all pairs (source on the left). A sample
-    depends on the seed and its number only. Samples of an earlier call in the same folder are replaced.
+    depends on the seed and its number only. Samples of an earlier call in the same folder are replaced, but no other
+    files.
 
     Examples:
       zeroshift generate runs/disney --num 64
@@ -59,6 +63,7 @@ def generate(
     changes = {"truncation-psi": truncation_psi, "steps": steps}
     suffix = "".join(f"-{name}-{value}" for name, value in changes.items() if value)
     out = default_output(folder, f"samples-seed-{seed}{suffix}", out)
+    require_outputs(*(_sample(out, side, i) for side in _SIDES for i in range(num)), out / "grid.png")
     batches = sampling.generate(
         load_source_and_target(folder, steps=steps),
         num,
@@ -81,20 +86,25 @@ def _write(batches: "Iterable[list[torch.Tensor]]", num: int, columns: int, out:
         (out / "grid.png").unlink(missing_ok=True)  # written last: it shows that all samples are there
     tiles: list[torch.Tensor] = []
     for source, target in batches:
-        for side, images in (("source", source), ("target", target)):
+        for side, images in zip(_SIDES, (source, target), strict=True):
             for i, pixels in enumerate(to_uint8(images), start=len(tiles)):
-                save_png(out / side / f"{i:04d}.png", pixels)
+                save_png(_sample(out, side, i), pixels)
         tiles += torch.cat([source, target], dim=3).unbind()  # [3, R, 2R] each
-    for side in ("source", "target"):
+    for side in _SIDES:
         _remove_from(out / side, num)
     save_png(out / "grid.png", make_grid(torch.stack(tiles), columns=min(columns, num)))
+
+
+def _sample(out: Path, side: str, number: int) -> Path:
+    return out / side / f"{number:04d}.png"
 
 
 def _remove_from(folder: Path, num: int) -> None:
     """Removes samples with numbers from `num` on, which an earlier call with a larger --num wrote."""
     with disk_errors(folder):
         for file in folder.iterdir():
-            if re.fullmatch(r"([0-9]{4}|[1-9][0-9]{4,})\.png", file.name) and int(file.stem) >= num:
+            numbered = re.fullmatch(r"([0-9]{4}|[1-9][0-9]{4,})\.png", file.name)
+            if numbered and int(file.stem) >= num and is_ours(file):
                 file.unlink()
 
 

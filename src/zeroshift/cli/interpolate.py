@@ -8,6 +8,7 @@ import tyro
 
 from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive, tracked
 from zeroshift.errors import ZeroshiftError
+from zeroshift.io.outputs import require_outputs
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -55,14 +56,16 @@ def interpolate(
         steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the first run.
         batch_size: Frames per batch. It does not affect the images.
     """
-    from zeroshift.io.images import save_film
+    from zeroshift.io.images import require_film_name, save_film
     from zeroshift.sampling.film import walk
 
     require_positive(seconds=seconds, fps=fps, batch_size=batch_size, steps=steps, truncation_psi=truncation_psi)
     folders = _open(runs)
     config, samples = folders[0].config, parse_samples(seeds)
-    source, targets = _load(folders, steps)
     out = default_output(folders[0], "walk.mp4", out)
+    require_film_name(out)
+    require_outputs(out)
+    source, targets = _load(folders, steps)
     frames = max(1, round(seconds * fps))
     film = walk(
         source,

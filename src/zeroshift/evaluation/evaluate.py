@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from zeroshift.core.batching import Track, untracked
 from zeroshift.core.distributed import Distributed
+from zeroshift.errors import ZeroshiftError
 from zeroshift.evaluation.checks import divergence_warnings, guidance_warnings, sample_size_warnings
 from zeroshift.evaluation.metrics.features import Features
 from zeroshift.evaluation.plan import EvaluationPlan, PlannedMeasure, make_plan
 from zeroshift.evaluation.references import References
-from zeroshift.evaluation.results import Result, append_result, read_results
+from zeroshift.evaluation.results import Result, append_result, read_results, require_writable_results
 from zeroshift.evaluation.samples import make_extractor, sample_features
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
@@ -30,6 +31,7 @@ class Evaluation:
 
     results: list[Result]
     left_out: dict[str, str]
+    unsaved: tuple[str, ...] = ()  # why some of the results could not be written into the run folder
 
 
 def evaluate(
@@ -60,9 +62,11 @@ def evaluate(
         module: see `load_source_and_target`.
         track: progress callback.
     Raises:
-        ZeroshiftError: an unfinished run, an unknown or unavailable measure or network, or missing reference images.
+        ZeroshiftError: an unfinished run, a run folder that cannot be written, an unknown or unavailable measure or
+            network, or missing reference images. A disk that is full later raises nothing, see `Evaluation.unsaved`.
     """
     run.require_generator()
+    require_writable_results(run)
     config = run.source_config
     device = Distributed(config.device).device
     plan = make_plan(config, metrics, references, num, device)
@@ -89,13 +93,18 @@ def evaluate(
     )
 
     results: dict[tuple[str, str], Result] = {}
+    unsaved: dict[str, None] = {}
     origin = references.name if references is not None else ""
     for planned, inputs in _inputs(plan, features, (config.source, config.target), seed, track):
         result = _measure(planned, inputs, origin, psi, steps)
-        append_result(run, result)
+        try:
+            append_result(run, result)
+        except ZeroshiftError as error:  # the result is worth more than its file
+            unsaved[str(error)] = None
         results[planned.name, planned.network] = result
     _warn(divergence_warnings(str(run.path), features))
-    return Evaluation([results[planned.name, planned.network] for planned in plan.measures], plan.left_out)
+    ordered = [results[planned.name, planned.network] for planned in plan.measures]
+    return Evaluation(ordered, plan.left_out, tuple(unsaved))
 
 
 def _inputs(

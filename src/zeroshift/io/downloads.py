@@ -1,7 +1,6 @@
 """Resumable downloads into a cache folder."""
 
 import contextlib
-import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.caches import cache_folder
 from zeroshift.io.connection import unreachable
+from zeroshift.io.owned_folder import file_digest
 
 __all__ = ["Progress", "ProgressFactory", "cache_folder", "download", "set_progress"]
 
@@ -88,8 +88,7 @@ def _verify(part: Path, target: Path, address: str, expected: str) -> None:
     record = target.with_name(f"{target.name}.sha256")
     if not expected and record.exists():
         expected = record.read_text(encoding="utf-8").strip()
-    with open(part, "rb") as file:
-        actual = _digest(file)
+    actual = file_digest(part)
     if not actual.startswith(expected):
         part.unlink()
         raise ZeroshiftError(
@@ -97,13 +96,6 @@ def _verify(part: Path, target: Path, address: str, expected: str) -> None:
             f"command again; if this repeats, the file has changed at its source. Nothing was kept."
         )
     record.write_text(actual + "\n", encoding="utf-8")
-
-
-def _digest(file: IO[bytes]) -> str:
-    total = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        total.update(chunk)
-    return total.hexdigest()
 
 
 def _fetch(address: str, part: Path, progress: Progress | None) -> None:

@@ -13,10 +13,10 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.leftovers import remove_leftovers, temporary_path
 
-__all__ = ["MARK", "MARKDOWN_MARK", "is_ours", "require_outputs"]
+__all__ = ["MARK", "MARKDOWN_MARK", "is_ours", "mark_archive", "require_outputs", "require_writable"]
 
 MARK = "Written by zeroshift"  # in the metadata of images and films, and in the comment of archives
-MARKDOWN_MARK = f"<!-- {MARK}; the same command replaces this file. -->\n"
+MARKDOWN_MARK = f"\n<!-- {MARK}; the same command replaces this file. -->\n"
 _WINDOW = 4096  # bytes at the beginning and at the end in which the marks are
 _BEGINNINGS = re.compile(
     rb"\x89PNG.*tEXtSoftware\0%(mark)s|GIF8.*%(mark)s"
@@ -42,6 +42,13 @@ def is_ours(path: Path) -> bool:
     return False
 
 
+def mark_archive(path: Path) -> None:
+    """Adds the mark as the comment of a zip archive without a comment, such as one of `torch.save`."""
+    with open(path, "r+b") as file:
+        file.seek(-2, os.SEEK_END)  # the length of the comment
+        file.write(len(MARK).to_bytes(2, "little") + MARK.encode())
+
+
 def require_outputs(*paths: Path) -> None:
     """Checks that files can be written, and removes what killed processes left in their folders. Makes nothing.
 
@@ -61,11 +68,17 @@ def require_outputs(*paths: Path) -> None:
                 f"{path} exists, and zeroshift cannot tell that it has written it. Move it, or choose another name."
             )
     for folder in dict.fromkeys(path.parent for path in paths):
-        _try_folder(folder)
+        require_writable(folder)
 
 
-def _try_folder(folder: Path) -> None:
-    """Writes a file, and removes it again, in the folder or in the nearest one above that exists."""
+def require_writable(folder: Path) -> None:
+    """Checks that files can be written into a folder, which may not exist yet. Makes nothing.
+
+    Writes a file, and removes it again, in the folder or in the nearest one above that exists.
+
+    Raises:
+        ZeroshiftError: if this fails.
+    """
     with disk_errors(folder):
         existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
         remove_leftovers(existing)

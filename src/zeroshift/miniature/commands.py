@@ -6,6 +6,7 @@ import torch
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.images import save_png, to_uint8
+from zeroshift.io.outputs import require_outputs
 from zeroshift.miniature.training.autoencoder import train_autoencoder
 from zeroshift.miniature.training.diffusion import train_diffusion
 from zeroshift.miniature.training.evaluator import train_evaluator
@@ -52,6 +53,7 @@ def sheet(
     beings = (Domain(SOURCE.medium, being) for being in BEINGS if being != SOURCE.being)
     default = (*(Domain(medium, SOURCE.being) for medium in MEDIA), *beings)
     chosen = tuple(parse_domain(label) for label in domains) or default
+    require_outputs(out)
     print(save_png(out, domain_sheet(chosen, num, seed, scale)))
 
 
@@ -74,7 +76,9 @@ def factors(out: Path = Path("miniature-factors.png"), *, domain: str = "photo",
     """
     if scale < 1:
         raise ZeroshiftError(f"--scale must be at least 1, not {scale}.")
-    print(save_png(out, factor_sheet(parse_domain(domain), scale=scale)))
+    parsed = parse_domain(domain)
+    require_outputs(out)
+    print(save_png(out, factor_sheet(parsed, scale=scale)))
 
 
 def photos(out: Path = Path("miniature-photos"), *, domain: str = "photo", num: int = 48, seed: int = 80100) -> None:
@@ -100,11 +104,13 @@ def photos(out: Path = Path("miniature-photos"), *, domain: str = "photo", num: 
     if num < 1:
         raise ZeroshiftError(f"--num must be at least 1, not {num}.")
     parsed = parse_domain(domain)
+    files = [out / f"{number:05d}.png" for number in range(num)]
+    require_outputs(*files)
     for numbers in torch.split(torch.arange(num), 64):
         samples = numbers.tolist()
         images = render(sample_latents(seed, samples), parsed, seed, samples)
         for number, image in zip(samples, images, strict=True):
-            save_png(out / f"{number:05d}.png", to_uint8(image[None])[0])
+            save_png(files[number], to_uint8(image[None])[0])
     print(out)
 
 

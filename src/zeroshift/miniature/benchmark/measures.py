@@ -78,7 +78,8 @@ def machines(records: Records) -> list[str]:
 
 def unrecognized(records: Records) -> dict[str, float]:
     """Targets whose true images the held-out evaluator mostly fails to recognize, with the recognized fraction."""
-    shares = {record["target"]: record["measures"]["accuracy"] for record in records if record["variant"] == "truth"}
+    truths = [record for record in records if record["variant"] == "truth" and "accuracy" in record["measures"]]
+    shares = {record["target"]: record["measures"]["accuracy"] for record in truths}
     return {target: share for target, share in shares.items() if share < _MIN_RECOGNIZED}
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.outputs import MARKDOWN_MARK
 from zeroshift.methods.configure import flat
 from zeroshift.miniature.benchmark.measures import Records, comparable, compare_variants, machines, unrecognized
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Trial
 from zeroshift.miniature.benchmark.records import finished_records, machine
-from zeroshift.miniature.benchmark.sheets import NUM_SHOWN, save_comparison
+from zeroshift.miniature.benchmark.sheets import NUM_SHOWN, comparison_path, save_comparison
+from zeroshift.miniature.benchmark.statistics import Difference
 from zeroshift.miniature.benchmark.tables import (
     Comparisons,
     comparison_table,
@@ -24,7 +26,7 @@ from zeroshift.miniature.benchmark.tables import (
 from zeroshift.miniature.benchmark.variants import Variant
 from zeroshift.miniature.world.domains import HELD_OUT, parse_domain
 
-__all__ = ["write_page"]
+__all__ = ["page_files", "page_text", "write_page"]
 
 _TITLE = "# Benchmark in the miniature world"
 _BOUNDS = {
@@ -41,8 +43,30 @@ _BOUNDS = {
 }
 
 
+def page_files(plan: BenchmarkPlan, page: Path) -> list[Path]:
+    """The files that `write_page` writes."""
+    return [page, page.with_suffix(".json"), *(comparison_path(page.with_suffix(""), one) for one in plan.targets)]
+
+
 def write_page(plan: BenchmarkPlan, page: Path, baseline: str, conclusion: str = "") -> None:
     """Writes PAGE (Markdown), PAGE.json with all records, and an image per target in a folder named after the page.
+
+    Args: see `page_text`.
+    """
+    records = finished_records(plan)
+    text = page_text(plan, page, baseline, conclusion)
+    details = {name: {key: vars(value) for key, value in by.items()} for name, by in _compared(plan, records, baseline)}
+    data = {"command": _command(plan, baseline), "baseline": baseline, "compared": details, "trials": records}
+    contents = {page: text + MARKDOWN_MARK, page.with_suffix(".json"): json.dumps(data, indent=1) + "\n"}
+    for target in plan.targets:
+        save_comparison(plan, target, page.with_suffix(""))
+    for path, content in contents.items():
+        with atomic_write(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+
+
+def page_text(plan: BenchmarkPlan, page: Path, baseline: str, conclusion: str = "") -> str:
+    """The page in Markdown.
 
     Args:
         plan: the benchmark. Trials that have not run are left out, and the page states their number.
@@ -51,20 +75,20 @@ def write_page(plan: BenchmarkPlan, page: Path, baseline: str, conclusion: str =
         conclusion: Markdown for the beginning of the page. A title ("# ...") in it replaces the default title.
     """
     records = finished_records(plan)
-    compared = {
-        variant.name: compare_variants(comparable(records), variant.name, baseline)
-        for variant in _adapted(plan)
-        if variant.name != baseline
-    }
-    command = _command(plan, baseline)
     folder = page.with_suffix("")
-    pictures = {target: f"{folder.name}/{save_comparison(plan, target, folder).name}" for target in plan.targets}
-    text = _markdown(plan, records, compared, pictures, baseline=baseline, command=command, conclusion=conclusion)
-    details = {name: {key: vars(value) for key, value in by.items()} for name, by in compared.items()}
-    data = {"command": command, "baseline": baseline, "compared": details, "trials": records}
-    for path, content in ((page, text + "\n"), (page.with_suffix(".json"), json.dumps(data, indent=1) + "\n")):
-        with atomic_write(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    pictures = {target: f"{folder.name}/{comparison_path(folder, target).name}" for target in plan.targets}
+    return (
+        _markdown(
+            plan, records, dict(_compared(plan, records, baseline)), pictures,
+            baseline=baseline, command=_command(plan, baseline), conclusion=conclusion,
+        ) + "\n"
+    )  # fmt: skip
+
+
+def _compared(plan: BenchmarkPlan, records: Records, baseline: str) -> list[tuple[str, Mapping[str, Difference]]]:
+    """Each method that is not the baseline with its comparisons by measure."""
+    names = [variant.name for variant in _adapted(plan) if variant.name != baseline]
+    return [(name, compare_variants(comparable(records), name, baseline)) for name in names]
 
 
 def _markdown(

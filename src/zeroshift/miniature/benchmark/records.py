@@ -14,14 +14,16 @@ import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.catalogue import resolve
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.foreign import matches, read_json
 from zeroshift.methods.configure import flat, settings
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Key, Trial
 from zeroshift.miniature.benchmark.variants import FITTED
@@ -33,6 +35,29 @@ __all__ = [
 ]  # fmt: skip
 
 Record = Mapping[str, Any]
+
+Text = Annotated[str, Field(max_length=1000)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Amount = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]
+
+
+class _Record(BaseModel):
+    """What the page reads of a record; further entries are kept."""
+
+    variant: Text
+    target: Text
+    seed: int = Field(strict=True, ge=0, lt=2**63)
+    provenance: Annotated[dict[Text, Any], Field(max_length=1000)]
+    machine: Text
+    seconds: Amount
+    processor_seconds: Amount
+    memory: Amount
+
+
+class _MeasuredRecord(_Record):
+    evaluated_by: Annotated[dict[Text, Text], Field(max_length=100)]
+    measures: Annotated[dict[Text, Number], Field(max_length=1000)]
+
 
 # Keys of version 0.1 and before, which `read_previous` still accepts.
 _OLD_KEYS = {"row": "variant", "made_with": "provenance", "judged_by": "evaluated_by"}
@@ -122,37 +147,46 @@ def read_adapted(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any] | None:
     """The stored record of a trial whose images exist, measured by any network; None if there is none.
 
     Raises:
-        ZeroshiftError: if the file is damaged.
+        ZeroshiftError: if the file is damaged, or has other values than a record.
     """
     path = record_path(plan, trial)
     if not path.exists() or not path.with_suffix(".png").exists():
         return None
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ZeroshiftError(f"{path} is damaged ({error}). Delete it, and run the benchmark again.") from error
-    return record
+        record: Any = read_json(path)
+        measured = isinstance(record, dict) and "measures" in record  # which are written in a second step
+        matches(_MeasuredRecord if measured else _Record, record, str(path))
+    except ZeroshiftError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        raise ZeroshiftError(f"{error} Delete the file, and run the benchmark again.") from error
+    checked: dict[str, Any] = record
+    return checked
 
 
 def read_previous(path: Path) -> dict[Key, dict[str, Any]]:
     """The records in the JSON of a page, by variant, target and seed.
 
     Raises:
-        ZeroshiftError: if the file cannot be read as one.
+        ZeroshiftError: if the file cannot be read, or naming the first record with other values than a page has.
     """
-    try:
-        page = json.loads(path.read_text(encoding="utf-8"))
-        records = [_with_present_keys(record) for record in page["trials" if "trials" in page else "cells"]]
-        return {(record["variant"], record["target"], record["seed"]): record for record in records}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ZeroshiftError(f"{path} cannot be read as the JSON of a benchmark's page ({error}).") from error
+    page = read_json(path)
+    records = page.get("trials", page.get("cells")) if isinstance(page, dict) else None
+    if not isinstance(records, list):
+        raise ZeroshiftError(f"{path} is not the JSON of a benchmark's page: it has no list of trials.")
+    previous: dict[Key, dict[str, Any]] = {}
+    for index, one in enumerate(records):
+        record = _with_present_keys(one) if isinstance(one, dict) else one
+        checked = matches(_MeasuredRecord, record, f"{path}: the record trials[{index}]")
+        previous[checked.variant, checked.target, checked.seed] = record
+    return previous
 
 
 def _with_present_keys(record: Record) -> dict[str, Any]:
     """A record with the keys of this version."""
     renamed = {_OLD_KEYS.get(key, key): value for key, value in record.items()}
     for name in ("provenance", "evaluated_by"):
-        if name in renamed:
+        if isinstance(renamed.get(name), Mapping):
             renamed[name] = {_OLD_FACTS.get(key, key): value for key, value in renamed[name].items()}
     return renamed
 

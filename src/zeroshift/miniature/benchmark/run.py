@@ -5,6 +5,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -86,9 +87,18 @@ def _report(
     sender: Connection, work: Work, plan: BenchmarkPlan, trial: Trial, prepare: Callable[[], object] | None
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare is not None:
         prepare()
     sender.send(work(plan, trial))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the first one ends, even if that is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def run_trial(plan: BenchmarkPlan, trial: Trial) -> str | None:
@@ -99,7 +109,12 @@ def run_trial(plan: BenchmarkPlan, trial: Trial) -> str | None:
         if record is None:
             record = _adapt(plan, trial)
             write_record(plan, trial, record)
-        write_record(plan, trial, {**record, "evaluated_by": evaluators(), "measures": _measure(plan, trial)})
+        measures = _measure(plan, trial)
+        try:
+            write_record(plan, trial, {**record, "evaluated_by": evaluators(), "measures": measures})
+        except ZeroshiftError as error:
+            values = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
+            return f"{error} It was measured: {values}"
     except ZeroshiftError as error:
         return str(error)
     except Exception as error:  # the other trials continue after any error

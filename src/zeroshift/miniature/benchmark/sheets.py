@@ -14,7 +14,7 @@ from zeroshift.miniature.benchmark.records import image_path, read_record, slug
 from zeroshift.miniature.world.domains import parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents
 
-__all__ = ["NUM_SHOWN", "held_out_people", "read_people", "save_comparison", "save_people"]
+__all__ = ["NUM_SHOWN", "comparison_path", "held_out_people", "read_people", "save_comparison", "save_people"]
 
 NUM_SHOWN = 8  # people in the comparison of a target
 _TEST_SEED = 1_000_003  # of people that are used in neither training nor adaptation
@@ -40,12 +40,17 @@ def read_people(path: Path, num: int) -> Tensor:
     return tiles.permute(0, 2, 4, 1, 3).flatten(0, 1)[:num].float() / 127.5 - 1
 
 
+def comparison_path(folder: Path, target: str) -> Path:
+    """The image of a target that `save_comparison` draws."""
+    return folder / f"{slug(target)}.png"
+
+
 def save_comparison(plan: BenchmarkPlan, target: str, folder: Path) -> Path:
     """Draws the same people as input, as true images, and by every variant with the first seed.
 
     An existing file is kept if some trials have a record but no images.
     """
-    path = folder / f"{slug(target)}.png"
+    path = comparison_path(folder, target)
     trials = [trial for trial in plan.trials() if trial.target == target and trial.seed == plan.seeds[0]]
     finished = [trial for trial in trials if read_record(plan, trial) is not None]
     drawn = [trial for trial in finished if image_path(plan, trial).exists()]

@@ -1,12 +1,12 @@
 """Variants of methods that a benchmark compares, and the reference results. Imports no heavy modules."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zeroshift.errors import ZeroshiftError
+from zeroshift.io.foreign import parse_json
 from zeroshift.methods.registry import METHODS
 
 __all__ = [
@@ -98,8 +98,8 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
         if not equals:
             raise ZeroshiftError(f"{text!r} changes no setting. Write NAME=VALUE, such as adapt.lr=0.005.")
         try:
-            parsed = json.loads(value)
-        except json.JSONDecodeError:
+            parsed = parse_json(value, text)
+        except ZeroshiftError:
             parsed = value.strip()
         changes[name.strip().replace("-", "_")] = tuple(parsed) if isinstance(parsed, list) else parsed
     return changes

@@ -20,6 +20,7 @@ from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.images import save_png
+from zeroshift.io.outputs import MARKDOWN_MARK, require_outputs
 from zeroshift.miniature.exams.diffusion_exam import STEPS, examine
 from zeroshift.miniature.exams.measure import (
     CLASS,
@@ -214,6 +215,7 @@ def report(
         load_encoder("miniature"), load_evaluator(), load_probe(), load_generator("miniature"), _diffusion(console)
     )
     images = _images(models, seed)
+    require_outputs(out / "report.md", *(out / f"{name}.png" for name in images))
     measurements: list[Measurement] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as screen:
@@ -222,14 +224,14 @@ def report(
         for measurement in measure_all(models, seed=seed, people=people, candidates=candidates):
             measurements.append(measurement)
             screen.update(task, advance=1, description=measurement.name)
+        console.print(_table(measurements))
         for name, (_, draw) in images.items():
             save_png(out / f"{name}.png", draw())
             screen.update(task, advance=1, description=f"drawing {name}")
-    console.print(_table(measurements))
     text = "# The miniature world, measured\n\nWritten by `zeroshift miniature report`.\n\n" + markdown(measurements)
     text += "".join(f"\n{caption}\n\n![{caption}]({name}.png)\n" for name, (caption, _) in images.items())
     with atomic_write(out / "report.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text + MARKDOWN_MARK, encoding="utf-8")
     return measurements
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
 from zeroshift.generators.diffusion.autoencoder import DiffusionAutoencoder
+from zeroshift.io.outputs import require_writable
 from zeroshift.miniature.exams.diffusion_exam import print_exam
 from zeroshift.miniature.networks.encoders import weights_path
 from zeroshift.miniature.training.denoising import SCHEDULER, DenoisingSettings, train_denoiser, velocity_loss
@@ -73,6 +74,7 @@ def train_autoencoder(
     """
     torch.set_num_threads(threads)
     target = weights or weights_path("autoencoder")
+    require_writable(target.parent)
     model = seeded(lambda: DiffusionAutoencoder(UNET, ENCODER, SCHEDULER), seed).to(memory_format=torch.channels_last)
     float32_norms(model)
     losses = partial(_losses, alphas=model.schedule.alphas)

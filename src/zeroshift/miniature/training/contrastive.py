@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
+from zeroshift.io.outputs import require_writable
 from zeroshift.miniature.exams.measure import DomainExam, domain_report, retrieval_report
 from zeroshift.miniature.networks.encoders import (
     NUM_READINGS,
@@ -122,6 +123,7 @@ def train_contrastive(
     Raises:
         ZeroshiftError: if the file of initial weights is missing, damaged or of another model.
     """
+    require_writable(Path(weights).parent)
     training = _Training(model, blocks, settings, weights)
     fixed = {name: value for name, value in asdict(settings).items() if name != "steps"}
     fixed |= {"blocks": blocks.count, "block_seed": blocks.seed}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroshift.generators.checkpoints.diffusers import write_pipeline
+from zeroshift.generators.checkpoints.diffusers import require_pipeline_folder, write_pipeline
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.miniature.exams.diffusion_exam import print_exam
@@ -68,6 +68,7 @@ def train_diffusion(
     """
     torch.set_num_threads(threads)
     target = weights or weights_path("diffusion").with_suffix("")
+    require_pipeline_folder(target)
     model = seeded(lambda: Diffusion(UNET, SCHEDULER), seed).to(memory_format=torch.channels_last)
     float32_norms(model)
     losses = partial(_losses, alphas=model.schedule.alphas)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from zeroshift.generators.checkpoints.files import save_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
+from zeroshift.io.outputs import require_writable
 from zeroshift.miniature.exams.pixels import portrait_loss, psnr
 from zeroshift.miniature.networks.encoders import weights_path
 from zeroshift.miniature.training.loop import Stateful, average, plateau_rate, run_training, set_rate
@@ -69,7 +70,9 @@ def train_generator(
         The step reached.
     """
     torch.set_num_threads(threads)
-    training = _Training(Portraits(out / "portraits", seed), steps, batch, seed, weights or weights_path("generator"))
+    target = weights or weights_path("generator")
+    require_writable(target.parent)
+    training = _Training(Portraits(out / "portraits", seed), steps, batch, seed, target)
     if compiled:
         training.fit_full = torch.compile(fit, dynamic=False)
     reached = run_training(

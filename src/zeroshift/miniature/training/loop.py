@@ -27,6 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 from zeroshift.core.rng import stream
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.outputs import require_writable
 
 __all__ = [
     "Precision", "Stateful", "arithmetic", "average", "cosine_rate", "float32_norms", "plateau_rate", "run_training",
@@ -131,6 +132,7 @@ def run_training(
         ZeroshiftError: if the checkpoint is unreadable or has other settings, or if a value is not finite.
     """
     folder = Path(folder)
+    require_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plain_settings = json.loads(json.dumps(settings))
     step = saved = _resume(folder, parts, plain_settings)
@@ -196,8 +198,8 @@ class _Log:
 
 def _save(folder: Path, parts: Mapping[str, Stateful], settings: dict[str, Any], step: int) -> None:
     states = {name: part.state_dict() for name, part in parts.items()}
-    with atomic_write(folder / CHECKPOINT) as temporary:
-        torch.save({"step": step, "settings": settings, "parts": states}, temporary)
+    with atomic_write(folder / CHECKPOINT) as temporary, open(temporary, "wb") as file:
+        torch.save({"step": step, "settings": settings, "parts": states}, file)
 
 
 def _resume(folder: Path, parts: Mapping[str, Stateful], settings: dict[str, Any]) -> int:
@@ -219,11 +221,23 @@ def _resume(folder: Path, parts: Mapping[str, Stateful], settings: dict[str, Any
         step = checkpoint["step"]
     log = folder / LOG
     if log.exists():
-        lines = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("}\n")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("}\n") and _step_of(line, log) <= step]
         with atomic_write(log) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
     return step
+
+
+def _step_of(line: str, log: Path) -> int:
+    """The step of a line of the log.
+
+    Raises:
+        ZeroshiftError: if no training has written it.
+    """
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ZeroshiftError(f"{log} is not the log of a training. Choose another folder.") from error
 
 
 @contextmanager

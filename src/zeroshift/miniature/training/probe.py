@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.outputs import require_writable
 from zeroshift.miniature.exams.measure import DomainExam, probe_report
 from zeroshift.miniature.networks.alignment import align_faces
 from zeroshift.miniature.networks.encoders import (
@@ -88,7 +89,9 @@ def train_probe(
     torch.set_num_threads(threads)
     start_time = time.monotonic()
     settings = _Settings(seed, rate, blocks, block_seed, str(start or ""), precision)
-    training = _Training(images, settings, weights or weights_path("probe"))
+    target = weights or weights_path("probe")
+    require_writable(target.parent)
+    training = _Training(images, settings, target)
     reached = training.train(training.probe.tower, training.read_image, out, steps, minutes, NEW_BLOCKS)
     if reached == steps:
         left = None if minutes is None else max(0.0, minutes - (time.monotonic() - start_time) / 60)
