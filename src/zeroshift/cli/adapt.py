@@ -5,7 +5,7 @@ import dataclasses
 import os
 import re
 import shlex
-import signal
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,10 +68,10 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
 
     Raises:
         ZeroshiftError: if settings, files or the folder are invalid.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM; the run can be resumed.
+        KeyboardInterrupt: on Ctrl-C; the run can be resumed.
     """
     config = resolve(config)
-    # Only the leading process of `accelerate launch` writes.
+    # Only the leading process of `torchrun` or `accelerate launch` writes.
     leads = os.environ.get("RANK", "0") == "0"
     run = RunFolder.open(out, config) if leads else RunFolder(out, config)
     if run.finished:
@@ -80,12 +80,12 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
         from zeroshift.cli.progress import Display
         from zeroshift.training.trainer import adapt
 
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # clusters send it to stop a job
         try:
+            if leads:
+                _print_processes(config)
             with Display() as display:
                 adapt(config, run, progress=display)
         finally:
-            signal.signal(signal.SIGTERM, before)
             if leads:
                 run.discard_if_unused()
         if not leads:
@@ -99,6 +99,15 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
     print(f"Report: {run.report_path}")
     print(f"Next:   zeroshift generate {shlex.quote(str(out))} --num 64")
     print(f"        zeroshift interpolate {shlex.quote(str(out))} --seeds 1,2,3 --strength 0,1")
+
+
+def _print_processes(config: AdaptConfig) -> None:
+    """Prints how many processes share the work, and on what."""
+    from zeroshift.core.distributed import Distributed
+
+    distributed = Distributed(config.device)
+    number = "1 process" if distributed.size == 1 else f"{distributed.size} processes"
+    print(f"Running in {number} on {distributed.device.type}.", file=sys.stderr)
 
 
 def main(arguments: Sequence[str]) -> None:

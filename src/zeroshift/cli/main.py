@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.cli.progress import download_bar
+from zeroshift.core.interrupts import interrupts
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.downloads import set_progress
@@ -40,7 +41,11 @@ EXAMPLES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns its exit code: 0, 1 (an error that the user can fix), 2 (usage) or 130 (Ctrl-C)."""
+    """Runs one command. Returns its exit code: 0, 1 (an error that the user can fix), 2 (usage) or 130.
+
+    130 follows Ctrl-C, SIGTERM and SIGHUP. `adapt` then writes a checkpoint first; a second Ctrl-C does not wait for
+    it, and a third ends the process at once.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     console = Console(stderr=True, highlight=False)
     if arguments[:1] == ["--version"]:
@@ -60,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     _prepare_process()
-    command = importlib.import_module(f"zeroshift.cli.{name}")
-    return _guarded(name, lambda: command.main(arguments[1:]), console)
+    with interrupts(restore=argv is not None):  # a program ends after this, and stays silent until then
+        return _guarded(name, lambda: importlib.import_module(f"zeroshift.cli.{name}").main(arguments[1:]), console)
 
 
 def _prepare_process() -> None:

@@ -25,7 +25,6 @@ __all__ = [
     "atomic_write",
     "disk_errors",
     "made_folder",
-    "read_records",
     "set_default_mode",
 ]
 
@@ -208,11 +207,3 @@ def _remove_incomplete_line(file: "FileIO") -> int:
             end = file.readall().rfind(b"\n") + 1
             file.truncate(end)
     return end
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file of JSON lines, none if it does not exist; an incomplete last line is ignored."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
