@@ -80,7 +80,7 @@ def _prepare_process() -> None:
 def _guarded(name: str, command: Callable[[], None], console: Console) -> int:
     """Runs a command. Turns errors that the user can fix, and interrupts, into a message and an exit code."""
     try:
-        with warnings.catch_warnings(), disk_errors("a file"):
+        with warnings.catch_warnings(), disk_errors():
             warnings.filterwarnings("default", category=UserWarning)
             warnings.showwarning = lambda message, category, *_: _show_warning(message, category, console)
             command()

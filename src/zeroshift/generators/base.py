@@ -218,6 +218,9 @@ class Generator(nn.Module, ABC):
         write: Callable[[Generator, Path], None] = resolve_name(self.exports[format])
         write(self, path)
 
+    def require_delivery(self, folder: Path) -> None:
+        """Raises ZeroshiftError, before the work, if `deliver` may not write into this run folder."""
+
     def deliver(self, folder: Path) -> None:
         """Writes `deliveries` into a run folder."""
         for name, format in self.deliveries.items():

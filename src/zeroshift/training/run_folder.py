@@ -6,7 +6,6 @@ Files are written atomically, so that repeating the command of a killed run resu
 import contextlib
 import dataclasses
 import json
-import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import DamagedFileError, ZeroshiftError
-from zeroshift.io.atomic import TEMPORARY_PREFIX, append_record, atomic_write, disk_errors
+from zeroshift.io.atomic import append_record, atomic_write, disk_errors
 from zeroshift.io.foreign import first_line, parse_json, read_json
+from zeroshift.io.leftovers import TEMPORARY_PREFIX, remove_leftovers
 from zeroshift.io.records import read_records
 from zeroshift.methods.configure import NEUTRAL_SETTINGS, flat, from_values, to_json
 from zeroshift.methods.registry import METHODS
@@ -106,9 +106,7 @@ class RunFolder:
                     f"Another process is training in {self.path}. Wait until it ends, or give another folder (--out)."
                 ) from error
             try:
-                for leftover in self.path.rglob(f"{TEMPORARY_PREFIX}*"):
-                    if leftover.name != _LOCK and leftover.is_file():
-                        leftover.unlink(missing_ok=True)
+                remove_leftovers(self.path, recursive=True)
                 yield
             finally:
                 (self.path / _LOCK).unlink(missing_ok=True)  # while it is held: no process waits for it
@@ -235,7 +233,8 @@ class RunFolder:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         self.close()
         with disk_errors(self.path):
-            shutil.rmtree(self.path / "events", ignore_errors=True)
+            for events in list((self.path / "events").rglob("events.out.tfevents.*")):
+                events.unlink(missing_ok=True)
         for record in kept:
             values = {key: value for key, value in record.items() if key not in ("stage", "step")}
             self._add_scalars(record["stage"], record["step"], values)

@@ -93,6 +93,8 @@ def adapt(
         training = _Training(context, stages, written, progress, source)
         training.resume(run)
         if written is not None:
+            adaptation.target_ema.require_delivery(written.path)
+        if written is not None:
             written.write_config()
             if generator is not None and not written.source_path.exists():
                 save_generator(context.source, written.source_path)  # config.json cannot name it

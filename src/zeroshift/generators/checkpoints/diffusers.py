@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +9,13 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.claims import check_claims, listed
 from zeroshift.generators.checkpoints.pipeline_weights import file_names, is_regular, open_weights
 from zeroshift.generators.diffusion.configs import decoder_config, schedule_config, unet_config
-from zeroshift.generators.diffusion.model import Diffusion
-from zeroshift.io.atomic import disk_errors, set_default_mode
+from zeroshift.generators.diffusion.model import PIPELINE_INDEX, Diffusion
 from zeroshift.io.foreign import read_json
 from zeroshift.io.outputs import require_writable
+from zeroshift.io.owned_folder import replaced_folder, require_owned_folder
 
 __all__ = ["read_pipeline", "require_pipeline_folder", "write_pipeline"]
 
-_INDEX = "model_index.json"
 _CONFIG, _SCHEDULE = "config.json", "scheduler_config.json"
 _PARTS = {"unet": ("unet",), "scheduler": ("scheduler",), "decoder": ("vqvae", "vae")}  # names in pipeline folders
 _PIPELINES = "DDPMPipeline, DDIMPipeline, PNDMPipeline and LDMPipeline"
@@ -37,7 +34,7 @@ def read_pipeline(folder: Path) -> Diffusion:
     """
     places = _places(folder)
     if "unet" not in places:
-        raise ZeroshiftError(f"{folder} holds no diffusion model: {_INDEX} has no unet.")
+        raise ZeroshiftError(f"{folder} holds no diffusion model: {PIPELINE_INDEX} has no unet.")
     check = {"unet": unet_config, "scheduler": schedule_config, "decoder": decoder_config}
     files = {"unet": _CONFIG, "scheduler": _SCHEDULE, "decoder": _CONFIG}
     configs: dict[str, Any] = {"scheduler": {}, "decoder": None}
@@ -60,9 +57,9 @@ def read_pipeline(folder: Path) -> Diffusion:
 
 def _places(folder: Path) -> dict[str, Path]:
     """The folders of the parts. The oldest pipelines have all files in one folder."""
-    if not is_regular(folder / _INDEX):
+    if not is_regular(folder / PIPELINE_INDEX):
         return _places_without_index(folder)
-    index = _read_object(folder / _INDEX)
+    index = _read_object(folder / PIPELINE_INDEX)
     classes = {
         name: value[1]
         for name, value in index.items()
@@ -93,30 +90,33 @@ def _places_without_index(folder: Path) -> dict[str, Path]:
     names = file_names(folder)
     if "unet" in names:
         raise ZeroshiftError(
-            f"{folder} has a folder unet but no {_INDEX}, which says how its parts fit together. Copy or download the "
-            f"whole pipeline, or give {folder / 'unet'} to use that network with DDIM's default schedule."
+            f"{folder} has a folder unet but no {PIPELINE_INDEX}, which says how its parts fit together. Copy or "
+            f"download the whole pipeline, or give {folder / 'unet'} to use that network with DDIM's default schedule."
         )
     raise ZeroshiftError(
-        f"{folder} is a folder without {_INDEX} or {_CONFIG}; it holds {listed(names) or 'nothing'}. {_EXPECTED}"
+        f"{folder} is a folder without {PIPELINE_INDEX} or {_CONFIG}; it holds {listed(names) or 'nothing'}. "
+        f"{_EXPECTED}"
     )
 
 
 def require_pipeline_folder(folder: Path) -> None:
     """Raises ZeroshiftError unless `write_pipeline` may write there: see its errors."""
-    require_owned_folder(folder, _INDEX)
+    require_owned_folder(folder, PIPELINE_INDEX)
     require_writable(folder)
 
 
 def write_pipeline(generator: Diffusion, folder: Path) -> None:
-    """Writes a folder for DDIMPipeline.from_pretrained (LDMPipeline with a decoder), completely or not at all.
+    """Writes a folder for DDIMPipeline.from_pretrained (LDMPipeline with a decoder).
+
+    The index lists the files with their digests, so that a later call replaces them and no others: further files in the
+    folder stay. It is written last.
 
     Raises:
-        ZeroshiftError: if `folder` exists and is not a pipeline folder, or cannot be written.
+        ZeroshiftError: if the folder is not empty and an earlier call did not write it, if somebody has changed a file
+            of that call, or if the folder cannot be written.
     """
     import diffusers
 
-    if folder.exists() and not (folder / _INDEX).is_file():
-        raise ZeroshiftError(f"{folder} exists and is not a pipeline folder. Choose another name.")
     config = generator.schedule.config
     clips = config.clip_sample and generator.sampling.clip_sample
     scheduler: Any = diffusers.DDIMScheduler
@@ -127,19 +127,10 @@ def write_pipeline(generator: Diffusion, folder: Path) -> None:
         kind = "LDMPipeline"
     index: dict[str, Any] = {"_class_name": kind, "_diffusers_version": diffusers.__version__}
     index |= {name: ["diffusers", type(part).__name__] for name, part in parts.items()}
-    temporary = folder.with_name(f".zeroshift-{secrets.token_hex(4)}-{folder.name}")
-    with disk_errors(folder):
-        try:
-            for name, part in parts.items():
-                part.save_pretrained(temporary / name)
-            (temporary / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-            for file in filter(Path.is_file, temporary.rglob("*")):
-                set_default_mode(file)
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with replaced_folder(folder, PIPELINE_INDEX) as temporary:
+        for name, part in parts.items():
+            part.save_pretrained(temporary / name)
+        (temporary / PIPELINE_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -22,9 +22,11 @@ from zeroshift.generators.diffusion.configs import MAX_RESOLUTION, decoder_confi
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.diffusion.schedule import NoiseSchedule
 from zeroshift.io.foreign import first_line
+from zeroshift.io.owned_folder import require_owned_folder
 
-__all__ = ["Diffusion", "plain"]
+__all__ = ["PIPELINE_INDEX", "Diffusion", "plain"]
 
+PIPELINE_INDEX = "model_index.json"  # of a diffusers pipeline
 # Settings of noise inputs and of the adaptive choice of layers; diffusion models have neither.
 ADAPTIVE_SETTINGS = (
     "adapt.noise_mode", "adapt.num_layers", "adapt.layer_batch_size", "adapt.layer_lr", "adapt.layer_steps",
@@ -220,6 +222,11 @@ class Diffusion(Generator):
         merged = copy.deepcopy(self)
         lora.merge(merged.unet)
         return merged
+
+    def require_delivery(self, folder: Path) -> None:
+        """Checks that the pipelines in the folder, if any, are ours."""
+        for name in self.deliveries:
+            require_owned_folder(folder / name, PIPELINE_INDEX)
 
     def deliver(self, folder: Path) -> None:
         """Writes `deliveries`, and the low-rank updates, if any, as pytorch_lora_weights.safetensors."""
