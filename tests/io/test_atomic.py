@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.atomic import append_record, atomic_write, set_default_mode
+from zeroshift.io.atomic import append_record, atomic_write, disk_errors, set_default_mode
 from zeroshift.io.records import read_records
 
 
@@ -118,3 +118,78 @@ def test_set_default_mode_of_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         set_default_mode(tmp_path / "missing")
     assert files(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_read_is_not_reported_as_one_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, result = tmp_path / "photo.png", tmp_path / "out" / "result.png"
+    photo.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(photo) or mode != os.R_OK)
+    with pytest.raises(ZeroshiftError, match=rf"^No permission to read {photo}\."), atomic_write(result):
+        raise PermissionError(errno.EACCES, "Permission denied", str(photo))
+    with pytest.raises(ZeroshiftError, match=rf"^No permission to read {photo}\."), disk_errors(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(photo))
+    with pytest.raises(ZeroshiftError, match=rf"^No permission to read {photo}\."), disk_errors():
+        raise PermissionError(errno.EACCES, "Permission denied", str(photo))
+    with pytest.raises(ZeroshiftError, match=rf"^No permission to write {result}\."), disk_errors(result):
+        raise PermissionError(errno.EACCES, "Permission denied", str(result.parent))
+    with pytest.raises(ZeroshiftError, match=r"^Cannot open .*photo\.png/x: a file exists where a folder"), disk_errors():
+        (photo / "x").read_text()
+    assert files(tmp_path) == ["photo.png"]
+    assert not result.parent.exists(), "no empty folder stays"
+
+
+def test_a_file_size_limit_is_a_sentence(tmp_path: Path) -> None:
+    """For Python, NumPy, torch, safetensors and Pillow; in a process of its own."""
+    program = f"""
+import pathlib, resource
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.atomic import append_record, atomic_write
+from zeroshift.io.images import save_png
+folder = pathlib.Path({str(tmp_path)!r})
+values = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+def torch_save(path):
+    with open(path, "wb") as file:
+        torch.save(torch.from_numpy(values), file)
+def numpy_save(path):
+    with open(path, "wb") as file:
+        np.save(file, values)
+writers = [
+    lambda path: path.write_bytes(values.tobytes()), torch_save, numpy_save,
+    lambda path: save_file({{"a": torch.from_numpy(values)}}, path), lambda path: save_png(path, values),
+]
+for writer in writers:
+    try:
+        with atomic_write(folder / "new" / "a.bin") as temporary:
+            writer(temporary)
+    except ZeroshiftError as error:
+        print(error)
+append_record(folder / "log.jsonl", {{"text": "a" * 3000}})
+try:
+    append_record(folder / "log.jsonl", {{"text": "b" * 3000}})
+except ZeroshiftError as error:
+    print(error)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    sentences = ended.stdout.splitlines()
+    assert len(sentences) == 6, ended.stdout + ended.stderr
+    assert all("could not be written" in sentence and "large" in sentence for sentence in sentences)
+    assert files(tmp_path) == ["log.jsonl"]
+    assert [record["text"][0] for record in read_records(tmp_path / "log.jsonl")] == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_a_cache_that_cannot_be_written_names_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("ZEROSHIFT_CACHE", "HF_HOME", "TORCH_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        (tmp_path / variable).touch()
+        with (
+            pytest.raises(ZeroshiftError, match=rf"{variable} moves this cache"),
+            atomic_write(tmp_path / variable / "a" / "b"),
+        ):
+            pass

@@ -85,5 +85,7 @@ def require_writable(folder: Path) -> None:
         probe = temporary_path(existing / "probe")
         try:
             probe.write_bytes(bytes(_WINDOW))
+        except FileNotFoundError as error:  # a folder that makes no files, such as /proc
+            raise ZeroshiftError(f"No file can be written into {folder}. Choose another folder.") from error
         finally:
             probe.unlink(missing_ok=True)

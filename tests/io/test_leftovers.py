@@ -1,0 +1,70 @@
+"""Temporary files of killed processes go; those of running ones stay."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from zeroshift.io import leftovers
+from zeroshift.io.atomic import atomic_write
+from zeroshift.io.leftovers import remove_leftovers, temporary_path
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from zeroshift.io.atomic import atomic_write
+with atomic_write(Path(sys.argv[1])) as temporary:
+    print(temporary.name, flush=True)
+    time.sleep(60)
+"""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_next_writer_removes_the_file_of_a_killed_process_but_not_of_a_running_one(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "a.png")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    held = process.stdout.readline().strip()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [held], "its process runs"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with atomic_write(tmp_path / "b.png") as temporary:
+        temporary.write_text("b")
+    assert names(tmp_path) == ["b.png"]
+
+
+def test_names_state_the_process_and_fit_every_file_system(tmp_path: Path) -> None:
+    assert f"-{os.getpid()}-" in temporary_path(tmp_path / "a.png").name
+    assert temporary_path(tmp_path / "a.png").suffix == ".png"
+    assert len(temporary_path(tmp_path / ("a" * 250 + ".png")).name) < 60
+    assert len(temporary_path(tmp_path / ("a." + "b" * 250)).name) < 60
+
+
+def test_reused_process_numbers_other_machines_and_old_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, before = temporary_path(tmp_path / "mine.png"), temporary_path(tmp_path / "before.png")
+    monkeypatch.setattr(leftovers, "_host", lambda: "00000000")
+    elsewhere, long_ago = temporary_path(tmp_path / "there.png"), temporary_path(tmp_path / "long-ago.png")
+    monkeypatch.undo()
+    folder, old = temporary_path(tmp_path / "pipeline"), tmp_path / ".zeroshift-0a1b2c3d-grid.png"
+    for file in (mine, before, elsewhere, long_ago, old):
+        file.touch()
+    os.utime(before, (0, 0))  # when another process had our number
+    os.utime(long_ago, (time.time() - 2 * 24 * 3600,) * 2)
+    (folder / "unet").mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    for name in (".zeroshift-lock", ".zeroshift-notes.txt", "grid.png"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    kept = {mine.name, elsewhere.name, ".zeroshift-lock", ".zeroshift-notes.txt", "grid.png"}
+    assert set(names(tmp_path)) == kept
+
+
+def test_a_folder_that_cannot_be_listed_is_no_error(tmp_path: Path) -> None:
+    remove_leftovers(tmp_path / "missing")
