@@ -18,6 +18,17 @@ from zeroshift.methods.configure import from_json, resolve
 from zeroshift.training.run_folder import RunFolder
 
 CONFIG = resolve(AdaptConfig(target="zombie"))
+HOSTILE = [
+    "[" * 100_000, '{"target": "a", "family": 3}', '{"target": "a", "generator": 3, "sampling": {"t0": 1}}',
+    '{"target": "a", "generator": ["x"]}', '{"target": "a", "sampling": [1]}', '{"target": "a", "adapt": [1]}',
+    '{"target": "a", "adapt": {"lr": [1]}}', '{"target": "a", "adapt": {"lr": 1e999}}',
+    '{"target": "a", "adapt": {"lr": 1' + "0" * 400 + "}}", '{"target": "a", "seed": 1' + "0" * 40 + "}",
+    '{"target": "a", "prompts": [3]}', '{"target": "a", "prompts": {"lr": {}}}', '{"target": "a", "diffusion": 3}',
+    '{"target": "a", "diffusion": {}, "adapt": 3}', '{"target": "a", "diffusion": {}, "seed": []}',
+    '{"target": "a\\u0000b"}', '{"target": "\\ud800"}', '{"target": "a", "family": "no such family"}',
+    '{"target": "a", "encoders": [["x"]]}', '{"target": "a", "adapt": {"betas": [1]}}', '{"target": "\udcff"}',
+    '{"target": "a", "generator": "\\u0000", "sampling": {"t0": 1}}',
+]  # fmt: skip
 
 
 def deliver(run: RunFolder) -> None:
@@ -73,6 +84,31 @@ def test_more_steps_extend_a_run_and_fewer_are_refused(tmp_path: Path) -> None:
         _ = extended.finished
 
 
+def test_settings_that_change_no_result_may_change(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    other = replace(CONFIG, preview_every=7, preview_samples=3, checkpoint_every=9, device="cpu", compile=True)
+    other = replace(other, adapt=replace(CONFIG.adapt, grad_accumulation_steps=2))
+    RunFolder.open(tmp_path, other).write_config()
+    assert RunFolder.read(tmp_path).config == other
+    deliver(run)
+    assert RunFolder.open(tmp_path, CONFIG).finished, "there is nothing to do"
+
+
+def test_a_mistyped_name_is_called_unknown_before_settings_are_compared(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, CONFIG)
+    with pytest.raises(ZeroshiftError, match="There is no known generator 'miniatur'"):
+        RunFolder.open(tmp_path, replace(CONFIG, generator="miniatur", target="elf"))
+    with pytest.raises(ZeroshiftError, match="There is no encoder 'ViT-B-23/openai'"):
+        RunFolder.open(tmp_path, replace(CONFIG, encoders=("ViT-B-23/openai",), target="elf"))
+
+
+def test_what_is_spread_over_all_steps_is_named_when_a_run_is_extended(tmp_path: Path) -> None:
+    config = replace(CONFIG, adapt=replace(CONFIG.adapt, lr_final=0.001))
+    RunFolder.open(tmp_path, config)
+    with pytest.warns(UserWarning, match=r"The learning rate \(adapt.lr to adapt.lr_final\) spread over all steps"):
+        RunFolder.open(tmp_path, replace(config, adapt=replace(config.adapt, steps=config.adapt.steps + 1)))
+
+
 def test_foreign_folders_and_files_are_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ZeroshiftError, match=r"not a run folder but holds files \(letter\.txt\)"):
@@ -82,6 +118,13 @@ def test_foreign_folders_and_files_are_refused_and_left_alone(tmp_path: Path) ->
     with pytest.raises(ZeroshiftError, match="is not a run folder"):
         RunFolder.read(tmp_path)
     assert files(tmp_path) == ["letter.txt"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_settings_have_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ZeroshiftError, match=r"config\.json"):
+        RunFolder.read(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"target": 3}', '{"target": "a", "surprise": 1}', '{"source": "a"}'])
@@ -187,6 +230,18 @@ def test_an_incomplete_line_of_a_killed_process_is_ignored(tmp_path: Path) -> No
     run.close()
 
 
+def test_damaged_lines_do_not_stop_a_resume(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    lines = [b"", bytes(32), b'{"stage": "adapt", "step": 1\xff}', b'{"stage": 3, "step": 1}', b'{"stage": "adapt"}']
+    lines += [b'{"stage": "adapt", "step": 1, "layers": [[]]}', b'{"stage": "adapt", "step": 1, "seconds": "x"}']
+    good = b'{"stage": "adapt", "step": 0, "loss": 1.0}\n'
+    run.metrics_path.write_bytes(good + b"".join(line + b"\n" for line in lines))
+    with pytest.warns(UserWarning, match=r"7 damaged lines \(line 2\)"):
+        run.truncate_log("adapt", 1, ("prompts", "adapt"))
+    run.close()
+    assert run.metrics_path.read_bytes() == good
+
+
 def test_a_partially_written_line_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
     run.log("adapt", 0, loss=1.0)
@@ -239,6 +294,21 @@ class _Touch:
 
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (self.path,)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    for step in (1, 2):
+        run.save_checkpoint({"step": step})
+    content = run.checkpoint_path.read_bytes()
+    run.checkpoint_path.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+    with pytest.warns(UserWarning, match=r"last\.pt is damaged.*previous\.pt"):
+        assert run.load_checkpoint() == {"step": 1}
+    run.checkpoint_path.unlink()  # killed while the files were replaced
+    assert run.load_checkpoint() == {"step": 1}
+    run.previous_checkpoint_path.write_bytes(b"")
+    with pytest.raises(ZeroshiftError, match="there is no other one"):
+        run.load_checkpoint()
 
 
 def test_full_disk_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

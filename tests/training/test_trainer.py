@@ -17,7 +17,7 @@ from zeroshift.clip.loading import load_encoder
 from zeroshift.clip.losses import directional
 from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
-from zeroshift.errors import ZeroshiftError
+from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
@@ -347,6 +347,74 @@ def test_gathered_rows_have_the_gradient_of_the_whole(monkeypatch: pytest.Monkey
         monkeypatch.setattr("zeroshift.core.distributed.gather", lambda own: (rows @ weight).detach())
         parts.append(torch.autograd.grad(loss(distributed.gather(rows[2 * rank : 2 * rank + 2] @ weight)), weight)[0])
     torch.testing.assert_close(parts[0] + parts[1], whole)
+
+
+def flip_a_bit(file: Path, position: float = 0.5) -> None:
+    content = bytearray(file.read_bytes())
+    content[int(position * len(content))] ^= 16
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_ends_as_if_nothing_had_happened(config: AdaptConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(changed(config, {"method": "nada"}), checkpoint_every=1)
+    whole = adapt(config, RunFolder.open(tmp_path / "whole", config))
+    run = RunFolder.open(tmp_path / "run", config)
+    with pytest.raises(RuntimeError):
+        adapt(config, run, progress=Recorder(("adapt", 4), RuntimeError))
+    flip_a_bit(run.checkpoint_path)
+    changes = dataclasses.replace(config, checkpoint_every=3, preview_every=0)  # may change
+    with pytest.warns(UserWarning, match="is damaged. The run continues from the one before it"):
+        resumed = adapt(changes, RunFolder.open(tmp_path / "run", changes))
+    assert same(resumed.generator, whole.generator)
+    assert [record["step"] for record in resumed.history] == [0, 1, 2, 3]
+    files = [tmp_path / name / "generator.safetensors" for name in ("whole", "run")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_weights_that_explode_in_the_last_update_are_not_delivered(config: AdaptConfig, tmp_path: Path) -> None:
+    config = change(changed(config, {"method": "nada"}), steps=1, lr=1e39)
+    run = RunFolder.open(tmp_path / "run", config)
+    with pytest.raises(NotFiniteError, match="The update of step 1 of stage 'adapt' made weights that are not finite"):
+        adapt(config, run)
+    assert not run.generator_path.exists()
+    assert not run.has_checkpoint
+
+
+def test_a_source_that_is_not_finite_is_named_before_any_work(config: AdaptConfig, tmp_path: Path) -> None:
+    source = load_generator(config.generator)
+    for layer in (source.synthesis.b4, source.synthesis.b8, source.synthesis.b16):
+        layer.torgb.bias.data.fill_(3e38)  # finite, but not the sum
+    recorder = Recorder()
+    with pytest.raises(NotFiniteError, match=r"The source generator .* before any training"):
+        adapt(config, generator=source, progress=recorder)
+    source.mapping.w_avg[0] = float("inf")
+    with pytest.raises(
+        NotFiniteError, match=r"The generator has weights that are not finite numbers, in mapping\.w_avg"
+    ):
+        adapt(config, generator=source, progress=recorder)
+    assert recorder.calls == []
+
+
+def test_another_object_does_not_extend_a_run(config: AdaptConfig, tmp_path: Path) -> None:
+    source = load_generator(config.generator)
+    config = dataclasses.replace(changed(config, {"adapt.steps": 1, "method": "nada"}), generator="not a file")
+    adapt(config, RunFolder.open(tmp_path / "run", config), generator=source)
+    with torch.no_grad():
+        next(source.parameters()).add_(0.1)
+    longer = changed(config, {"adapt.steps": 2})
+    with pytest.raises(ZeroshiftError, match="started from another source generator"):
+        adapt(longer, RunFolder.open(tmp_path / "run", longer), generator=source)
+
+
+def test_a_lost_process_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reduce(value: Tensor, how: str) -> Tensor:
+        raise RuntimeError("[../third_party/gloo/pair.cc:534] Connection closed by peer [127.0.0.1]:55")
+
+    distributed = Distributed("cpu")
+    distributed.size = 2
+    monkeypatch.setattr("zeroshift.core.distributed.reduce", reduce)
+    with pytest.raises(ZeroshiftError, match=r"Another process of this run has ended .*Connection closed by peer"):
+        distributed.any(True)
 
 
 def test_metadata_and_previews(config: AdaptConfig, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import tyro
 
 from zeroshift.cli.adapt import command_line
 from zeroshift.cli.arguments import require_positive, require_seed, tracked
-from zeroshift.errors import ZeroshiftError
+from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.outputs import MARKDOWN_MARK, require_outputs
 from zeroshift.training.run_folder import RunFolder
@@ -99,9 +99,12 @@ def evaluate(
             problems += evaluation.unsaved
             write_report(folder, command_line(folder.config, folder.path))
         except ZeroshiftError as error:
-            if not measured:
+            diverged = isinstance(error, NotFiniteError) and len(folders) > 1  # does not end a comparison
+            if not (measured or diverged):
                 raise
-            problems.append(str(error))
+            problems.append(f"{folder.path}: {error}" if diverged else str(error))
+    if not measured:
+        raise ZeroshiftError(" ".join(problems))
     if real is not None:
         console.print(f"Reference images: {len(real)} in {reference}", markup=False, soft_wrap=True)
     _show_results(measured, console)

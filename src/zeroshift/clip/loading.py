@@ -15,12 +15,13 @@ from zeroshift.clip.encoder import TEMPLATES, Encoder, Tokenizer
 from zeroshift.clip.open_clip_models import load_hub_model, load_named_model
 from zeroshift.clip.schema import EncoderConfig, EncoderTexts
 from zeroshift.clip.weights import build, read_safetensors
+from zeroshift.core.finite import require_finite_weights
 from zeroshift.core.registry import Registry
 from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.io.foreign import first_line, matches, parse_json
 from zeroshift.io.hub import looks_like_path
 
-__all__ = ["ENCODERS", "load_encoder", "load_encoder_file"]
+__all__ = ["ENCODERS", "load_encoder", "load_encoder_file", "require_encoder"]
 
 ENCODERS: Registry[Callable[[str], Encoder]] = Registry("encoder", "zeroshift.encoders")
 """Functions `(resize) -> Encoder` by name, for encoders that are neither a file nor a model of open_clip."""
@@ -39,19 +40,37 @@ def load_encoder(name: str, device: str | torch.device = "cpu", resize: str = "a
         device: where the weights are placed.
         resize: see `Encoder`.
     Raises:
-        ZeroshiftError: if there is no such model or file, or it cannot be read.
+        ZeroshiftError: if there is no such model or file, it cannot be read, or its weights are not finite numbers.
     """
+    require_encoder(name)
+    encoder = _load(name, resize)
+    require_finite_weights(encoder, f"The encoder {name}")
+    return encoder.to(device)
+
+
+def require_encoder(name: str) -> None:
+    """Checks a name without the network: a registered or open_clip name, a file, or any name at the Hub.
+
+    Raises:
+        ZeroshiftError: if there is no such file and no such name.
+    """
+    model = name.partition("/")[0]
+    if name in ENCODERS or name.startswith(_HUB) or os.path.isfile(name) or model in open_clip.list_models():
+        return
+    if looks_like_path(name):
+        load_encoder_file(Path(name))  # which says what is missing
+    raise _unknown(name, model)
+
+
+def _load(name: str, resize: str) -> Encoder:
     if name in ENCODERS:
-        return ENCODERS[name](resize).to(device)
+        return ENCODERS[name](resize)
     if name.startswith(_HUB):
-        return load_hub_model(name.removeprefix(_HUB), resize).to(device)
+        return load_hub_model(name.removeprefix(_HUB), resize)
+    if os.path.isfile(name):
+        return load_encoder_file(Path(name), resize)
     model, _, weights = name.partition("/")
-    known = model in open_clip.list_models()
-    if os.path.isfile(name) or (looks_like_path(name) and not known):
-        return load_encoder_file(Path(name), resize).to(device)
-    if not known:
-        raise _unknown(name, model)
-    return load_named_model(model, weights, resize).to(device)
+    return load_named_model(model, weights, resize)
 
 
 def load_encoder_file(path: Path, resize: str = "antialias") -> Encoder:

@@ -33,6 +33,10 @@ def _exit(number: int, frame: FrameType | None) -> None:
     os._exit(_EXIT_CODE)
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    os._exit(_EXIT_CODE)
+
+
 def raises_interrupt(number: int) -> bool:
     """Whether a signal raises KeyboardInterrupt now, and so may be made to wait for the end of a step."""
     return signal.getsignal(number) in (interrupt, signal.default_int_handler)
@@ -56,6 +60,5 @@ def interrupts(restore: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        if restore:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler if restore else _end)  # no traceback from the end of the interpreter either

@@ -79,18 +79,24 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
     Args:
         name: a name of PRESETS.
         target: label of the new domain.
-        fields: other fields of AdaptConfig, such as method="nada" or seed=1.
+        fields: other fields of AdaptConfig, such as method="nada" or seed=1. Without a generator or family among them,
+            the sampling settings are the preset's, for a generator that `adapt` is given as an object.
 
     Raises:
         ZeroshiftError: if there is no such preset or method.
     """
     method_name = fields.get("method", AdaptConfig.method)
     method, chosen = METHODS[method_name], PRESETS[name]
+    named = "generator" in fields or "family" in fields
     generator = fields.get("generator", AdaptConfig.generator)
     family = fields.pop("family", "") or architecture_of(generator) or ""
     config = AdaptConfig(target, generator=generator, family=family, method=method_name, options=method.Options())
-    config = dataclasses.replace(config, sampling=_family_options(config)())
     settings = {**chosen.settings, **method.presets.get(name, {}), **chosen.methods.get(method_name, {})}
+    own = {key.removeprefix("sampling.") for key in settings if key.startswith("sampling.")}
+    sampling = _family_options(config) if named else _options_with(config, own)
+    if sampling is not _family_options(config):
+        family = ""  # that of the object that `adapt` will be given
+    config = dataclasses.replace(config, family=family, sampling=sampling())
     config = changed(config, {key: value for key, value in settings.items() if _has(config, key)})
     return dataclasses.replace(config, **fields)
 
@@ -118,11 +124,14 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
 def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
     """The configuration with changed values by dotted name, such as {"adapt.lr": 0.005, "method": "nada"}.
 
-    A change of the method resets the method's own settings to their defaults.
+    A change of the method resets the method's own settings to their defaults. So does a change of the generator with
+    those of its family, if the new one has others.
 
     Raises:
         ZeroshiftError: if there is no setting of this name.
     """
+    if changes.get("generator", config.generator) != config.generator:
+        config = _with_generator(config, changes["generator"])
     if changes.get("method", config.method) != config.method:
         options = METHODS[changes["method"]].Options()
         config = dataclasses.replace(config, method=changes["method"], options=options)
@@ -247,9 +256,10 @@ def from_values(values: Any) -> AdaptConfig:
     values["options"] = _build_nested(method.Options, options)
     values["adapt"] = build(AdaptStage, values.get("adapt", {}), "adapt.")
     if values.get("sampling"):
-        family = values.get("family") or architecture_of(values.get("generator", AdaptConfig.generator)) or ""
-        require(bool(family), "The configuration has sampling settings but no family. Add the generator's family.")
-        values["sampling"] = build(FAMILIES[family].Options, values["sampling"], "sampling.")
+        named = {name: values[name] for name in ("generator", "family") if name in values}
+        base = AdaptConfig(target="", **named)
+        kind = _family_options(base) if base.family else _options_with(base, set(values["sampling"]))
+        values["sampling"] = build(kind, values["sampling"], "sampling.")
     else:
         values["sampling"] = GeneratorOptions()
     return resolve(build(AdaptConfig, values))
@@ -264,6 +274,8 @@ def _check_groups(values: Any) -> None:
     for name in ("adapt", "options", "sampling", "prompts", "diffusion"):
         value = values.get(name, {})
         require(isinstance(value, Mapping), f"{name} must be a JSON object.")
+    if values.get("family"):
+        _ = FAMILIES[values["family"]]  # raises for an unknown one
 
 
 def current_name(name: str) -> str:
@@ -312,6 +324,33 @@ def _method_of(values: Mapping[str, Any]) -> "type[Method]":
 def _family_options(config: AdaptConfig) -> type[GeneratorOptions]:
     family = config.family or architecture_of(config.generator) or ""
     return FAMILIES[family].Options if family else GeneratorOptions
+
+
+def _options_with(config: AdaptConfig, names: set[str]) -> type[GeneratorOptions]:
+    """The options of the named generator's family or, if it lacks some of these, of the first family that has them.
+
+    A run with a generator object, which has no name, has the options of another family than the default generator's.
+    """
+
+    def has_all(kind: type[GeneratorOptions]) -> bool:
+        return names <= {spec.name for spec in dataclasses.fields(kind)}
+
+    kind = _family_options(config)
+    if has_all(kind):
+        return kind
+    for family in FAMILIES:
+        with contextlib.suppress(ZeroshiftError):  # a broken package must not stop runs of other families
+            if has_all(FAMILIES[family].Options):
+                return FAMILIES[family].Options
+    return kind
+
+
+def _with_generator(config: AdaptConfig, generator: str) -> AdaptConfig:
+    """The configuration with another generator, the family that this has, and options of this family."""
+    config = dataclasses.replace(config, generator=generator, family=architecture_of(generator) or "")
+    if config.family and type(config.sampling) is not FAMILIES[config.family].Options:
+        config = dataclasses.replace(config, sampling=FAMILIES[config.family].Options())
+    return config
 
 
 def _build_nested(cls: type, values: Mapping[str, Any]) -> Any:

@@ -20,8 +20,8 @@ from zeroshift.io.atomic import append_record, atomic_write, disk_errors
 from zeroshift.io.foreign import first_line, parse_json, read_json
 from zeroshift.io.leftovers import TEMPORARY_PREFIX, remove_leftovers
 from zeroshift.io.records import read_records
-from zeroshift.methods.configure import NEUTRAL_SETTINGS, flat, from_values, to_json
-from zeroshift.methods.registry import METHODS
+from zeroshift.methods.configure import flat, from_values, to_json
+from zeroshift.training.resume_checks import check_same, same_results
 
 if TYPE_CHECKING:
     import torch
@@ -65,8 +65,8 @@ class RunFolder:
         run = cls(path, config)
         existing = cls.read(path).config if run._config_path.exists() else None
         if existing is not None:
-            _check_same(run.path, existing, config)
-            if not _same(existing, config) and run.generator_path.exists() and not run.has_checkpoint:
+            check_same(run.path, existing, config)
+            if not same_results(existing, config) and run.generator_path.exists() and not run.has_checkpoint:
                 raise ZeroshiftError(
                     f"The run in {path} cannot be extended, because its checkpoint is missing. "
                     "Give another folder (--out)."
@@ -192,7 +192,9 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """Whether the adapted generator exists and was made with these settings."""
-        return self.delivered_steps == self.config.adapt.steps and _same(self.read(self.path).config, self.config)
+        return self.delivered_steps == self.config.adapt.steps and same_results(
+            self.read(self.path).config, self.config
+        )
 
     def require_generator(self) -> None:
         """Raises ZeroshiftError unless the run has an adapted generator."""
@@ -326,40 +328,3 @@ def _is_step(record: dict[str, Any]) -> bool:
         and (isinstance(layers, list) and all(isinstance(layer, str) for layer in layers))
         and all(isinstance(number, float) or abs(number) < 2**63 for number in numbers)
     )
-
-
-def _same(one: AdaptConfig, other: AdaptConfig) -> bool:
-    return not _differences(one, other)
-
-
-def _differences(one: AdaptConfig, other: AdaptConfig) -> dict[str, tuple[Any, Any]]:
-    """Settings that apply to both with different values and change results; the family follows from the generator."""
-    old, new = flat(one), flat(other)
-    compared = (old.keys() & new.keys()) - NEUTRAL_SETTINGS - {"family"}
-    return {key: (old[key], new[key]) for key in sorted(compared) if old[key] != new[key]}
-
-
-def _check_same(path: Path, existing: AdaptConfig, config: AdaptConfig) -> None:
-    differences = _differences(existing, config)
-    if set(differences) == {"adapt.steps"} and config.adapt.steps > existing.adapt.steps:
-        _warn_stretched(existing, config)
-        return
-    if differences:
-        listed = ", ".join(f"{key} ({old} there, {new} now)" for key, (old, new) in differences.items())
-        raise ZeroshiftError(
-            f"The run in {path} was started with other settings: {listed}. Repeat its settings to resume it, "
-            f"or give another folder (--out)."
-        )
-
-
-def _warn_stretched(existing: AdaptConfig, config: AdaptConfig) -> None:
-    """Warns if something of the run is spread over all its steps."""
-    rate = "the learning rate (adapt.lr to adapt.lr_final)" if config.adapt.lr_final is not None else ""
-    stretched = [part for part in (rate, METHODS[config.method].paced_by_steps) if part]
-    if stretched:
-        warnings.warn(
-            f"{' and '.join(stretched).capitalize()} spread over all steps of a run. The further steps follow the plan "
-            f"for {config.adapt.steps} steps, but the first {existing.adapt.steps} followed a shorter one: the result "
-            "differs from that of a run started with the larger --steps.",
-            stacklevel=4,
-        )

@@ -23,7 +23,7 @@ from zeroshift.io.checksums import save_tensors, verify_tensors
 
 __all__ = [
     "architecture_of", "export_formats", "export_generator", "export_suffix", "generator_metadata", "load_generator",
-    "save_generator",
+    "require_generator", "save_generator",
 ]  # fmt: skip
 
 NATIVE = "safetensors"  # the format of save_generator
@@ -72,6 +72,21 @@ def load_generator(
         generator = _load_file(path, module)
     require_finite_weights(generator, f"The generator {name}")
     return generator.to(device).eval()
+
+
+def require_generator(name_or_path: str | Path) -> None:
+    """Checks a name without the network: an existing path, a known name, a factory, or any name at the Hub.
+
+    Raises:
+        ZeroshiftError: if there is no such file and no such name.
+    """
+    name, path = str(name_or_path), Path(name_or_path)
+    if named_entry(name) is not None or path.exists() or is_factory_name(name):
+        return
+    if not _looks_like_name(path):
+        _load_file(path, None)  # which says what is missing
+    elif "/" not in name:
+        resolve(name)  # which lists similar names
 
 
 def _looks_like_name(path: Path) -> bool:
