@@ -17,14 +17,13 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from open_clip.transformer import TextTransformer
 from pydantic import BaseModel, Field
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.schema import EncoderTexts, TextTower
 from zeroshift.clip.weights import build, load_into, read_safetensors
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.atomic import atomic_write
+from zeroshift.io.checksums import save_tensors
 from zeroshift.io.foreign import matches, parse_json
 from zeroshift.miniature.networks.alignment import CROP, align_faces
 from zeroshift.miniature.world.captions import TEMPLATES, known_labels, known_words
@@ -317,12 +316,8 @@ def load_weights(model: CLIP | Evaluator | Probe, path: str | Path) -> None:
 
 
 def _save(model: nn.Module, path: str | Path, metadata: Mapping[str, Any]) -> None:
-    tensors = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in model.state_dict().items()
-    }
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, {name: json.dumps(value) for name, value in metadata.items()})
+    tensors = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    save_tensors(path, tensors, {name: json.dumps(value) for name, value in metadata.items()})
 
 
 def _read(path: str | Path, needed: str) -> tuple[dict[str, Tensor], dict[str, str]]:

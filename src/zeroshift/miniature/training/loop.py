@@ -24,9 +24,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.optim.swa_utils import AveragedModel
 
+from zeroshift.core.interrupts import SIGNALS
 from zeroshift.core.rng import stream
-from zeroshift.errors import ZeroshiftError
+from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.checksums import load_state
 from zeroshift.io.outputs import require_writable
 
 __all__ = [
@@ -208,9 +210,9 @@ def _resume(folder: Path, parts: Mapping[str, Stateful], settings: dict[str, Any
     step = 0
     if path.exists():
         try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ZeroshiftError(f"{path} cannot be read ({error}). Delete it to start over.") from error
+            checkpoint = load_state(path)
+        except DamagedFileError as error:
+            raise ZeroshiftError(f"{error} Delete it to start over.") from error
         if checkpoint["settings"] != settings:
             raise ZeroshiftError(
                 f"{folder} contains a training with other settings ({checkpoint['settings']}, now {settings}). "
@@ -240,14 +242,18 @@ def _step_of(line: str, log: Path) -> int:
         raise ZeroshiftError(f"{log} is not the log of a training. Choose another folder.") from error
 
 
+def _is_step(record: dict[str, Any]) -> bool:
+    return isinstance(record.get("step"), int)
+
+
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set, so that the current step is finished and saved."""
+    """An event that Ctrl-C, SIGTERM and SIGHUP set, so that the current step is finished and saved."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield stopped
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, lambda *_: stopped.set()) for number in numbers}
     try:
         yield stopped

@@ -1,5 +1,6 @@
 """The recipe of the probe: `zeroshift miniature train probe`."""
 
+import contextlib
 import copy
 import math
 import time
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import torch
 from rich.progress import track
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zeroshift.io.atomic import atomic_write
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.checksums import load_tensors, save_tensors
 from zeroshift.io.outputs import require_writable
 from zeroshift.miniature.exams.measure import DomainExam, probe_report
 from zeroshift.miniature.networks.alignment import align_faces
@@ -196,8 +197,8 @@ class _Training:
 @torch.no_grad()
 def _all_outputs(tower: ConvTower, blocks: Blocks, path: Path) -> Tensor:
     """Outputs [images, NUM_READINGS] of a frozen tower for every image of the blocks, cached in a file."""
-    if not path.exists():
-        parts = [tower(blocks.block(block).images).half() for block in track(range(blocks.count), "reading")]
-        with atomic_write(path) as temporary:
-            save_file({"outputs": torch.cat(parts)}, temporary)
-    return load_file(path)["outputs"]
+    with contextlib.suppress(ZeroshiftError):  # missing or damaged
+        return load_tensors(path)[0]["outputs"]
+    outputs = torch.cat([tower(blocks.block(block).images).half() for block in track(range(blocks.count), "reading")])
+    save_tensors(path, {"outputs": outputs})
+    return outputs
