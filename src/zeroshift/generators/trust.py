@@ -68,6 +68,6 @@ def _trust_file() -> Path:
 
 def _trusted() -> set[str]:
     try:
-        return set(_trust_file().read_text(encoding="utf-8").splitlines())
+        return set(_trust_file().read_text(encoding="utf-8", errors="replace").splitlines())
     except OSError:
         return set()

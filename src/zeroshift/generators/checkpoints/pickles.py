@@ -306,10 +306,14 @@ _CODE_MODULES = {
     "os", "posix", "nt", "subprocess", "sys", "importlib", "runpy", "shutil", "socket", "pty", "ctypes", "marshal",
     "code", "webbrowser", "pip", "commands", "imp", "multiprocessing",
 }  # fmt: skip
+_CODE_BUILTINS = {
+    "eval", "exec", "execfile", "compile", "open", "file", "__import__", "input", "breakpoint", "globals", "locals",
+    "vars", "setattr", "delattr", "apply", "map", "filter", "exit", "quit", "memoryview",
+}  # fmt: skip
 _CODE_NAMES = {"types.CodeType", "types.FunctionType", "torch.load", "torch.jit.load", "numpy.load"}
 _TYPES = {
     "set", "frozenset", "dict", "list", "tuple", "int", "float", "bool", "str", "bytes", "bytearray", "complex",
-    "slice", "range", "object", "getattr",
+    "slice", "range", "xrange", "iter", "reversed", "enumerate", "zip", "object", "getattr",
 }  # fmt: skip
 _DATA_MODULES = {"datetime", "collections", "pathlib", "decimal", "fractions", "uuid", "zoneinfo", "enum", "functools"}
 _RECONSTRUCTORS = {
@@ -317,15 +321,16 @@ _RECONSTRUCTORS = {
 }
 _FUNCTION = re.compile(
     r"torch\.jit\._pickle\.\w+|torch\._utils\._rebuild\w*"
-    r"|torch\._tensor\._rebuild\w*|torch\.storage\._load_from_bytes|torch\.(device|dtype)"
+    r"|torch\._tensor\._rebuild\w*|torch\.storage\._load_from_bytes"
+    r"|torch\.serialization\._get_layout|torch\.(device|dtype)"
     r"|numpy\.(dtype|ndarray)|numpy\.(_)?core\.(multiarray|numeric)\.(scalar|_reconstruct|_frombuffer)"
-    r"|numpy\.random\._pickle\.\w+|_codecs\.encode|re\._compile|(\w+\.)*persistence\._reconstruct_persistent_obj"
+    r"|numpy\.random\._pickle\.\w+|(\w+\.)*__pyx_unpickle_\w+|_codecs\.encode|re\._compile|(\w+\.)*persistence\._reconstruct_persistent_obj"
 )
 
 
 def _means_code(module: str, name: str) -> bool:
     if module in ("builtins", "__builtin__"):
-        return name not in _TYPES and not _is_class(name)
+        return name in _CODE_BUILTINS
     full = f"{module}.{name}"
     return module.split(".")[0] in _CODE_MODULES or full in _CODE_NAMES or full.startswith("torch.hub.")
 

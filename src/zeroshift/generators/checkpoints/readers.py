@@ -8,7 +8,9 @@ from pkgutil import resolve_name
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
+from zeroshift.generators.checkpoints.signatures import missing, wrong_content
 from zeroshift.generators.registry import FAMILIES
+from zeroshift.io.foreign import first_line
 
 __all__ = ["FOLDER_FAMILY", "READERS", "Reader", "find_reader", "first_bytes", "read_foreign"]
 
@@ -53,17 +55,26 @@ def read_foreign(path: Path) -> Generator:
 
     Raises:
         ZeroshiftError: a file that is missing, empty, damaged or of an unknown kind.
+        ImportError: if a package that its family needs is not installed.
     """
     reader = find_reader(path)
     if reader is None:
         raise ZeroshiftError(
-            f"{path} is not a generator file. Expected safetensors, a .pt in rosinality's layout, a .pkl of NVIDIA, a "
-            ".ckpt of a diffusion autoencoder or a diffusers folder."
+            wrong_content(path, first_bytes(path))
+            or f"{path} is not a generator file. Expected safetensors, a .pt in rosinality's layout, a .pkl of NVIDIA, "
+            "a .ckpt of a diffusion autoencoder or a diffusers folder."
         )
-    if isinstance(reader, Reader):
-        read: Callable[[Path], Generator] = resolve_name(reader.read)
+    if not isinstance(reader, Reader):
+        return reader.read(path)
+    read: Callable[[Path], Generator] = resolve_name(reader.read)
+    try:
         return read(path)
-    return reader.read(path)
+    except (ZeroshiftError, ImportError, Warning):
+        raise
+    except Exception as error:  # the last net: readers check what they read, and this one names what slipped through
+        raise ZeroshiftError(
+            f"{path} cannot be read as a generator: {first_line(error)} ({type(error).__name__}). It may be damaged."
+        ) from error
 
 
 def find_reader(path: Path) -> Reader | type[Generator] | None:
@@ -89,12 +100,14 @@ def first_bytes(path: Path) -> bytes:
     if path.is_dir():
         return b""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+            raise ZeroshiftError(f"{path} is neither a file nor a folder. Give a generator file.")
         with open(path, "rb") as file:
             head = file.read(len(_TORCH_LEGACY))
     except FileNotFoundError as error:
-        raise ZeroshiftError(f"There is no generator file {path}.") from error
+        raise ZeroshiftError(missing(path)) from error
     except OSError as error:
-        raise ZeroshiftError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ZeroshiftError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not head:
-        raise ZeroshiftError(f"{path} is empty.")
+        raise ZeroshiftError(f"{path} is empty. Copy or download it again.")
     return head

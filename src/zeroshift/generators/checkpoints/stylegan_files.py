@@ -63,7 +63,7 @@ def reading(path: str | Path) -> Iterator[None]:
     """Turns the exceptions of reading a damaged or hostile file into a sentence."""
     try:
         yield
-    except ZeroshiftError:
+    except (ZeroshiftError, Warning):
         raise
     except OSError as error:
         raise ZeroshiftError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error

@@ -111,10 +111,15 @@ def _kind(value: Any) -> str:
     if isinstance(value, Record):
         meta = _persistent(value)
         name = str(meta.get("class_name", "")) if meta else value.name
-        return f"a {name[:80]}"
+        return f"{_article(name)} {name[:80]}"
     if isinstance(value, Reference):
         return "data outside of the file"
-    return f"a {type(value).__name__}" if value is not None else "None"
+    name = type(value).__name__
+    return f"{_article(name)} {name}" if value is not None else "None"
+
+
+def _article(name: str) -> str:
+    return "an" if name[:1].lower() in ("a", "e", "i", "o") else "a"
 
 
 def _preference(prefix: str) -> int:

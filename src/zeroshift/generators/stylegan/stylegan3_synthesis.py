@@ -15,6 +15,7 @@ from zeroshift.generators.stylegan.stylegan3_filters import design_lowpass, down
 __all__ = ["Band", "StyleGAN3Synthesis", "plan_bands"]
 
 _MAX_STEP = 16  # ratio of the sampling rates of neighboring layers; the published models have 2
+_MAX_WIDTH = 1  # half the width of a transition band relative to the sampling rate; the published models stay below 0.5
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def plan_bands(
     sizes = rates + 2 * margin_size
     sizes[-2:] = resolution  # the last two need no margin
     steps = rates[1:] / rates[:-1]
-    if not np.isfinite(half_widths).all() or rates.min() < 1 or steps.max() > _MAX_STEP or steps.min() < 1 / _MAX_STEP:
+    widest, steps = (half_widths / rates).max(), np.maximum(steps, 1 / steps).max()
+    if not (rates.min() >= 1 and half_widths.min() > 0 and widest < _MAX_WIDTH and steps <= _MAX_STEP):
         raise ZeroshiftError(f"These sizes do not fit a StyleGAN3: its layers have sampling rates of {rates.tolist()}.")
     channels = np.rint(np.minimum(channel_base / 2 / cutoffs, channel_max))
     channels[-1] = 3
