@@ -1,9 +1,13 @@
 """The commands of the campaigns, with tiny models and few steps, and the files that they start from."""
 
+import contextlib
 import importlib
+import os
 import pkgutil
 import shlex
 import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import torch
 import zeroshift
 from tests.campaigns.process import run_command
 
-__all__ = ["COMMANDS", "Command", "import_everything", "make_inputs", "start_folder"]
+__all__ = ["COMMANDS", "Command", "opened", "prepared", "start_folder"]
 
 _ADAPT = (
     "adapt --source photo --target zombie --device cpu --encoder {inputs}/encoder.safetensors --prompts.steps 2 "
@@ -88,6 +92,39 @@ def import_everything() -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def prepared(name: str) -> Iterator[Path]:
+    """A temporary folder for a campaign, with "inputs"; this process is ready to be forked.
+
+    The folder is removed afterward, whatever its permissions are.
+    """
+    import_everything()
+    workspace = Path(tempfile.mkdtemp(prefix=f"{name}-campaign-"))
+    try:
+        make_inputs(workspace / "inputs")
+        yield workspace
+    finally:
+        with opened(workspace):
+            shutil.rmtree(workspace, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[None]:
+    """Gives its owner all rights on everything in a folder, and takes them away again."""
+    modes: list[tuple[str, int]] = []
+    for parent, folders, files in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in (*folders, *files)):
+            if not os.path.islink(path):
+                modes.append((path, os.stat(path).st_mode))
+                os.chmod(path, 0o755)
+    try:
+        yield
+    finally:
+        for path, mode in reversed(modes):
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(path, mode)
 
 
 def make_inputs(folder: Path) -> Path:

@@ -10,19 +10,18 @@ import random
 import resource
 import shutil
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.campaigns.commands import COMMANDS, Command, import_everything, make_inputs, start_folder
+from tests.campaigns.commands import COMMANDS, Command, prepared, start_folder
 from tests.campaigns.contents import broken_files, contents, differences
 from tests.campaigns.privileges import Disk, drop_capabilities, in_private_mounts
 from tests.campaigns.process import Outcome, adopt_orphans, run_command, wait_for_orphans
 from tests.campaigns.sentences import failure_problems, foreign_output
-from tests.campaigns.table import markdown
+from tests.campaigns.table import markdown, report, show
 from tests.campaigns.tripwire import Tripwire
 
 PAGE = 4096
@@ -164,13 +163,14 @@ def trial(command: Command, inputs: Path, kept: Path, folder: Path, whole: Whole
 
 
 def campaign(
-    trials: int, seed: int, names: list[str], workspace: Path, disks: bool, show: Callable[[str], None]
+    workspace: Path, trials: int, seed: int, names: Sequence[str], disks: bool, show: Callable[[str], None]
 ) -> dict[str, Tally]:
-    """Runs every command with every kind of limit, at `trials` random shares of what it needs."""
-    import_everything()
+    """Runs every command with every kind of limit, at `trials` random shares of what it needs.
+
+    Without `disks`, only the size of files is limited.
+    """
     adopt_orphans()
-    draw = random.Random(seed)
-    inputs = make_inputs(workspace / "inputs")
+    draw, inputs = random.Random(seed), workspace / "inputs"
     tallies = {name: Tally() for name in names}
     for name, tally in tallies.items():
         command, place = COMMANDS[name], workspace / name.replace(", ", "-")
@@ -207,25 +207,22 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="*", default=list(COMMANDS), choices=list(COMMANDS))
     arguments = parser.parse_args()
-    workspace = Path(tempfile.mkdtemp(prefix="disk-campaign-"))
+    with prepared("disk") as workspace:
+        return run_campaign(workspace, arguments.trials, arguments.seed, arguments.commands)
+
+
+def run_campaign(workspace: Path, trials: int, seed: int, names: Sequence[str]) -> int:
+    """Runs the campaign, with small disks if the system allows them, and prints its results; returns the exit code."""
 
     def work(disks: bool = True) -> int:
-        tallies = campaign(
-            arguments.trials, arguments.seed, arguments.commands, workspace, disks,
-            lambda line: print(line, file=sys.stderr, flush=True),
-        )  # fmt: skip
-        print(table(tallies))
-        problems = [problem for tally in tallies.values() for problem in tally.problems]
-        print("\n".join(problems))
-        return int(bool(problems))
+        tallies = campaign(workspace, trials, seed, names, disks, show)
+        return report(table(tallies), [problem for tally in tallies.values() for problem in tally.problems])
 
     try:
         return in_private_mounts(work)
     except OSError as error:
-        print(f"No disks of this process's own ({error.strerror}): only limits on files are tried.", file=sys.stderr)
+        show(f"This system allows no private disks ({error.strerror}): only limits on the size of files are tried.")
         return work(disks=False)
-    finally:
-        shutil.rmtree(workspace)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,17 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.campaigns.commands import COMMANDS, Command, import_everything, make_inputs, start_folder
+from tests.campaigns.commands import COMMANDS, Command, prepared, start_folder
 from tests.campaigns.contents import broken_files, contents, differences
 from tests.campaigns.process import Outcome, adopt_orphans, run_command, wait_for_orphans
 from tests.campaigns.sentences import failure_problems, foreign_output
-from tests.campaigns.table import markdown
+from tests.campaigns.table import markdown, report, show
 from tests.campaigns.tripwire import Tripwire
 
 SHARES = {"adapt": 6, "adapt, diffusion": 5, "adapt, photos": 4, "generate": 4, "evaluate": 3, "interpolate, mp4": 3,
@@ -182,12 +181,12 @@ def trial(
     return len(done)
 
 
-def campaign(kills: int, seed: int, names: list[str], workspace: Path, show: Callable[[str], None]) -> dict[str, Tally]:
+def campaign(
+    workspace: Path, kills: int, seed: int, names: Sequence[str], show: Callable[[str], None]
+) -> dict[str, Tally]:
     """Kills commands until the number of kills is reached."""
-    import_everything()
     adopt_orphans()
-    draw = random.Random(seed)
-    inputs = make_inputs(workspace / "inputs")
+    draw, inputs = random.Random(seed), workspace / "inputs"
     wholes: dict[str, Whole] = {}
     tallies = {name: Tally() for name in names}
     done = count = 0
@@ -221,16 +220,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="*", default=list(SHARES), choices=list(SHARES))
     arguments = parser.parse_args()
-    workspace = Path(tempfile.mkdtemp(prefix="kill-campaign-"))
-    tallies = campaign(
-        arguments.kills, arguments.seed, arguments.commands, workspace, lambda line: print(line, file=sys.stderr)
-    )
-    print(table(tallies))
-    problems = [problem for tally in tallies.values() for problem in tally.problems]
-    print("\n".join(problems))
-    if not problems:
-        shutil.rmtree(workspace)
-    return int(bool(problems))
+    with prepared("kill") as workspace:
+        tallies = campaign(workspace, arguments.kills, arguments.seed, arguments.commands, show)
+    return report(table(tallies), [problem for tally in tallies.values() for problem in tally.problems])
 
 
 if __name__ == "__main__":
