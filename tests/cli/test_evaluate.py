@@ -109,9 +109,10 @@ def test_a_run_that_has_diverged_does_not_end_a_comparison(
         make_run(tiny_generator, tmp_path / f"r{seed}", scale, seed=seed) for seed, scale in ((0, np.nan), (1, 1.2))
     ]
     code, out, err = run_cli(capsys, *(run.path for run in runs), "--metrics", "scs", "--num", "12")
-    assert code == 0
-    assert "r0: there are no values by sobel" in err
-    assert "(1 of 2)" in out
+    assert code == 1
+    assert "r0: The generator" in err
+    assert "weights that are not finite numbers" in err
+    assert "scs" in out
     assert runs[1].report_path.exists()
 
 

@@ -13,7 +13,7 @@ import torch
 from tests.helpers.evaluated_runs import FEW, Counting, make_pictures, make_run
 from zeroshift import RunFolder, evaluate
 from zeroshift.config.settings import AdaptStage
-from zeroshift.errors import ZeroshiftError
+from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.evaluation.references import References
 
 T = TypeVar("T")
@@ -130,29 +130,26 @@ def test_progress_has_totals_and_one_bar_at_a_time(run: RunFolder, real: Path, m
 
 
 @pytest.mark.filterwarnings(FEW)
-@pytest.mark.parametrize("broken", [math.nan, math.inf])
-def test_a_run_that_has_diverged_has_no_values(run: RunFolder, real: Path, tiny_generator: Path, broken: float) -> None:
-    diverged = make_run(tiny_generator, run.path.parent / "diverged", scale=broken)
-    names = ["fd", "kd", "diversity", "intra-diversity", "id"]
-    names = [f"{name}:miniature-judge" for name in names]
-    with pytest.warns(UserWarning, match="there are no values by miniature-judge, sobel, because .*has diverged"):
-        results = evaluate(diverged, [*names, "scs"], references=References.from_folder(real), num=10).results
-    assert [(result.value, result.spread) for result in results] == [(None, None)] * 6
-    assert not any("NaN" in file.read_text() for file in diverged.path.glob("metrics-*.jsonl"))
+def test_a_run_that_has_diverged_is_not_measured(run: RunFolder, real: Path, tiny_generator: Path) -> None:
+    diverged = make_run(tiny_generator, run.path.parent / "diverged", scale=math.nan)
+    with pytest.raises(NotFiniteError, match="has weights that are not finite numbers"):
+        evaluate(diverged, ["scs"], num=10)
+    overflowing = make_run(tiny_generator, run.path.parent / "overflowing", scale=1e30)
+    with pytest.raises(NotFiniteError, match="The adapted generator makes images with values that are not finite"):
+        evaluate(overflowing, ["scs"], num=10)
+    assert not list(diverged.path.glob("metrics-*.jsonl")) + list(overflowing.path.glob("metrics-*.jsonl"))
 
 
-def test_images_that_are_not_finite_are_not_converted_to_bytes(
-    tiny_generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.filterwarnings(FEW)
+def test_a_network_whose_features_are_not_finite_gives_no_value(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LPIPS stores bytes, which cannot be NaN: all images would be equal and their distance zero."""
-
-    class Bytes(Counting):
+    class Broken(Counting):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return super().forward(images).to(torch.uint8)
+            return super().forward(images) * math.nan
 
-    run = make_run(tiny_generator, tmp_path / "run", scale=math.nan)
-    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Bytes())
-    with pytest.warns(UserWarning, match="no values by lpips"):
+    monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Broken())
+    with pytest.warns(UserWarning, match="no values by lpips, because its features"):
         (result,) = evaluate(run, ["pairwise-lpips"], num=10).results
     assert result.value is None
 

@@ -84,6 +84,16 @@ def test_a_flipped_bit_anywhere_in_a_tensor_file_is_noticed(tmp_path: Path) -> N
     assert all(torch.equal(tensors[name], value) for name, value in TENSORS.items())
 
 
+def test_equal_content_makes_equal_files(tmp_path: Path) -> None:
+    metadata = {name: f'"{name}" \\ \n é' for name in "zyxabc"}
+    for name in ("1", "2"):
+        save_tensors(tmp_path / name, TENSORS, metadata)
+        metadata = dict(reversed(metadata.items()))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    assert (tmp_path / "1").read_bytes()[8:].startswith(b'{"__metadata__":{"a":')
+    assert load_tensors(tmp_path / "1")[1] == metadata
+
+
 def test_tensor_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, tmp_path / "w.safetensors")
     assert load_tensors(tmp_path / "w.safetensors")[1] == {}

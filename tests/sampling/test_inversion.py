@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.helpers.diffusion_models import ddpm
+from zeroshift.errors import NotFiniteError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.diffusion.options import DDIMOptions
@@ -56,6 +58,25 @@ def test_the_cache_key_covers_everything_that_codes_depend_on(generator: Generat
         next(generator.parameters()).add_(0.1)
     invert(generator, image, cache)
     assert count(cache) == 6, "other pixels and other weights have separate files"
+
+
+def test_damaged_codes_are_computed_again(generator: Generator, tmp_path: Path) -> None:
+    image, cache = torch.zeros(1, 3, 16, 16), tmp_path / "cache"
+    codes = invert(generator, image, cache)
+    (file,) = cache.iterdir()
+    content = file.read_bytes()
+    for damaged in (content[:-1] + bytes([content[-1] ^ 1]), content[:-1], b"", content.replace(b"codes", b"kodes")):
+        file.write_bytes(damaged)
+        assert torch.equal(invert(generator, image, cache), codes)
+        assert file.read_bytes() == content
+    save_file({"codes": torch.full_like(codes[0], float("nan"))}, file)  # as of an earlier version
+    assert torch.equal(invert(generator, image, cache), codes)
+
+
+def test_codes_that_are_not_finite_are_not_kept(generator: Generator, tmp_path: Path) -> None:
+    with pytest.raises(NotFiniteError, match="inversion of images gave values"):
+        invert(generator, torch.full((1, 3, 16, 16), 1e38) * 10, tmp_path / "cache")
+    assert count(tmp_path / "cache") == 0
 
 
 def test_folders_are_read_as_center_squares(tmp_path: Path) -> None:

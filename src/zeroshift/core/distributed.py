@@ -99,6 +99,6 @@ def _lost_processes() -> Iterator[None]:
         raise
     except RuntimeError as error:  # gloo has no type of its own
         raise ZeroshiftError(
-            f"Another process of this run has ended or cannot be reached ({first_line(error)}), so this one stops. "
-            "Repeat the command to resume from the last checkpoint."
+            f"Another process of this run has ended or cannot be reached ({first_line(error).partition('. ')[0]}), so "
+            "this one stops. Repeat the command to resume from the last checkpoint."
         ) from error

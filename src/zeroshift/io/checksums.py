@@ -25,6 +25,7 @@ from zeroshift.io.foreign import first_line
 __all__ = ["digest", "load_state", "load_tensors", "save_state", "save_tensors", "verify_tensors"]
 
 _KEY = "sha256"  # in the metadata of safetensors files
+_METADATA = "__metadata__"  # the key of the metadata in the header
 _COMMENT = b"zeroshift-sha256:"  # of zip archives, before 64 hexadecimal digits
 _COMMENT_SIZE = len(_COMMENT) + 64
 _CHUNK = 1 << 20
@@ -59,6 +60,19 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
     described = {**(metadata or {}), _KEY: digest(copies, metadata)}
     with atomic_write(path) as temporary:
         save_file(copies, temporary, metadata=described)
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sorts the metadata in the header of a safetensors file: the library's order changes from process to process."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header = {_METADATA: dict(sorted(header.pop(_METADATA).items())), **header}
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
