@@ -24,7 +24,7 @@ from zeroshift.clip.weights import load_into
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.downloads import cache_folder, download
 from zeroshift.io.foreign import first_line, matches, read_json
-from zeroshift.io.hub import hub_access, hub_file, looks_like_path
+from zeroshift.io.hub import from_hub, hub_file, looks_like_path
 
 __all__ = ["load_hub_model", "load_named_model"]
 
@@ -81,23 +81,26 @@ def _load(name: str, config: dict[str, Any], path: Path, tokenizer: Any, mean: A
     """The encoder of a configuration with the weights in a file."""
     try:
         if path.suffix == ".npz":
-            with hub_access():
-                model = _build(config)
+            model = _build(config, name)
             _load_big_vision(model, path)
         else:
             weights = read_clip(path)
-            with hub_access():
-                model = _build(_with_activation(config, weights))
+            model = _build(_with_activation(config, weights), name)
             load_into(model, _for_model(model, weights), str(path))
-        with hub_access():
-            return Encoder(model, tokenizer(), image_mean=mean, image_std=std, resize=resize)
+        words = from_hub(tokenizer, f"The tokenizer of {name!r}") if _reaches_hub(config) else tokenizer()
+        return Encoder(model, words, image_mean=mean, image_std=std, resize=resize)
     except ZeroshiftError:
         raise
     except Exception as error:  # open_clip, timm and transformers raise many types
         raise ZeroshiftError(f"The encoder {name!r} could not be loaded from {path} ({first_line(error)}).") from error
 
 
-def _build(config: dict[str, Any]) -> Any:
+def _reaches_hub(config: dict[str, Any]) -> bool:
+    text = config["text_cfg"]
+    return bool(text.get("hf_tokenizer_name") or text.get("hf_model_name"))
+
+
+def _build(config: dict[str, Any], name: str) -> Any:
     """The model of a configuration, with random weights."""
     config = deepcopy(config)
     custom = config.pop("custom_text", False)
@@ -108,6 +111,8 @@ def _build(config: dict[str, Any]) -> Any:
     kind: Any = open_clip.CLIP
     if custom:
         kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
+    if config["text_cfg"].get("hf_model_name"):
+        return from_hub(lambda: kind(**config), f"The text tower of {name!r}")
     return kind(**config)
 
 

@@ -2,17 +2,20 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.connection import unreachable
 from zeroshift.io.foreign import first_line
 
-__all__ = ["hub_access", "hub_file", "hub_folder", "looks_like_path"]
+__all__ = ["from_hub", "hub_file", "hub_folder", "looks_like_path"]
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin", ".npz", ".pytorch")
+
+T = TypeVar("T")
 
 
 def looks_like_path(name: str) -> bool:
@@ -39,7 +42,7 @@ def hub_file(repository: str, names: Sequence[str], revision: str | None = None)
             cached = try_to_load_from_cache(repository, name, revision=revision)
             if isinstance(cached, str):
                 return Path(cached)
-        with hub_access() as reason:
+        with _access() as reason:
             _require_access(repository, reason)
             for name in names:
                 try:
@@ -73,7 +76,7 @@ def hub_folder(
             folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
             if any(any(folder.rglob(pattern)) for pattern in weights):
                 return folder
-        with hub_access() as reason:
+        with _access() as reason:
             _require_access(repository, reason)
             for pattern in weights:
                 folder = Path(snapshot_download(repository, revision=revision, allow_patterns=[*others, pattern]))
@@ -82,23 +85,49 @@ def hub_folder(
     raise ZeroshiftError(f"{_address(repository)} has no weights in {' or '.join(weights)}.")
 
 
-@contextlib.contextmanager
-def hub_access() -> Iterator[str]:
-    """Yields why the Hub cannot be reached, empty if it can, decided within seconds.
+def from_hub(make: Callable[[], T], what: str) -> T:
+    """What a library makes of files on the Hub, such as a tokenizer; from the cache if it has them.
 
-    In the body, the Hub's libraries log nothing, and if it cannot be reached, they use their cache without trying.
+    Args:
+        what: what is made, as the start of a sentence.
+
+    Raises:
+        ZeroshiftError: if the files are not in the cache and cannot be downloaded.
     """
+    with contextlib.suppress(Exception), _quiet(offline=True):  # whatever the library raises without a file
+        return make()
+    with _access() as reason:
+        if reason:
+            raise ZeroshiftError(
+                f"{what} needs files of the Hugging Face Hub that are not in the cache and cannot be downloaded "
+                f"({reason}). Check the network."
+            )
+        return make()
+
+
+@contextlib.contextmanager
+def _access() -> Iterator[str]:
+    """Yields why the Hub cannot be reached, empty if it can; decided within seconds."""
     from huggingface_hub import constants
 
     reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT)
-    log, offline = logging.getLogger("huggingface_hub"), constants.HF_HUB_OFFLINE
+    with _quiet(offline=bool(reason)):
+        yield reason
+
+
+@contextlib.contextmanager
+def _quiet(offline: bool) -> Iterator[None]:
+    """In the body, the Hub's libraries log nothing. If `offline`, they only look into the cache."""
+    from huggingface_hub import constants
+
+    log, before = logging.getLogger("huggingface_hub"), constants.HF_HUB_OFFLINE
     level = log.level
     log.setLevel(logging.CRITICAL)
-    constants.HF_HUB_OFFLINE = bool(reason)
+    constants.HF_HUB_OFFLINE = offline
     try:
-        yield reason
+        yield
     finally:
-        constants.HF_HUB_OFFLINE = offline
+        constants.HF_HUB_OFFLINE = before
         log.setLevel(level)
 
 
