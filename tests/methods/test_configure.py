@@ -263,3 +263,28 @@ def test_every_setting_is_read_somewhere() -> None:
         read.add("encoder_weights")
     for kind in (AdaptConfig, AdaptStage, PromptStage):
         assert {spec.name for spec in dataclasses.fields(kind)} <= read
+
+
+def test_a_preset_keeps_its_sampling_settings_for_a_generator_object() -> None:
+    config = preset("miniature-diffusion", "zombie")
+    assert config.family == "", "that of the object"
+    assert (config.sampling.t0, config.sampling.steps) == (0.6, 4)  # type: ignore[attr-defined]
+    assert type(preset("miniature-diffusion", "zombie", generator="miniature").sampling) is GeneratorOptions
+    assert preset("published", "zombie").family == "stylegan2"
+
+
+def test_another_generator_brings_its_family() -> None:
+    config = changed(preset("published", "zombie"), {"generator": "miniature-diffusion", "sampling.steps": 3})
+    assert config.family == "diffusion"
+    assert config.sampling == DDIMOptions(steps=3)
+    again = changed(config, {"generator": "miniature-autoencoder"})
+    assert (again.family, again.sampling) == ("diffusion_autoencoder", config.sampling)
+    assert type(changed(config, {"generator": "miniature"}).sampling) is GeneratorOptions
+
+
+def test_sampling_settings_without_a_family_are_read_again() -> None:
+    """Of a run with a generator object: its family is not known before it is loaded."""
+    config = AdaptConfig("zombie", sampling=DDIMOptions(steps=3))
+    assert from_json(to_json(config)).sampling == config.sampling
+    with pytest.raises(ZeroshiftError, match=r"sampling.pace"):
+        from_json(to_json(config).replace('"t0": 0.5', '"pace": 0.5'))

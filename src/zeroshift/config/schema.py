@@ -40,7 +40,7 @@ def build(cls: type, values: Any, where: str = "") -> Any:
     require(isinstance(values, Mapping), f"{where.rstrip('.') or 'The configuration'} must be a JSON object.")
     fields = {spec.name: spec for spec in dataclasses.fields(cls)}
     unknown = [f"{where}{name}" for name in values if name not in fields]
-    require(not unknown, f"Unknown settings: {', '.join(unknown)}. Remove them, or correct their names.")
+    require(not unknown, f"Unknown settings: {', '.join(unknown):.500}. Remove them, or correct their names.")
     missing = [
         f"{where}{name}"
         for name, spec in fields.items()
@@ -89,7 +89,7 @@ def check_types(config: Any, where: str = "") -> None:
             require(isinstance(kind, type) and isinstance(value, kind), f"{where}{name} must be {article} {label}.")
             check_types(value, "" if name == "options" and not where else f"{where}{name}.")
         else:
-            require(_fits(value, kind), f"{where}{name} is {value!r}; it must be {_describe(kind)}.")
+            require(_fits(value, kind), f"{where}{name} is {value!r:.200}; it must be {_describe(kind)}.")
 
 
 def _fits(value: Any, kind: Any) -> bool:

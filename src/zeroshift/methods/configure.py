@@ -256,9 +256,10 @@ def from_values(values: Any) -> AdaptConfig:
     values["options"] = _build_nested(method.Options, options)
     values["adapt"] = build(AdaptStage, values.get("adapt", {}), "adapt.")
     if values.get("sampling"):
-        named = {name: values[name] for name in ("generator", "family") if name in values}
-        base = AdaptConfig(target="", **named)
-        kind = _family_options(base) if base.family else _options_with(base, set(values["sampling"]))
+        generator, family = values.get("generator", AdaptConfig.generator), values.get("family")
+        base = AdaptConfig(target="", generator=generator, family=family or architecture_of(generator) or "")
+        unknown = family == "" or not base.family  # recorded for a generator object before it was loaded
+        kind = _options_with(base, set(values["sampling"])) if unknown else _family_options(base)
         values["sampling"] = build(kind, values["sampling"], "sampling.")
     else:
         values["sampling"] = GeneratorOptions()

@@ -70,7 +70,7 @@ def test_only_missing_or_stale_trials_run(tmp_path: Path, fixed_measures: None) 
     assert missing_trials(larger) == missing_trials(plan) == []
     assert json.loads(path.read_text()) == record
     path.write_text("{")
-    with pytest.raises(ZeroshiftError, match=r"seed0-\w+.json is damaged"):
+    with pytest.raises(ZeroshiftError, match=r"seed0-\w+.json is not valid JSON.*Delete the file"):
         missing_trials(plan)
 
 
@@ -115,11 +115,72 @@ def test_a_benchmark_continues_from_the_json_of_a_page(tmp_path: Path, fixed_mea
         assert len(missing_trials(make_plan(tmp_path / "second", "nada", previous=read_previous(page)))) == 1
 
 
-def test_damaged_pages_are_refused(tmp_path: Path) -> None:
-    for content in ("[]", "{", '{"trials": [[]]}'):
-        (tmp_path / "page.json").write_text(content)
-        with pytest.raises(ZeroshiftError, match="JSON of a benchmark"):
-            read_previous(tmp_path / "page.json")
+RECORD = {
+    "variant": "nada", "target": "zombie", "seed": 0, "provenance": {"people": 16}, "machine": "a computer",
+    "seconds": 3.0, "processor_seconds": 2.5, "memory": 300, "evaluated_by": {"evaluator": "a"},
+    "measures": {"psnr": 20.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "is not the JSON of a benchmark's page"),
+        ('{"cells": 3}', "is not the JSON of a benchmark's page"),
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "nested more than"),
+        ('{"trials": [[]]}', r"page.json: the record trials\[0\] does not match"),
+    ],
+)
+def test_damaged_pages_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "page.json").write_text(content)
+    with pytest.raises(ZeroshiftError, match=message):
+        read_previous(tmp_path / "page.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"measures": {"psnr": float("nan")}}, "measures.psnr is nan"),
+        ({"measures": {"psnr": float("inf")}}, "measures.psnr is inf"),
+        ({"measures": {"psnr": "20"}}, "measures.psnr is '20'"),
+        ({"measures": {"psnr": [20]}}, "measures.psnr is "),
+        ({"measures": [20]}, "measures is "),
+        ({"memory": None}, "memory is None"),
+        ({"machine": {"name": 3}}, "machine is "),
+        ({"seed": "0"}, "seed is '0'"),
+        ({"variant": ["nada"]}, "variant is "),
+        ({"target": "x" * 2000}, "target is 'xxx"),
+        ({"provenance": 3}, "provenance is 3"),
+        ({"evaluated_by": ["judge"]}, "evaluated_by is "),
+    ],
+)
+def test_a_wrong_record_of_a_page_is_named(tmp_path: Path, change: dict, message: str) -> None:
+    (tmp_path / "page.json").write_text(json.dumps({"trials": [RECORD, {**RECORD, **change}]}))
+    with pytest.raises(ZeroshiftError, match=rf"trials\[1\] does not match: {message}"):
+        read_previous(tmp_path / "page.json")
+
+
+def test_large_pages_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "page.json").write_bytes(b" " * (2**24 + 1))
+    with pytest.raises(ZeroshiftError, match="larger than 16 MiB"):
+        read_previous(tmp_path / "page.json")
+
+
+def test_a_wrong_record_of_a_trial_is_named(tmp_path: Path, fixed_measures: None) -> None:
+    plan = make_plan(tmp_path, "nada")
+    (trial,) = plan.trials()
+    path = record_path(plan, trial)
+    path.parent.mkdir(parents=True)
+    path.with_suffix(".png").touch()
+    for content, message in (
+        (json.dumps({**RECORD, "measures": {"psnr": float("nan")}}), "measures.psnr is nan"),
+        ("[]", "does not match"),
+        (json.dumps(RECORD)[:-40], "is not valid JSON"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ZeroshiftError, match=rf"seed0-\w+.json .*{message}.*Delete the file"):
+            missing_trials(plan)
 
 
 def test_keys_of_the_first_version_are_accepted(tmp_path: Path) -> None:
@@ -127,9 +188,8 @@ def test_keys_of_the_first_version_are_accepted(tmp_path: Path) -> None:
     (trial,) = plan.trials()
     facts = json.loads(json.dumps(provenance(plan, trial)))
     old = {
+        **{key: value for key, value in RECORD.items() if key not in ("variant", "provenance", "evaluated_by")},
         "row": "nada",
-        "target": "zombie",
-        "seed": 0,
         "made_with": {{"guidance_encoder": "guide"}.get(key, key): value for key, value in facts.items()},
         "judged_by": {{"evaluator": "judge"}.get(key, key): value for key, value in evaluators().items()},
     }

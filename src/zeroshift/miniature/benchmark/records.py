@@ -49,9 +49,9 @@ class _Record(BaseModel):
     seed: int = Field(strict=True, ge=0, lt=2**63)
     provenance: Annotated[dict[Text, Any], Field(max_length=1000)]
     machine: Text
-    seconds: Amount
-    processor_seconds: Amount
-    memory: Amount
+    seconds: Amount = 0
+    processor_seconds: Amount = 0
+    memory: Amount = 0
 
 
 class _MeasuredRecord(_Record):
