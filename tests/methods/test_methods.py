@@ -13,7 +13,10 @@ from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
+from zeroshift.evaluation.truth import load_truth
+from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.io.images import save_png, to_uint8
 from zeroshift.methods.base import Method, check_finite
 from zeroshift.methods.configure import resolve
 from zeroshift.methods.context import TrainingContext
@@ -78,6 +81,34 @@ def test_nada_from_images(tiny_generator: Path, encoder: Encoder, tmp_path: Path
         method.text_directions([latents], 0)[0], normalize(target - source)[None], atol=1e-5, rtol=1e-4
     )
     torch.testing.assert_close(method.targets[0], target, atol=1e-5, rtol=1e-4)
+
+
+def test_example_images_of_the_source_domain_are_refused(tmp_path: Path) -> None:
+    """Three samples of the source are as far from its mean as chance takes them; another domain is farther away."""
+    source = load_generator("miniature").requires_grad_(False)
+    encoder = load_encoder("miniature")
+    paths = tuple(str(tmp_path / f"{index}.png") for index in range(3))
+    config = resolve(dataclasses.replace(CONFIG, generator="miniature", method="nada", options=NADAOptions(paths)))
+    context = TrainingContext(config, source, [encoder], Distributed("cpu"))
+    truth = load_truth(find_entry("miniature"))
+    assert truth is not None
+
+    def judge(domain: str) -> None:
+        references = truth.references(domain, 3, 0)
+        assert references is not None
+        for path, pixels in zip(paths, to_uint8(references), strict=True):
+            save_png(path, pixels)
+        NADA(context)
+
+    judge("zombie")
+    with pytest.raises(ZeroshiftError, match=r"the 3 example images is 0\.\d+ long, [01]\.\d+ standard errors"):
+        judge("photo")
+
+
+def test_labels_are_not_read_with_example_images() -> None:
+    config = resolve(dataclasses.replace(CONFIG, method="nada", options=NADAOptions()))
+    assert NADA.reads_labels(config)
+    assert not NADA.reads_labels(dataclasses.replace(config, options=NADAOptions(("a.png",))))
 
 
 def test_invalid_target_images_are_refused(tiny_generator: Path, encoder: Encoder, tmp_path: Path) -> None:

@@ -150,14 +150,18 @@ class Encoder(nn.Module):
         embeddings: Tensor = self._embedding(ids[self._num_start : self._num_start + length].to(self.device))
         return embeddings.detach()
 
-    def label_feature(self, label: str) -> Tensor:
-        """Mean over all templates of the normalized text feature of the label in the template, [embed_dim]."""
+    def label_features(self, label: str) -> Tensor:
+        """The normalized text features of the label in each template, [T, embed_dim]."""
         features = self.encode_text([template.replace(_SLOT, label) for template in self.templates])
-        return nn.functional.normalize(features, dim=-1).mean(dim=0)
+        return nn.functional.normalize(features, dim=-1)
+
+    def label_feature(self, label: str) -> Tensor:
+        """Mean of `label_features`, [embed_dim]."""
+        return self.label_features(label).mean(dim=0)
 
     def warn_unknown(self, label: str) -> None:
         """Warns about words in the label that are not in the training data, if the model lists its words."""
-        words = re.findall(r"\w+", label.lower())
+        words = re.findall(r"\w+", label.lower()) or [label]  # symbols alone count as an unknown word
         unknown = [
             word for word in dict.fromkeys(words) if self.known_words is not None and word not in self.known_words
         ]

@@ -91,6 +91,11 @@ class Method:
         self.options: Any = options if type(options) is self.Options else self.Options()
         self._targets = self.target_features()
 
+    @classmethod
+    def reads_labels(cls, config: AdaptConfig) -> bool:
+        """Whether the labels decide the direction, so that they are checked before the run."""
+        return True
+
     def stages(self) -> list[Stage]:
         """Stages to train before the generator, in order."""
         return []

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from zeroshift.clip.encoder import Encoder
+from zeroshift.clip.labels import check_labels
 from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig, GeneratorOptions
 from zeroshift.core.distributed import Distributed
@@ -17,6 +18,7 @@ from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.io.downloads import cache_folder
 from zeroshift.methods.context import TrainingContext
+from zeroshift.methods.registry import METHODS
 from zeroshift.methods.source_images import ImageBank
 from zeroshift.sampling.generate import class_labels
 from zeroshift.sampling.inversion import invert, read_folder
@@ -54,10 +56,17 @@ def make_context(
     class_labels(source, config.class_index, 1)
     if encoders is None:
         encoders = [load_encoder(name, device, config.resize) for name in config.encoders]
+    if len(encoders) != len(config.weights):
+        raise ZeroshiftError(
+            f"{len(encoders)} encoder objects were given, but the configuration names {len(config.weights)}. Name as many "
+            "in `encoders`."
+        )
     for encoder in encoders:
         require_finite_weights(encoder, "The encoder")
-        for label in (config.source, config.target):
-            encoder.warn_unknown(label)
+        if METHODS[config.method].reads_labels(config):
+            for label in (config.source, config.target):
+                encoder.warn_unknown(label)
+            check_labels(encoder, config.source, config.target)
     source.eval().requires_grad_(False)
     source.configure(config.sampling)
     encoders = [encoder.to(device) for encoder in encoders]
