@@ -15,6 +15,7 @@ import uuid
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from zeroshift.errors import ZeroshiftError
@@ -32,7 +33,7 @@ def published():
     """Weights of rosinality's program, with 8 channels instead of 512."""
     torch.manual_seed(0)
     weights = stylegan2_to_rosinality(StyleGAN2(16, 8, 8, mapping_layers=2, channels={4: 512, 8: 512, 16: 512}))
-    return {name: value[tuple(slice(8) for _ in value.shape)] if "noise_" not in name else value
+    return {name: value[tuple(slice(8) for _ in value.shape)].contiguous() if "noise_" not in name else value
             for name, value in weights.items()}  # fmt: skip
 
 
@@ -291,3 +292,10 @@ def test_known_forks_are_named(fork, tmp_path):
     )
     with pytest.raises(ZeroshiftError, match=words):
         load_generator(tmp_path / "f.pkl")
+
+
+def test_safetensors_of_other_programs(published, nvidia, ours, small, tmp_path):
+    save_file({**published, "latent_avg": ours.mapping.w_avg}, tmp_path / "rosinality.safetensors")
+    assert_same(load_generator(tmp_path / "rosinality.safetensors"), ours)
+    save_file(prefixed(nvidia, "G_ema."), tmp_path / "nvidia.safetensors", {"format": "pt"})
+    assert_same(load_generator(tmp_path / "nvidia.safetensors"), small)

@@ -16,6 +16,7 @@ from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.catalogue import named_entry, parse_description, read_header, resolve
 from zeroshift.generators.checkpoints.claims import listed, misfits
 from zeroshift.generators.checkpoints.readers import FOLDER_FAMILY, find_reader, first_bytes, read_foreign
+from zeroshift.generators.checkpoints.stylegan_files import load_safetensors
 from zeroshift.generators.module import ModuleGenerator, build
 from zeroshift.generators.registry import FAMILIES
 from zeroshift.generators.trust import is_factory_name, remember
@@ -183,7 +184,7 @@ def _load_safetensors(path: Path, module: nn.Module | None) -> Generator:
             reader = find_reader(path)
             if isinstance(reader, type):  # a family of another package
                 return reader.read(path)
-        described = _description(path, file.metadata())
+            return load_safetensors(file, path)
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
         _check_claims(path, described, shapes)
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in shapes}

@@ -60,7 +60,7 @@ def read_foreign(path: Path) -> Generator:
     reader = find_reader(path)
     if reader is None:
         raise ZeroshiftError(
-            wrong_content(path, first_bytes(path))
+            wrong_content(path)
             or f"{path} is not a generator file. Expected safetensors, a .pt in rosinality's layout, a .pkl of NVIDIA, "
             "a .ckpt of a diffusion autoencoder or a diffusers folder."
         )
@@ -109,5 +109,5 @@ def first_bytes(path: Path) -> bytes:
     except OSError as error:
         raise ZeroshiftError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not head:
-        raise ZeroshiftError(f"{path} is empty. Copy or download it again.")
+        raise ZeroshiftError(f"{path} is empty. Copy it again from where it comes from.")
     return head

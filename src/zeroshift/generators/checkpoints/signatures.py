@@ -4,8 +4,9 @@ import difflib
 import re
 from pathlib import Path
 
-__all__ = ["missing", "wrong_content"]
+__all__ = ["missing", "part_of_model", "wrong_content"]
 
+_TEXT = (b"{", b"[")
 # First bytes, what the file is, and what to do.
 _KINDS = (
     ((b"version https://git-lfs",), "a pointer of Git LFS",
@@ -19,31 +20,32 @@ _KINDS = (
     ((b"\x93NUMPY",), "a NumPy array", "Give a generator file"),
     ((b"GGUF",), "a GGUF file", "Give a generator file"),
     ((b"%PDF", b"\x7fELF", b"MZ"), "a document or program", "Give a generator file"),
-    ((b"{", b"["), "a text file", "Give the file with the weights, or the folder that holds it"),
+    (_TEXT, "a text file", "Give the file with the weights, or the folder that holds it"),
 )  # fmt: skip
 _SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
 
 
-def wrong_content(path: Path, head: bytes) -> str | None:
-    """What a file is, and what to do, in one sentence each; None if it is none of the known kinds.
-
-    Args:
-        head: at least the first 16 bytes.
-    """
+def wrong_content(path: Path) -> str | None:
+    """What a file is, and what to do, in one sentence each; None if it is none of the known kinds."""
     with open(path, "rb") as file:
         start = file.read(512)
-    start = (start or head).removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     for marks, kind, advice in _KINDS:
+        if marks == _TEXT and not start.isascii():
+            continue
         if start.startswith(marks) or start.lower().startswith(marks):
             return f"{path} is {kind}, not a generator file. {advice}."
     if start[257:262] == b"ustar":
         return f"{path} is a tar archive, not a generator file. Unpack it first."
-    shard = _SHARD.fullmatch(path.name)
-    if shard is not None:
-        return (
-            f"{path} is one of {int(shard[2])} parts of a model. Give the folder that holds all parts and its config."
-        )
-    return None
+    return part_of_model(path)
+
+
+def part_of_model(path: str | Path) -> str | None:
+    """That a file is one part of a model, by its name; None if it is not."""
+    shard = _SHARD.fullmatch(Path(path).name)
+    if shard is None:
+        return None
+    return f"{path} is one of {int(shard[2])} parts of a model. Give the folder that holds all parts and its config."
 
 
 def missing(path: Path) -> str:

@@ -12,11 +12,12 @@ from torch import Tensor
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints import nvidia, rosinality
-from zeroshift.generators.checkpoints.torch_data import Content, open_pickle, open_torch
+from zeroshift.generators.checkpoints.signatures import part_of_model
+from zeroshift.generators.checkpoints.torch_data import Content, SafetensorsContent, open_pickle, open_torch
 from zeroshift.generators.checkpoints.weights import SavedGenerator, contents, find_generators
 from zeroshift.io.foreign import first_line
 
-__all__ = ["load_pkl", "load_pt", "read_pkl", "reading"]
+__all__ = ["load_pkl", "load_pt", "load_safetensors", "read_pkl", "reading"]
 
 _SUPPORTED = (
     "zeroshift reads StyleGAN2 (skip architecture) and StyleGAN3 of NVIDIA's programs, StyleGAN2 of rosinality's, and "
@@ -45,6 +46,23 @@ def load_pt(path: str | Path) -> Generator:
     """
     with reading(path):
         return _generator(open_torch(path), path)
+
+
+def load_safetensors(file: Any, path: str | Path) -> Generator:
+    """The generator in an open safetensors file of another program, in evaluation mode on the CPU.
+
+    Raises:
+        ZeroshiftError: as `load_pkl`.
+    """
+    with reading(path):
+        content = SafetensorsContent(file, path)
+        if not _found(content, path):
+            raise ZeroshiftError(
+                part_of_model(path)
+                or f"{path} was not written by zeroshift: its metadata does not describe a generator, and it holds no "
+                "weights of a StyleGAN2 under the names of NVIDIA's or rosinality's program."
+            )
+        return _generator(content, path)
 
 
 def read_pkl(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -84,9 +102,15 @@ def _generator(content: Content, path: str | Path) -> Generator:
         raise ZeroshiftError(f"The generator in {path} cannot be used: {error}") from error
 
 
+def _found(content: Content, path: str | Path) -> list[SavedGenerator]:
+    """The generators of any of the programs in a file."""
+    anchors = (*nvidia.ANCHORS, *rosinality.ANCHORS)
+    return [one for anchor in anchors for one in find_generators(content, anchor, path)]
+
+
 def _saved(content: Content, path: str | Path) -> SavedGenerator:
     """The best generator in a file."""
-    saved = [one for anchor in (*nvidia.ANCHORS, *rosinality.ANCHORS) for one in find_generators(content, anchor, path)]
+    saved = _found(content, path)
     if not saved:
         if any(name.startswith(("dnnlib.tflib", "tfutil", "tflib", "tensorflow")) for name in content.names):
             raise ZeroshiftError(

@@ -23,7 +23,7 @@ from torch import Tensor
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.pickles import MAX_INSTRUCTIONS, Name, Pickle, Record, Reference, read_pickle
 
-__all__ = ["Content", "is_array", "open_pickle", "open_torch", "pickle_member"]
+__all__ = ["Content", "SafetensorsContent", "is_array", "open_pickle", "open_torch", "pickle_member"]
 
 MAX_PICKLE = 64 * 2**20  # bytes of the pickle in a zip archive; usual ones have less than 1 MiB
 _MAX_MEMBERS = 100_000
@@ -38,7 +38,14 @@ _STORAGES = {
     "Bool": torch.bool,
 }  # fmt: skip
 _DTYPES = {f"torch.{str(dtype).removeprefix('torch.')}": dtype for dtype in _STORAGES.values()}
-_ARRAY = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.nn.parameter.", "torch.nn.Parameter")
+_SAFETENSORS = "safetensors.tensor"
+_ARRAY = (
+    _SAFETENSORS,
+    "torch._utils._rebuild_",
+    "torch._tensor._rebuild_",
+    "torch.nn.parameter.",
+    "torch.nn.Parameter",
+)
 _NUMPY_ARRAY = tuple(
     f"numpy.{core}.{name}" for core in ("core", "_core") for name in ("multiarray._reconstruct", "numeric._frombuffer")
 )
@@ -143,6 +150,20 @@ class Content:
             raise pickle.UnpicklingError("an array whose shape does not fit its bytes")
         array = array.reshape(shape, order="F" if fortran else "C")
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+
+
+class SafetensorsContent(Content):
+    """The tensors in a safetensors file of another program."""
+
+    def __init__(self, file: Any, path: str | Path):
+        items = {name: Record(_SAFETENSORS, (name,)) for name in file.keys()}  # noqa: SIM118
+        super().__init__(Pickle(items, set(), [], []), path, 0)
+        self._file = file
+
+    def _tensor(self, value: Record, depth: int = 4) -> Tensor:
+        tensor: Tensor = self._file.get_tensor(value.args[0])
+        self._budget += tensor.numel() * max(tensor.element_size(), 4)  # safetensors has checked its size
+        return tensor
 
 
 def open_pickle(path: str | Path) -> Content:
