@@ -178,7 +178,7 @@ def finish(models: list[str], run: Path, steps: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)])
 def test_stopped_process_resumes(models: list[str], tmp_path: Path, sent: signal.Signals, code: int) -> None:
     process = start(models, tmp_path / "run")
     process.send_signal(sent)
@@ -191,6 +191,19 @@ def test_stopped_process_resumes(models: list[str], tmp_path: Path, sent: signal
     finish(models, tmp_path / "run", done + 4)
     assert adapt(models, tmp_path / "whole", "--steps", str(done + 4)) == 0
     assert_same_end(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+def test_three_interrupts_end_without_a_traceback(models: list[str], tmp_path: Path, pause: float) -> None:
+    process = start(models, tmp_path / "run")
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "Stopped." in err
 
 
 def test_more_steps_continue_a_finished_run(models: list[str], whole: Path, tmp_path: Path) -> None:

@@ -61,4 +61,6 @@ def interrupts(restore: bool = True) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler if restore else _end)  # no traceback from the end of the interpreter either
+            # Without a traceback, or another exit code, while the interpreter ends.
+            last = signal.SIG_IGN if number == signal.SIGINT else _end
+            signal.signal(number, handler if restore else last)
