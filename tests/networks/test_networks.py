@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import socket
 import urllib.error
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -380,3 +382,77 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
             with pytest.raises(ZeroshiftError, match=r"cannot be read|executed"):
                 load_network(f"{name}:{tmp_path / file}")
     assert not (tmp_path / "touched").exists()
+
+
+FACE: dict[str, Any] = {
+    "architecture": "vit_tiny_patch16_224",
+    "num_classes": 20,
+    "pretrained_cfg": {"input_size": [3, 32, 32], "fixed_input_size": True, "mean": [0.5] * 3, "std": [0.5] * 3},
+    "model_args": {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def face_state() -> dict[str, torch.Tensor]:
+    import timm
+
+    return timm.create_model("vit_tiny_patch16_224", num_classes=20, img_size=32, **FACE["model_args"]).state_dict()
+
+
+def _connection(*_: object, **__: object) -> None:
+    pytest.fail("a local file led to a connection", pytrace=True)
+
+
+def test_a_face_configuration_does_not_reach_elsewhere(
+    tmp_path: Path, face_state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The addresses, names and paths of a config.json are not followed."""
+    for name in ("create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, _connection)
+    monkeypatch.setattr(socket.socket, "connect", _connection)
+    elsewhere = {"url": "http://127.0.0.1:9/weights.pth", "hf_hub_id": "somebody/model", "file": "/etc/passwd"}
+    config = {**FACE, "pretrained_cfg": {**FACE["pretrained_cfg"], **elsewhere, "source": "url"}, "pretrained": True}
+    save_file(face_state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert extract(load_network(f"face:{tmp_path}"), images(1, 64)).shape == (1, 20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"architecture": "hf-hub:somebody/model"}, "architecture is 'hf-hub"),
+        ({"architecture": "local-dir:/tmp"}, "architecture is 'local-dir"),
+        ({"architecture": "no_such_model"}, r"'no_such_model'. Known ones are timm's models in convnext, .*resnet"),
+        ({"model_args": {**FACE["model_args"], "embed_dim": 32}}, "holds weights of another model"),
+        ({"num_classes": 10**12}, "num_classes"),
+        ({"num_classes": None}, "num_classes"),
+        ({"pretrained_cfg": {}}, r"pretrained_cfg\.input_size is missing"),
+        ({"pretrained_cfg": {**FACE["pretrained_cfg"], "std": [0, 1, 1]}}, r"pretrained_cfg\.std\[0\]"),
+        ({"pretrained_cfg": {**FACE["pretrained_cfg"], "input_size": [3, 10**6, 10**6]}}, "input_size"),
+        ({"model_args": {**FACE["model_args"], "depth": 10**9}}, r"model_args\.depth"),
+        ({"model_args": {**FACE["model_args"], "checkpoint_path": "/tmp/x"}}, r"model_args\.checkpoint_path"),
+        ({"model_args": {**FACE["model_args"], "pretrained": True}}, r"model_args\.pretrained"),
+        ({"model_args": {**FACE["model_args"], "num_heads": 3}}, "do not fit the network"),
+    ],
+)
+def test_face_configurations_that_cannot_be_used_are_refused(
+    changes: dict[str, Any], sentence: str, tmp_path: Path, face_state: dict[str, torch.Tensor]
+) -> None:
+    save_file(face_state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({**FACE, **changes}))
+    with pytest.raises(ZeroshiftError, match=sentence):
+        load_network(f"face:{tmp_path}")
+
+
+def test_weights_with_nan_and_absurd_claims_are_refused(tmp_path: Path, face_state: dict[str, torch.Tensor]) -> None:
+    state = {**face_state, "norm.weight": torch.full_like(face_state["norm.weight"], torch.nan)}
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(FACE))
+    with pytest.raises(ZeroshiftError, match=r"not finite numbers, in norm\.weight"):
+        load_network(f"face:{tmp_path}")
+    torch.save({"cls_token": torch.zeros(1).expand(1, 1, 10**9)}, tmp_path / "wide.pth")
+    with pytest.raises(ZeroshiftError, match="damaged or in another format"):
+        load_network(f"dinov2:{tmp_path / 'wide.pth'}")
+    torch.save({"cls_token": torch.zeros(1, 1, 1536), "pos_embed": torch.zeros(1, 5, 1536)}, tmp_path / "giant.pth")
+    with pytest.raises(ZeroshiftError, match="The file for DINOv2 holds weights of another model"):
+        load_network(f"dinov2:{tmp_path / 'giant.pth'}")
