@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints import readers
-from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.generators.checkpoints.files import architecture_of, load_generator
 
 
 def refusal(path):
@@ -88,3 +88,10 @@ def test_the_last_net(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "resolve_name", lambda name: fails)
     (tmp_path / "g.pkl").write_bytes(b"\x80\x04N.")
     assert "cannot be read as a generator: 'some key' (KeyError)" in refusal(tmp_path / "g.pkl")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 300 + ".pkl", "folder/" * 1000 + "g.pt", "a\0b.pkl", "a\0b"])
+def test_names_that_no_file_can_have(name):
+    assert architecture_of(name) is None
+    with pytest.raises(ZeroshiftError):
+        load_generator(name)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import warnings
 from importlib import resources
 from pathlib import Path
@@ -55,7 +56,7 @@ def find_entry(generator: str | Path) -> CatalogueEntry | None:
 def named_entry(name: str | Path) -> CatalogueEntry | None:
     """The entry with this name. A file or folder of the same name takes precedence, except over shipped entries."""
     entry: CatalogueEntry | None = CATALOGUE.get(str(name))
-    return None if entry is None or (not entry.package_file and Path(name).exists()) else entry
+    return None if entry is None or (not entry.package_file and os.path.exists(name)) else entry
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
@@ -68,7 +69,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
             length = int.from_bytes(file.read(8), "little")
             header = file.read(length) if 2 <= length <= MAX_JSON_BYTES else b"{}"
         return parse_description(parse_json(header, str(path))["__metadata__"])
-    except (OSError, KeyError, TypeError, ZeroshiftError):
+    except (OSError, ValueError, KeyError, TypeError, ZeroshiftError):
         return None
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def load_generator(
     """
     name, path = str(name_or_path), Path(name_or_path)
     entry = named_entry(name)
-    if entry is None and not path.exists() and is_factory_name(name):
+    if entry is None and not os.path.exists(path) and is_factory_name(name):
         if trust:
             remember(name)
         generator: Generator = build(name)
@@ -82,7 +83,7 @@ def require_generator(name_or_path: str | Path) -> None:
         ZeroshiftError: if there is no such file and no such name.
     """
     name, path = str(name_or_path), Path(name_or_path)
-    if named_entry(name) is not None or path.exists() or is_factory_name(name):
+    if named_entry(name) is not None or os.path.exists(path) or is_factory_name(name):
         return
     if not _looks_like_name(path):
         _load_file(path, None)  # which says what is missing
@@ -91,7 +92,7 @@ def require_generator(name_or_path: str | Path) -> None:
 
 
 def _looks_like_name(path: Path) -> bool:
-    return not (path.is_absolute() or len(path.parts) > 2 or path.suffix in _SUFFIXES or path.exists())
+    return not (path.is_absolute() or len(path.parts) > 2 or path.suffix in _SUFFIXES or os.path.exists(path))
 
 
 def architecture_of(name_or_path: str | Path) -> str | None:
@@ -100,7 +101,7 @@ def architecture_of(name_or_path: str | Path) -> str | None:
     entry = named_entry(name)
     if entry is not None:
         return entry.family
-    if not path.exists():
+    if not os.path.exists(path):
         if is_factory_name(name):
             return ModuleGenerator.architecture
         return FOLDER_FAMILY if "/" in name and _looks_like_name(path) else None

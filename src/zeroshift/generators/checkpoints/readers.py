@@ -1,6 +1,7 @@
 """Reads generator files of other programs. The content of a file decides which reader opens it, not its name."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,14 +98,14 @@ def first_bytes(path: Path) -> bytes:
     Raises:
         ZeroshiftError: a file that is missing, empty or unreadable.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # False, too, for names that no file system takes
         return b""
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+        if os.path.exists(path) and not path.is_file():  # opening a pipe would wait for a writer
             raise ZeroshiftError(f"{path} is neither a file nor a folder. Give a generator file.")
         with open(path, "rb") as file:
             head = file.read(len(_TORCH_LEGACY))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise ZeroshiftError(missing(path)) from error
     except OSError as error:
         raise ZeroshiftError(f"{path} cannot be read: {error.strerror or error}.") from error

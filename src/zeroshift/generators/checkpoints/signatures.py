@@ -1,6 +1,7 @@
 """Names what a file is that is no generator: a web page, a pointer of Git LFS, an archive, a picture."""
 
 import difflib
+import os
 import re
 from pathlib import Path
 
@@ -51,11 +52,11 @@ def part_of_model(path: str | Path) -> str | None:
 def missing(path: Path) -> str:
     """That there is no such file, with similar names in its folder."""
     folder = path.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"There is no generator file {path}: its folder does not exist."
     try:
         near = difflib.get_close_matches(path.name, [each.name for each in folder.iterdir()], n=2, cutoff=0.7)
-    except OSError:
+    except (OSError, ValueError):
         near = []
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"There is no generator file {path}.{hint}"
