@@ -111,7 +111,7 @@ def _join(parts: Iterable[int | str]) -> str:
     """A path in a JSON value: down_block_types[2], layers.0.name."""
     joined = ""
     for part in parts:
-        joined += f"[{part}]" if isinstance(part, int) else f".{part}"
+        joined += f"[{part}]" if isinstance(part, int) else f".{part:.{_MAX_SHOWN}}"
     return joined.lstrip(".")
 
 

@@ -124,3 +124,20 @@ def test_a_file_restores_the_generator(generator, tmp_path):
 def test_networks_of_different_sizes_give_a_message():
     with pytest.raises(ZeroshiftError, match="differ in z_dim: 6 and 7"):
         DiffusionAutoencoder(UNET, {**ENCODER, "z_dim": 7}, SCHEDULER)
+
+
+@pytest.mark.parametrize(
+    ("unet", "encoder", "message"),
+    [
+        ({"channels": (10**6, 16)}, {}, r"unet.channels\[0\] is 1000000"),
+        ({"blocks": 10**9}, {}, "unet.blocks is 1000000000"),
+        ({"resolution": "16"}, {}, "unet.resolution is '16'"),
+        ({}, {"groups": 0}, "encoder.groups is 0"),
+        ({"groups": 3}, {}, "describe no network that works"),
+        ({"time_dim": 5}, {}, "describe no network that works"),
+        ({"pace": 1}, {}, "describe no network that works"),
+    ],
+)
+def test_networks_that_cannot_work_are_refused(unet, encoder, message):
+    with pytest.raises(ZeroshiftError, match=message):
+        DiffusionAutoencoder({**UNET, **unet}, {**ENCODER, **encoder}, SCHEDULER)
