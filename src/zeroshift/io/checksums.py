@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zeroshift.errors import DamagedFileError, ZeroshiftError
+from zeroshift.errors import DamagedFileError
 from zeroshift.io.atomic import atomic_write
-from zeroshift.io.foreign import first_line
+from zeroshift.io.tensor_files import open_tensors
 
 __all__ = ["digest", "load_state", "load_tensors", "save_state", "save_tensors", "verify_tensors"]
 
@@ -83,16 +82,9 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         DamagedFileError: if it is incomplete, or does not match its checksum.
     """
     path = Path(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise ZeroshiftError(f"There is no file {path}. Check the path.") from error
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise DamagedFileError(f"{path} is damaged: it is not a complete safetensors file.") from error
-    except OSError as error:
-        raise ZeroshiftError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
+    with open_tensors(path) as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     verify_tensors(path, tensors, metadata)
     metadata.pop(_KEY, None)
     return tensors, metadata

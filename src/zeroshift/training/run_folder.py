@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import DamagedFileError, ZeroshiftError
@@ -20,6 +19,7 @@ from zeroshift.io.atomic import append_record, atomic_write, disk_errors
 from zeroshift.io.foreign import first_line, parse_json, read_json
 from zeroshift.io.leftovers import TEMPORARY_PREFIX, remove_leftovers
 from zeroshift.io.records import read_records
+from zeroshift.io.tensor_files import read_metadata
 from zeroshift.methods.configure import flat, from_values, to_json
 from zeroshift.training.resume_checks import check_same, same_results
 
@@ -182,11 +182,10 @@ class RunFolder:
         """Adapt steps of the adapted generator, 0 if its file does not state them; None if there is no generator."""
         if not self.generator_path.exists():
             return None
+        described = read_metadata(self.generator_path).get("zeroshift", "{}")
         try:
-            with safe_open(self.generator_path, framework="numpy") as file:
-                described = (file.metadata() or {}).get("zeroshift", "{}")
             return int(parse_json(described, f"The description in {self.generator_path}").get("steps", 0))
-        except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise DamagedFileError(f"The generator {self.generator_path} is damaged ({first_line(error)}).") from error
 
     @property
@@ -198,6 +197,8 @@ class RunFolder:
 
     def require_generator(self) -> None:
         """Raises ZeroshiftError unless the run has an adapted generator."""
+        if self.generator_path.is_symlink() and not self.generator_path.exists():
+            raise ZeroshiftError(f"{self.generator_path} is a link to a file that does not exist. Restore that file.")
         if not self.generator_path.exists():
             raise ZeroshiftError(
                 f"The run in {self.path} is not finished: repeat its `zeroshift adapt` command to resume it."
