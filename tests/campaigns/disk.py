@@ -122,14 +122,14 @@ def problems_of_failure(kind: str, outcome: Outcome, folder: Path, whole: Whole,
         problems += [
             f"{name} is {'changed' if name in present else 'lost'}"
             for name, content in whole.before.items()
-            if present.get(name) not in (content, whole.after.get(name)) and not _grows(name)
+            if present.get(name) not in (content, whole.after.get(name)) and not _is_partial(name)
         ]
     return problems
 
 
-def _grows(name: str) -> bool:
-    """Whether a file may hold a part of what is added to it."""
-    return name.endswith(".jsonl") or "events" in name
+def _is_partial(name: str) -> bool:
+    """Whether a file may hold a part of what is added to it; or is missing while samples are replaced one by one."""
+    return name.endswith((".jsonl", "grid.png")) or "events" in name
 
 
 def trial(command: Command, inputs: Path, kept: Path, folder: Path, whole: Whole, kind: str, share: float) -> list[str]:

@@ -66,6 +66,14 @@ def own(folder: Path, name: str) -> Path:
     return path
 
 
+def localize(folder: Path) -> None:
+    """Lets the settings of the run name the inputs in this folder."""
+    config = folder / "run" / "config.json"
+    if config.exists():
+        inputs = (folder / "inputs" / "few").resolve().parent
+        config.write_text(config.read_text().replace(str(inputs), str(folder / "inputs")))
+
+
 def replace(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
     """Puts something else in the place of a file or folder."""
 
@@ -110,15 +118,13 @@ def input_cases() -> Iterator[Case]:
     """Files and folders that cannot be read."""
     for command, paths in INPUTS.items():
         for path in paths:
-            name = path.rpartition("/")[2]
+            name, one_of_many = path.rpartition("/")[2], path.endswith(".png")
             yield Case("input", command, f"{path} may not be read", lock(path), cause="read", named=name)
-            yield Case("input", command, f"{path} is a link to itself", replace(path, loop), named=name)
-            if "." in name:
-                yield Case("input", command, f"{path} is a folder", replace(path, Path.mkdir), named=name)
-            else:
-                yield Case(
-                    "input", command, f"{path} is a file", replace(path, lambda p: p.write_text("x")), named=name
-                )
+            make, kind = (write_x, "file") if "." not in name else (Path.mkdir, "folder")
+            for situation, instead in (("is a link to itself", loop), (f"is a {kind}", make)):
+                warning = name if one_of_many and instead is loop else ""
+                yield Case("input", command, f"{path} {situation}", replace(path, instead), named=name,
+                           succeeds=one_of_many, warning=warning)  # fmt: skip
     for name in ("metrics.jsonl", "checkpoints/last.pt", "checkpoints"):
         yield Case("input", "adapt", f"{name} of a run may not be read", started(name), cause="read", named=name)
 
@@ -127,7 +133,8 @@ def started(name: str) -> Callable[[Path], None]:
     """A run that is to be resumed, with a file that may not be read."""
 
     def prepare(folder: Path) -> None:
-        shutil.copytree(own(folder, "inputs/runs") / "gan", folder / "run")
+        shutil.copytree(folder / "inputs" / "runs" / "gan", folder / "run")
+        localize(folder)
         (folder / "run" / "generator.safetensors").unlink()
         (folder / "run" / name).chmod(0)
 
@@ -177,7 +184,8 @@ def a_loop(folder: Path) -> None:
 
 
 def finished_and_locked(folder: Path) -> None:
-    shutil.copytree(own(folder, "inputs/runs") / "gan", folder / "run")
+    shutil.copytree(folder / "inputs" / "runs" / "gan", folder / "run")
+    localize(folder)
     (folder / "run").chmod(0o555)
 
 
@@ -245,6 +253,7 @@ def trial(case: Case, inputs: Path, folder: Path) -> list[str]:
     (folder / "inputs").mkdir()
     for path in inputs.iterdir():
         (folder / "inputs" / path.name).symlink_to(path)
+    localize(folder)
     if case.run != "run" and command.run:
         (folder / "run").rename(folder / case.run)
     case.prepare(folder)
@@ -286,7 +295,7 @@ def campaign(
         folder = workspace / f"case-{index}"
         title = f"{case.command}: {case.situation}"
         results[case.group][title] = problems = trial(case, inputs, folder)
-        show(f"{index + 1}/{len(cases)} {title}: {'; '.join(problems) or 'right'}")
+        show(f"{index + 1}/{len(cases)} {title}: {'; '.join(problems[:4]) or 'right'}")
     return results
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 __all__ = ["LIMIT", "Outcome", "adopt_orphans", "run_command", "wait_for_orphans"]
 
-LIMIT = 300.0  # seconds; a command that takes longer is killed and counts as hanging
+LIMIT = 600.0  # seconds; a command that takes longer is killed and counts as hanging
 _PIPE_SIZE = 1 << 20
 _SET_CHILD_SUBREAPER = 36
 
