@@ -170,3 +170,44 @@ def test_wrong_arguments_are_explained(
 def test_no_steps_for_a_gan(gan_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(gan_run), "--steps", "3"]) == 1
     assert "no sampling steps" in capsys.readouterr().err
+
+
+def test_a_result_never_replaces_a_photo_or_a_file_of_somebody_else(
+    runs: list[Path], photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = photo.read_bytes()
+    assert translate(runs[0], tmp_path, "--out", tmp_path) == 1
+    assert "would replace an image to translate" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "me.png").write_bytes(before)
+    assert translate(runs[0], photo, "--out", tmp_path / "out") == 1
+    assert "me.png exists, and zeroshift cannot tell" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "out" / "me.png").read_bytes() == photo.read_bytes() == before
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning_with_its_variable(
+    runs: list[Path], photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path / "file" / "cache"))
+    assert translate(runs[0], photo, "--out", tmp_path / "out") == 0
+    warning = " ".join(capsys.readouterr().err.split())
+    assert warning.count("ZEROSHIFT_CACHE moves this cache to another folder.") == 1
+    assert (tmp_path / "out" / "me.png").exists()
+
+
+def test_an_exported_pipeline_keeps_the_files_of_others(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = ["export", str(runs[0]), "--format", "diffusers", "--out"]
+    mine, foreign = tmp_path / "mine", tmp_path / "foreign"
+    assert main([*export, str(mine)]) == 0
+    (mine / "notes.txt").write_text("mine")
+    assert main([*export, str(mine)]) == 0
+    assert (mine / "notes.txt").read_text() == "mine"
+    DDIMPipeline.from_pretrained(mine).save_pretrained(foreign)
+    (foreign / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in foreign.rglob("*") if path.is_file()}
+    assert main([*export, str(foreign)]) == 1
+    assert "not as zeroshift has written them" in " ".join(capsys.readouterr().err.split())
+    assert {path: path.read_bytes() for path in foreign.rglob("*") if path.is_file()} == before

@@ -134,7 +134,10 @@ def test_a_file_that_cannot_be_read_is_not_reported_as_one_that_cannot_be_writte
         raise PermissionError(errno.EACCES, "Permission denied", str(photo))
     with pytest.raises(ZeroshiftError, match=rf"^No permission to write {result}\."), disk_errors(result):
         raise PermissionError(errno.EACCES, "Permission denied", str(result.parent))
-    with pytest.raises(ZeroshiftError, match=r"^Cannot open .*photo\.png/x: a file exists where a folder"), disk_errors():
+    with (
+        pytest.raises(ZeroshiftError, match=r"^Cannot open .*photo\.png/x: a file exists where a folder"),
+        disk_errors(),
+    ):
         (photo / "x").read_text()
     assert files(tmp_path) == ["photo.png"]
     assert not result.parent.exists(), "no empty folder stays"
