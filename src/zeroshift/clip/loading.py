@@ -98,8 +98,10 @@ def load_encoder_file(path: Path, resize: str = "antialias") -> Encoder:
     config, texts = _description(path, metadata)
     try:
         return _encoder(path, config, texts, state, resize)
-    except ZeroshiftError:
-        raise
+    except ZeroshiftError as error:
+        if str(path) in str(error):
+            raise
+        raise ZeroshiftError(f"{path} cannot be used as an encoder. {error}") from error
     except Exception as error:  # open_clip's own checks, of many types
         raise ZeroshiftError(
             f"{path} does not hold an encoder that can be built ({first_line(error)}). Check that it is the right file."

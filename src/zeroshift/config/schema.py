@@ -40,7 +40,7 @@ def build(cls: type, values: Any, where: str = "") -> Any:
     require(isinstance(values, Mapping), f"{where.rstrip('.') or 'The configuration'} must be a JSON object.")
     fields = {spec.name: spec for spec in dataclasses.fields(cls)}
     unknown = [f"{where}{name}" for name in values if name not in fields]
-    require(not unknown, f"Unknown settings: {', '.join(unknown):.500}. Remove them, or correct their names.")
+    require(not unknown, f"Unknown settings: {', '.join(unknown):.200}. Remove them, or correct their names.")
     missing = [
         f"{where}{name}"
         for name, spec in fields.items()

@@ -75,5 +75,5 @@ def require_finite_images(images: Tensor, name: str = "The generator") -> None:
     if not is_finite(images):
         raise NotFiniteError(
             f"{name} makes images with values that are not finite numbers, so they are neither saved nor measured. "
-            "Its training has diverged: use another generator, or repeat the run with a lower learning rate."
+            "It is damaged or has diverged in training: use another one, or make it again with a lower learning rate."
         )

@@ -115,6 +115,10 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
     """
     entry = find_entry(generator)
     family = entry.family if entry else architecture_of(generator) or ""
+    require(
+        not family or family in FAMILIES,
+        f"{generator} holds a generator of the unknown family {family[:80]!r}. Install the package that provides it.",
+    )
     name = preset_name or (entry.preset if entry else "") or (FAMILIES[family].preset if family else DEFAULT_PRESET)
     fields: dict[str, Any] = {} if method is None else {"method": method}
     config = preset(name, target="", generator=generator, family=family, **fields)

@@ -61,8 +61,10 @@ def load_network(name: str, device: "str | torch.device" = "cpu") -> "FeatureNet
     network = NETWORKS[kind]
     try:
         loaded = network.load(file)
-    except ZeroshiftError:
-        raise
+    except ZeroshiftError as error:
+        if file in str(error):
+            raise
+        raise ZeroshiftError(f"{file} cannot be used as {kind}. {error}") from error
     except Exception as error:  # torch, timm and torch-fidelity raise many types for weights of another network
         raise ZeroshiftError(
             f"The weights for {name!r} do not fit the network {kind!r}. Give a file that holds its weights."

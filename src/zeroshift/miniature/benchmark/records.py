@@ -154,7 +154,7 @@ def read_adapted(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any] | None:
         return None
     try:
         record: Any = read_json(path)
-        measured = isinstance(record, dict) and "measures" in record  # which are written in a second step
+        measured = isinstance(record, dict) and {"measures", "evaluated_by"} & set(record)  # written in a second step
         matches(_MeasuredRecord if measured else _Record, record, str(path))
     except ZeroshiftError as error:
         if isinstance(error.__cause__, OSError):

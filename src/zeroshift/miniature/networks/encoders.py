@@ -283,11 +283,14 @@ def load_evaluator(path: str | Path | None = None, device: str | torch.device = 
     config = matches(_EvaluatorConfig, _json(path, metadata, "judge_config"), f"judge_config in {path}")
     texts = matches(EncoderTexts, {name: _json(path, metadata, name) for name in _TEXTS}, f"The metadata of {path}")
     model = build(lambda: Evaluator(**config.model_dump(exclude_unset=True)), state, str(path))
-    encoder = Encoder(
-        model, open_clip.SimpleTokenizer(context_length=model.context_length),
-        image_mean=texts.image_mean, image_std=texts.image_std, templates=texts.templates or TEMPLATES,
-        known_words=texts.known_words, known_labels=texts.known_labels or (),
-    )  # fmt: skip
+    try:
+        encoder = Encoder(
+            model, open_clip.SimpleTokenizer(context_length=model.context_length),
+            image_mean=texts.image_mean, image_std=texts.image_std, templates=texts.templates or TEMPLATES,
+            known_words=texts.known_words, known_labels=texts.known_labels or (),
+        )  # fmt: skip
+    except ZeroshiftError as error:
+        raise ZeroshiftError(f"{path} cannot be used as an evaluator. {error}") from error
     return encoder.to(device)
 
 
