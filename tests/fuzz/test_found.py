@@ -1,0 +1,77 @@
+"""Faults that campaigns have found, as small cases."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from tests.fuzz.seed_files import benchmark_plan
+from zeroshift.clip.loading import load_encoder
+from zeroshift.errors import ZeroshiftError
+from zeroshift.methods.configure import default_config, from_json
+from zeroshift.miniature.benchmark import records
+from zeroshift.miniature.training.cache import cached_images
+from zeroshift.networks.registry import load_network
+
+
+def rewritten(source: Path, path: Path, **metadata: str) -> Path:
+    """A copy of a safetensors file with other metadata, without its checksum."""
+    with safe_open(source, "pt") as file:
+        kept = {key: value for key, value in file.metadata().items() if key != "sha256"}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    save_file(tensors, path, {**kept, **metadata})
+    return path
+
+
+def test_a_bad_template_names_its_file(tiny_encoder: Path, tmp_path: Path) -> None:
+    path = rewritten(tiny_encoder, tmp_path / "encoder.safetensors", templates='["true"]')
+    with pytest.raises(
+        ZeroshiftError, match=r"encoder\.safetensors cannot be used as an encoder\. The template 'true'"
+    ):
+        load_encoder(str(path))
+
+
+def test_an_unknown_family_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "generator.safetensors"
+    save_file({"x": torch.zeros(1)}, path, {"zeroshift": json.dumps({"architecture": "file:x", "config": {}})})
+    with pytest.raises(
+        ZeroshiftError, match=r"generator\.safetensors holds a generator of the unknown family 'file:x'"
+    ):
+        default_config(str(path))
+
+
+def test_weights_of_another_network_name_their_file(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(1)}, tmp_path / "hed.pytorch")
+    with pytest.raises(ZeroshiftError, match=r"hed\.pytorch cannot be used as hed\. .*another model"):
+        load_network(f"hed:{tmp_path / 'hed.pytorch'}")
+
+
+def test_many_unknown_settings_are_one_sentence() -> None:
+    with pytest.raises(ZeroshiftError, match=r"^Unknown settings: a0, a1, .{,250}$"):
+        from_json(json.dumps({"target": "zombie", **{f"a{number}": 1 for number in range(1000)}}))
+
+
+@pytest.mark.parametrize("content", [b"\x93NUMPY", b"PK\x05\x06" + bytes(18), b"", b"\x80\x04N."])
+def test_damaged_images_of_a_training(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "images.npy"
+    path.write_bytes(content)
+    with pytest.raises(ZeroshiftError, match=r"images\.npy is damaged"):
+        cached_images(path, lambda: torch.zeros(1, 3, 2, 2))
+    np.save(path, np.zeros(3, np.float32))
+    with pytest.raises(ZeroshiftError, match=r"images\.npy is damaged"):
+        cached_images(path, lambda: torch.zeros(1, 3, 2, 2))
+
+
+def test_a_record_that_was_evaluated_has_measures(tmp_path: Path) -> None:
+    plan = benchmark_plan(tmp_path)
+    trial = plan.trials()[0]
+    named = dict(zip(("variant", "target", "seed"), trial.key, strict=True))
+    record = {**named, "machine": "x", "provenance": {}, "evaluated_by": records.evaluators()}
+    records.write_record(plan, trial, record)
+    records.image_path(plan, trial).write_bytes(b"")
+    with pytest.raises(ZeroshiftError, match="measures is missing"):
+        records.read_record(plan, trial)
