@@ -80,7 +80,7 @@ class Registry(Mapping[str, T], Generic[T]):
         else:
             near = difflib.get_close_matches(name, self, n=2)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise ZeroshiftError(f"There is no {self.kind} {name!r}.{hint} Available: {', '.join(self)}.")
+            raise ZeroshiftError(f"There is no {self.kind} {name!r:.100}.{hint} Available: {', '.join(self)}.")
         return self._loaded[name]
 
     def get(self, name: str, default: Any = None) -> Any:

@@ -203,7 +203,7 @@ def resolve(config: AdaptConfig) -> AdaptConfig:
     Raises:
         ZeroshiftError: naming the first setting with an invalid value.
     """
-    require(isinstance(config.method, str), f"method is {config.method!r}; it must be a string.")
+    require(isinstance(config.method, str), f"method is {config.method!r:.200}; it must be a string.")
     kind = METHODS[config.method].Options
     if type(config.options) is MethodOptions:
         config = dataclasses.replace(config, options=kind())
@@ -275,7 +275,7 @@ def _check_groups(values: Any) -> None:
     require(isinstance(values, Mapping), "The configuration must be a JSON object.")
     for name in ("generator", "family", "method"):
         value = values.get(name, "")
-        require(is_text(value), f"{name} is {value!r}; it must be a string.")
+        require(is_text(value), f"{name} is {value!r:.200}; it must be a string.")
     for name in ("adapt", "options", "sampling", "prompts", "diffusion"):
         value = values.get(name, {})
         require(isinstance(value, Mapping), f"{name} must be a JSON object.")
@@ -322,7 +322,7 @@ def _from_version_0_1(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _method_of(values: Mapping[str, Any]) -> "type[Method]":
     name = values.get("method", AdaptConfig.method)
-    require(isinstance(name, str), f"method is {name!r}; it must be a string.")
+    require(isinstance(name, str), f"method is {name!r:.200}; it must be a string.")
     return METHODS[name]
 
 

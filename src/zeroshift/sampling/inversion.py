@@ -18,6 +18,7 @@ from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.io.checksums import load_tensors, save_tensors
 from zeroshift.io.image_files import ImageReader, find_images
 from zeroshift.io.images import square
+from zeroshift.io.tensor_files import read_metadata
 
 __all__ = ["invert", "read_folder"]
 
@@ -81,6 +82,8 @@ def _keep(file: Path, code: Tensor) -> bool:
 
 def _read(file: Path) -> Tensor | None:
     try:
+        if "sha256" not in read_metadata(file):  # of an earlier version: nothing tells whether it is intact
+            return None
         codes = load_tensors(file)[0]["codes"]
     except (ZeroshiftError, KeyError):  # missing, not readable or damaged: will be recomputed
         return None
