@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -10,7 +11,9 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["call", "default_output", "parse_numbers", "require_positive", "require_seed", "tracked"]
+__all__ = [
+    "call", "default_output", "parse_numbers", "require_positive", "require_seed", "tracked", "warn_no_truncation",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -83,6 +86,15 @@ def require_seed(seed: int) -> None:
     """Raises ZeroshiftError for a negative seed."""
     if seed < 0:
         raise ZeroshiftError(f"--seed is {seed}; it must be at least 0.")
+
+
+def warn_no_truncation(run: RunFolder, truncation_psi: float | None) -> None:
+    """Warns if a truncation is given for a run whose generator family has none."""
+    from zeroshift.generators.registry import FAMILIES
+
+    family = run.config.family
+    if truncation_psi is not None and family and "truncation_psi" in FAMILIES[family].unused_settings:
+        warnings.warn(f"A {family} generator has no truncation. --truncation-psi is ignored.", stacklevel=2)
 
 
 def default_output(run: RunFolder, name: str, out: Path | None) -> Path:

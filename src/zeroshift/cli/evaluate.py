@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from zeroshift.cli.adapt import command_line
-from zeroshift.cli.arguments import require_positive, require_seed, tracked
+from zeroshift.cli.arguments import require_positive, require_seed, tracked, warn_no_truncation
 from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.outputs import MARKDOWN_MARK, require_outputs
@@ -77,6 +77,7 @@ def evaluate(
     folders = [RunFolder.read(run) for run in {run.resolve(): run for run in runs}.values()]
     for folder in folders:
         folder.require_generator()
+        warn_no_truncation(folder, truncation_psi)
         require_writable_results(folder)
     tables = [] if out is None else [Path(f"{out}{suffix}") for suffix in (".json", ".md")]
     require_outputs(*tables)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from zeroshift.cli.arguments import call, default_output, require_positive, require_seed, tracked
+from zeroshift.cli.arguments import call, default_output, require_positive, require_seed, tracked, warn_no_truncation
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.outputs import is_ours, require_outputs
 from zeroshift.training.run_folder import RunFolder
@@ -48,7 +48,7 @@ def generate(
         truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean. Default: the
             setting of the run.
         steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the run.
-        batch_size: Samples per batch. It does not affect the images.
+        batch_size: Samples per batch. It changes images by rounding only: few values by one level of 255.
         columns: Pairs per row of the grid.
         out: Folder to write to. Default: RUN/samples-seed-SEED; options other than --seed are added to the name.
     """
@@ -60,6 +60,7 @@ def generate(
     psi = config.truncation_psi if truncation_psi is None else truncation_psi
     require_positive(num=num, batch_size=batch_size, columns=columns, truncation_psi=psi, steps=steps)
     require_seed(seed)
+    warn_no_truncation(folder, truncation_psi)
     changes = {"truncation-psi": truncation_psi, "steps": steps}
     suffix = "".join(f"-{name}-{value}" for name, value in changes.items() if value)
     out = default_output(folder, f"samples-seed-{seed}{suffix}", out)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive, tracked
+from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive, tracked, warn_no_truncation
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.outputs import require_outputs
 from zeroshift.training.run_folder import RunFolder
@@ -54,13 +54,14 @@ def interpolate(
         truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean. Default: the
             setting of the first run.
         steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the first run.
-        batch_size: Frames per batch. It does not affect the images.
+        batch_size: Frames per batch. It changes images by rounding only: few values by one level of 255.
     """
     from zeroshift.io.images import require_film_name, save_film
     from zeroshift.sampling.film import walk
 
     require_positive(seconds=seconds, fps=fps, batch_size=batch_size, steps=steps, truncation_psi=truncation_psi)
     folders = _open(runs)
+    warn_no_truncation(folders[0], truncation_psi)
     config, samples = folders[0].config, parse_samples(seeds)
     out = default_output(folders[0], "walk.mp4", out)
     require_film_name(out)

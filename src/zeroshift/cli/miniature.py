@@ -17,8 +17,10 @@ Examples:
   zeroshift miniature COMMAND --help"""
 TRAIN_DESCRIPTION = """Train one of the shipped models with its recipe (for maintainers).
 
+At the end the result REPLACES the shipped model in the installed package, unless --weights names another place.
+
 Examples:
-  zeroshift miniature train generator --out training/generator
+  zeroshift miniature train generator --out training/generator --weights training/generator.safetensors
   zeroshift miniature train MODEL --help"""
 
 

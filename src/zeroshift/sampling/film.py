@@ -72,7 +72,7 @@ def walk(
         mix: one share per target, to blend all targets in one column; None shows them side by side.
         frames: frames from one sample to the next.
         class_index: class of a class-conditional generator.
-        batch_size: images per batch; it does not affect the result.
+        batch_size: images per batch; it changes the result by rounding only.
     Raises:
         ZeroshiftError: no `samples` or no `strengths`, or different numbers of shares and targets.
     """

@@ -1,6 +1,6 @@
 """Samples of one or more generators from shared latents, and blends of their weights.
 
-A sample depends on (seed, sample number) only: neither the batch size nor the order changes it.
+A sample depends on (seed, sample number) only; the batch size changes it by rounding.
 
 A generator has no preferred truncation, so `truncation_psi` has no default here. The setting of a run is
 `run.config.truncation_psi`; it is the default of every command that draws samples of a run.
@@ -57,7 +57,7 @@ def render_batches(
         latents: Gaussian latents of the source.
         truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean.
         class_index: class of a class-conditional generator.
-        batch_size: images per batch; it does not affect the images.
+        batch_size: images per batch; it changes images by rounding only: few values by one of 255 levels.
     Raises:
         ZeroshiftError: if `class_index` does not fit the generator, or images are not finite numbers.
     """

@@ -177,12 +177,40 @@ def test_equal_steps_around_t0_are_those_of_the_pipeline(
         )
 
 
-def by_pipeline(folder: Path, latents: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
-    """Images of a folder by diffusers alone, in ten steps."""
+@pytest.mark.parametrize("options", [{}, {"steps_offset": 1}, {"clip_sample": False}])
+@pytest.mark.parametrize(
+    ("spacing", "steps", "agrees"),
+    [
+        ("leading", 10, True),
+        ("leading", 7, True),
+        ("trailing", 10, True),
+        ("trailing", 7, False),
+        ("linspace", 10, False),
+    ],
+)
+def test_exported_pipelines_draw_our_images_under_the_documented_conditions(
+    options: dict, spacing: str, steps: int, agrees: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = load_generator(ddim(tmp_path / "ddim", timestep_spacing=spacing, **options))
+    generator.configure(DDIMOptions(t0=1, steps=steps))
+    latents = generator.sample_latents(0, range(2))
+    if spacing == "linspace":
+        with pytest.warns(UserWarning, match="differ from ours: with 'linspace' spacing"):
+            export_generator(generator, tmp_path / "exported", "diffusers")
+    else:
+        export_generator(generator, tmp_path / "exported", "diffusers")
+    with torch.no_grad():
+        ours = generator(latents).clamp(-1, 1)
+    theirs = by_pipeline(tmp_path / "exported", latents, monkeypatch, steps)
+    assert torch.allclose(ours, theirs, atol=1e-5, rtol=0) == agrees
+
+
+def by_pipeline(folder: Path, latents: torch.Tensor, monkeypatch: pytest.MonkeyPatch, steps: int = 10) -> torch.Tensor:
+    """Images of a folder by diffusers alone."""
     pipeline = DDIMPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     monkeypatch.setattr("diffusers.pipelines.ddim.pipeline_ddim.randn_tensor", lambda *_, **__: latents.clone())
-    images = pipeline(batch_size=len(latents), num_inference_steps=10, output_type="np").images
+    images = pipeline(batch_size=len(latents), num_inference_steps=steps, output_type="np").images
     return torch.from_numpy(images).permute(0, 3, 1, 2) * 2 - 1
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,12 @@ def write_pipeline(generator: Diffusion, folder: Path) -> None:
     import diffusers
 
     config = generator.schedule.config
+    if config.timestep_spacing == "linspace":
+        warnings.warn(
+            f"The images that diffusers draws with {folder} differ from ours: with 'linspace' spacing, its steps end "
+            "at other noise levels than it lists.",
+            stacklevel=2,
+        )
     clips = config.clip_sample and generator.sampling.clip_sample
     scheduler: Any = diffusers.DDIMScheduler
     parts = {"unet": generator.unet, "scheduler": scheduler.from_config(config, clip_sample=clips)}
