@@ -175,10 +175,19 @@ class _Worker:
 def _serve(connection: Connection, campaign: Campaign, seed: int, place: Workplace) -> None:
     with _quiet():
         place.enter(campaign.fixed)
-        while True:
+        while _asked(connection):
             case, reader = connection.recv()
             outcome = run_case(campaign.corpus, reader, seed, case, place, begin=lambda: connection.send(None))
             connection.send(outcome)
+
+
+def _asked(connection: Connection) -> bool:
+    """Waits for a case. False if the parent process was killed."""
+    parent = os.getppid()
+    while not connection.poll(1):
+        if os.getppid() != parent:
+            return False
+    return True
 
 
 @contextlib.contextmanager

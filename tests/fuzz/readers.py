@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from tests.fuzz import generator_files as generators
 from tests.fuzz import seed_files as seeds
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
+from zeroshift.core.finite import require_finite_images
 from zeroshift.generators import Generator, generator_metadata, load_generator
 from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.generators.checkpoints.files import architecture_of
@@ -58,7 +60,7 @@ class Reader:
 def _picture(generator: Generator) -> torch.Tensor:
     """One image, as `zeroshift generate` draws it."""
     if isinstance(generator, Diffusion) and generator.options == DDIMOptions():
-        generator.configure(seeds.FEW_STEPS)  # those of a file are kept
+        generator.configure(generators.FEW_STEPS)  # those of a file are kept
     latents = generator.sample_latents(0, range(1))
     classes = 0 if generator.num_classes else None
     images = next(iter(render_batches([generator], latents, truncation_psi=0.7, class_index=classes)))[0]
@@ -71,12 +73,12 @@ def _generator(name: str) -> Callable[[Path], Any]:
 
 
 def _module(folder: Path) -> Any:
-    return _picture(load_generator(folder / seeds.GENERATOR, module=seeds.tiny_module()))
+    return _picture(load_generator(folder / generators.GENERATOR, module=generators.tiny_module()))
 
 
 def _header(folder: Path) -> None:
     """What the command line asks about a generator before it loads it."""
-    path = folder / seeds.GENERATOR
+    path = folder / generators.GENERATOR
     architecture_of(path)
     find_entry(path)
     flat(default_config(str(path)))
@@ -134,7 +136,7 @@ def _records(folder: Path) -> None:
 
 
 def _domain_vector(folder: Path) -> Any:
-    return _picture(apply_vector(load_generator(seeds.GENERATOR), folder / "domain-vector.safetensors"))
+    return _picture(apply_vector(load_generator(generators.GENERATOR), folder / "domain-vector.safetensors"))
 
 
 @cache
@@ -149,7 +151,8 @@ def _inversions(folder: Path) -> Any:
     generator.configure(seeds.INVERSION)
     codes = invert(generator, seeds.inversion_images(), folder)
     assert codes.shape == _clean_codes().shape
-    return codes, generator.synthesize(codes)
+    require_finite_images(generator.synthesize(codes))  # as `zeroshift translate` does
+    return codes
 
 
 def _benchmark_page(folder: Path) -> None:
@@ -212,17 +215,17 @@ def _trusted(folder: Path) -> None:
 
 
 READERS = {
-    "StyleGAN2 (own)": Reader(seeds.own_stylegan2, _generator(seeds.GENERATOR)),
-    "StyleGAN3 (own)": Reader(seeds.own_stylegan3, _generator(seeds.GENERATOR)),
-    "diffusion (own)": Reader(seeds.own_diffusion, _generator(seeds.GENERATOR)),
-    "diffusion autoencoder (own)": Reader(seeds.own_autoencoder, _generator(seeds.GENERATOR)),
-    "wrapped module (own)": Reader(seeds.own_module, _module),
-    "description of a generator": Reader(seeds.own_stylegan2, _header),
-    "NVIDIA StyleGAN2 .pkl": Reader(seeds.nvidia_stylegan2, _generator("network.pkl")),
-    "NVIDIA StyleGAN3 .pkl": Reader(seeds.nvidia_stylegan3, _generator("network.pkl")),
-    "rosinality .pt": Reader(seeds.rosinality_pt, _generator("model.pt")),
-    "diffusion autoencoder .ckpt": Reader(seeds.diffae_ckpt, _generator("last.ckpt")),
-    "diffusers folder": Reader(seeds.diffusers_folder, _generator(""), share=4),
+    "StyleGAN2 (own)": Reader(generators.own_stylegan2, _generator(generators.GENERATOR)),
+    "StyleGAN3 (own)": Reader(generators.own_stylegan3, _generator(generators.GENERATOR)),
+    "diffusion (own)": Reader(generators.own_diffusion, _generator(generators.GENERATOR)),
+    "diffusion autoencoder (own)": Reader(generators.own_autoencoder, _generator(generators.GENERATOR)),
+    "wrapped module (own)": Reader(generators.own_module, _module),
+    "description of a generator": Reader(generators.own_stylegan2, _header),
+    "NVIDIA StyleGAN2 .pkl": Reader(generators.nvidia_stylegan2, _generator("network.pkl")),
+    "NVIDIA StyleGAN3 .pkl": Reader(generators.nvidia_stylegan3, _generator("network.pkl")),
+    "rosinality .pt": Reader(generators.rosinality_pt, _generator("model.pt")),
+    "diffusion autoencoder .ckpt": Reader(generators.diffae_ckpt, _generator("last.ckpt")),
+    "diffusers folder": Reader(generators.diffusers_folder, _generator(""), share=4),
     "encoder file": Reader(seeds.own_encoder, lambda folder: _encoded(load_encoder(str(folder / seeds.ENCODER)))),
     "open_clip weights": Reader(seeds.open_clip_weights, _open_clip),
     "image": Reader(seeds.images, _image, share=4),

@@ -1,15 +1,7 @@
-"""The undamaged files that are mutated: tiny models of every kind, made on the fly. Each function fills a folder.
+"""The other undamaged files: encoders, networks, images, runs, benchmarks. See `generator_files`."""
 
-The subfolders of the folder are the seeds; a reader gets one of them, mutated.
-"""
-
-import functools
 import json
 import shutil
-import sys
-import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,17 +13,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from tests.fuzz.pickles import CANARY
-from tests.generators.checkpoints import test_diffae as diffae
-from tests.generators.checkpoints import test_nvidia as nvidia
-from tests.generators.checkpoints import test_rosinality as rosinality
+from tests.fuzz.generator_files import GENERATOR, seed_folder
 from tests.helpers import diffusion_models
 from tests.helpers.benchmark_plans import make_plan, make_record
 from tests.helpers.tiny_models import ENCODER_CONFIG, save_tiny_encoder, save_tiny_generator
 from tests.networks import test_networks as networks
 from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.evaluation.results import Result, append_result
-from zeroshift.generators import StyleGAN3, load_generator, save_generator, wrap_generator
+from zeroshift.generators import load_generator
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.io.images import save_png
 from zeroshift.methods.configure import to_json
@@ -44,10 +33,9 @@ from zeroshift.sampling.inversion import invert
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.trainer import adapt
 
-ENCODER, GENERATOR, DIFFUSION = "encoder.safetensors", "generator.safetensors", "diffusion"
-"""Undamaged files in the current folder of every case."""
+ENCODER, DIFFUSION = "encoder.safetensors", "diffusion"
+"""Undamaged files in the current folder of every case, with GENERATOR."""
 OPEN_CLIP_MODEL = "zeroshift-fuzz"
-FEW_STEPS = DDIMOptions(noise_steps=2, steps=1)
 INVERSION = DDIMOptions(t0=0.2, noise_steps=1, steps=1, invert_steps=2)
 RUN = AdaptConfig(
     target="zombie",
@@ -68,126 +56,8 @@ def fixed_files(folder: Path) -> None:
     diffusion_models.ddpm(folder / DIFFUSION)
 
 
-def _seed(folder: Path, name: str) -> Path:
-    (folder / name).mkdir(parents=True)
-    return folder / name
-
-
-def own_stylegan2(folder: Path) -> None:
-    save_tiny_generator(_seed(folder, "plain") / GENERATOR)
-    save_generator(load_generator(GENERATOR), _seed(folder, "adapted") / GENERATOR, {"steps": "3", "target": "zombie"})
-
-
-def own_stylegan3(folder: Path) -> None:
-    sizes = {"z_dim": 8, "w_dim": 8, "channel_base": 128, "channel_max": 8, "num_layers": 4, "num_critical": 1}
-    save_generator(StyleGAN3(16, **sizes, margin_size=4), _seed(folder, "t") / GENERATOR)
-    save_generator(StyleGAN3(16, **sizes, margin_size=4, conv_kernel=1, radial=True), _seed(folder, "r") / GENERATOR)
-
-
-def own_diffusion(folder: Path) -> None:
-    for name, make in (("ddpm", diffusion_models.ddpm), ("ldm", diffusion_models.ldm)):
-        pipeline = load_generator(make(folder.parent / f"of-{name}"))
-        pipeline.configure(FEW_STEPS)
-        save_generator(pipeline, _seed(folder, name) / GENERATOR)
-
-
-def own_autoencoder(folder: Path) -> None:
-    generator = diffae.convert(_diffae_weights(), 16)
-    generator.configure(FEW_STEPS)
-    save_generator(generator, _seed(folder, "plain") / GENERATOR)
-
-
-def tiny_module() -> nn.Module:
-    """A module that `load_generator` can fill."""
-    return nn.Sequential(nn.Linear(8, 3 * 8 * 8), nn.Unflatten(1, (3, 8, 8)), nn.Tanh())
-
-
-def own_module(folder: Path) -> None:
-    save_generator(wrap_generator(tiny_module(), (8,), 8), _seed(folder, "plain") / GENERATOR)
-
-
-@contextmanager
-def _nvidia_program() -> Iterator[types.SimpleNamespace]:
-    """NVIDIA's modules while a file is written, as in `tests.generators.checkpoints.test_nvidia`."""
-
-    def _reconstruct_persistent_obj(meta: dict[str, object]) -> None:
-        raise NotImplementedError
-
-    class EasyDict(dict):  # type: ignore[type-arg]
-        __getattr__, __setattr__ = dict.__getitem__, dict.__setitem__
-
-    modules = {name: types.ModuleType(name) for name in nvidia.MODULES}
-    for module, thing in (("torch_utils.persistence", _reconstruct_persistent_obj), ("dnnlib.util", EasyDict)):
-        thing.__module__, thing.__qualname__ = module, thing.__name__
-        setattr(modules[module], thing.__name__, thing)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, module in modules.items():
-            patch.setitem(sys.modules, name, module)
-        patch.setattr(nvidia.Persistent, "source", f"open({CANARY!r}, 'w').close()\n")
-        yield types.SimpleNamespace(EasyDict=EasyDict, patch=patch)
-
-
-def nvidia_stylegan2(folder: Path) -> None:
-    published = (("ada", "stylegan2_nvidia_32", None), ("classes", "stylegan2_nvidia_32_conditional", 2))
-    for name, model, protocol in published:
-        with _nvidia_program() as program:
-            program.path = _seed(folder, name) / "network.pkl"
-            weights, arguments, _ = nvidia.recorded(model)
-            nvidia.write(program, nvidia.snapshot(program, nvidia.stylegan2_tree(weights, arguments)), protocol)
-
-
-def nvidia_stylegan3(folder: Path) -> None:
-    for name, protocol in (("t", None), ("r", 2)):
-        with _nvidia_program() as program:
-            program.path = _seed(folder, name) / "network.pkl"
-            weights, arguments, _ = nvidia.recorded(f"stylegan3_{name}_32")
-            nvidia.write(program, {"G_ema": nvidia.stylegan3_tree(weights, arguments)}, protocol)
-
-
-def rosinality_pt(folder: Path) -> None:
-    full = rosinality.META["shapes"]["generator"]
-    shapes = {name: ([16 if side == 512 else side for side in shape], kind) for name, (shape, kind) in full.items()}
-    weights = {name: torch.from_numpy(value) for name, value in rosinality.fill.fill(shapes, 0).items()}
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    weights["convs.0.conv.blur.kernel"] = weights["to_rgbs.0.upsample.kernel"] = torch.outer(taps, taps) / 16
-    content = {"g_ema": weights, "latent_avg": torch.linspace(-1, 1, rosinality.META["style_dim"])}
-    torch.save(content, _seed(folder, "zip") / "model.pt")
-    flat, end = torch.cat([value.flatten() for value in weights.values()]), 0
-    views = {}  # one storage, as the order of several ones would differ between runs
-    for name, value in weights.items():
-        views[name] = flat[end : end + value.numel()].view(value.shape)
-        end += value.numel()
-    legacy = {"g_ema": views, "latent_avg": flat[:64]}
-    torch.save(legacy, _seed(folder, "legacy") / "model.pt", _use_new_zipfile_serialization=False)
-    e4e = {"state_dict": {f"decoder.{name}": value for name, value in weights.items()}}
-    torch.save({**e4e, "latent_avg": content["latent_avg"].repeat(6, 1)}, _seed(folder, "e4e") / "model.pt")
-
-
-@functools.cache
-def _diffae_weights() -> dict[str, torch.Tensor]:
-    sizes = {"multiples": (1, 1), "encoder": (1, 1, 1), "z_dim": 8, "embed": 16}
-    return diffae.Layout(**{**diffae.SMALL, **sizes}).random()
-
-
-def diffae_ckpt(folder: Path) -> None:
-    content = diffae.lightning(_diffae_weights())
-    content["state_dict"] = {name: one for name, one in content["state_dict"].items() if not name.startswith("model.")}
-    seed = _seed(folder, "two")
-    torch.save(content, seed / "last.ckpt")
-    torch.save({"conds": torch.eye(8), "conds_mean": torch.zeros(8), "conds_std": torch.ones(8)}, seed / "latent.ckpt")
-
-
-def diffusers_folder(folder: Path) -> None:
-    diffusion_models.ddpm(_seed(folder, "ddpm"))
-    diffusion_models.ddim(_seed(folder, "ddim"), beta_schedule="scaled_linear", prediction_type="v_prediction")
-    diffusion_models.ldm(_seed(folder, "ldm"))
-    diffusion_models.unet().save_pretrained(_seed(folder, "unet"))
-    pipeline = diffusion_models.DDPMPipeline(diffusion_models.unet(), diffusion_models.DDPMScheduler())
-    pipeline.save_pretrained(_seed(folder, "bin"), safe_serialization=False)
-
-
 def own_encoder(folder: Path) -> None:
-    save_tiny_encoder(_seed(folder, "plain") / ENCODER)
+    save_tiny_encoder(seed_folder(folder, "plain") / ENCODER)
 
 
 def register_open_clip_model(folder: Path) -> None:
@@ -199,10 +69,14 @@ def register_open_clip_model(folder: Path) -> None:
 
 def open_clip_weights(folder: Path) -> None:
     model = open_clip.CLIP(**ENCODER_CONFIG).eval()
-    torch.save(model.state_dict(), _seed(folder, "zip") / "weights.pt")
-    torch.save({"state_dict": model.state_dict()}, _seed(folder, "training") / "weights.pt")
+    torch.save(model.state_dict(), seed_folder(folder, "zip") / "weights.pt")
+    torch.save({"state_dict": model.state_dict()}, seed_folder(folder, "training") / "weights.pt")
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(state, _seed(folder, "safetensors") / "weights.safetensors")
+    save_file(state, seed_folder(folder, "safetensors") / "weights.safetensors")
+    texts = torch.zeros(1, ENCODER_CONFIG["text_cfg"]["context_length"], dtype=torch.long)
+    script = torch.jit.trace(model, (torch.zeros(1, 3, 16, 16), texts), check_trace=False)
+    with open(seed_folder(folder, "script") / "weights.pt", "wb") as file:  # a file's own name would be in it
+        torch.jit.save(script, file)
 
 
 def images(folder: Path) -> None:
@@ -216,7 +90,7 @@ def images(folder: Path) -> None:
     for kind in sorted(set(Image.SAVE) & set(Image.OPEN) & set(suffixes)):
         for mode in ("RGB", "RGBA", "LA", "L", "P", "1", "I;16", "F", "CMYK"):
             image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else rgba.convert(mode)
-            path = _seed(folder, f"{kind}-{mode.replace(';', '')}") / f"image{suffixes[kind]}"
+            path = seed_folder(folder, f"{kind}-{mode.replace(';', '')}") / f"image{suffixes[kind]}"
             try:
                 image.save(path, format=kind)
                 Image.open(path).load()
@@ -226,7 +100,7 @@ def images(folder: Path) -> None:
 
 
 def image_folder(folder: Path) -> None:
-    seed = _seed(folder, "plain")
+    seed = seed_folder(folder, "plain")
     for index, suffix in enumerate((".png", ".jpg", ".webp", ".bmp", ".tiff")):
         pixels = np.random.default_rng(index).integers(0, 256, (20, 24, 3)).astype(np.uint8)
         (seed / "more").mkdir(exist_ok=True)
@@ -235,7 +109,7 @@ def image_folder(folder: Path) -> None:
 
 def finished_run(folder: Path) -> None:
     """A run with its report, previews, checkpoint and results."""
-    path = _seed(folder, "plain") / "run"
+    path = seed_folder(folder, "plain") / "run"
     run = RunFolder.open(path, RUN)
     adapt(RUN, run)
     _steady(path)
@@ -253,7 +127,7 @@ def stopped_run(folder: Path) -> None:
             if step == 2:
                 raise KeyboardInterrupt
 
-    path = _seed(folder, "plain") / "run"
+    path = seed_folder(folder, "plain") / "run"
     with pytest.raises(KeyboardInterrupt):
         adapt(RUN, RunFolder.open(path, RUN), progress=Stop())
     _steady(path)
@@ -271,9 +145,9 @@ def _without_times(log: Path) -> None:
 
 
 def config(folder: Path) -> None:
-    (_seed(folder, "nada") / "config.json").write_text(to_json(RUN), encoding="utf-8")
+    (seed_folder(folder, "nada") / "config.json").write_text(to_json(RUN), encoding="utf-8")
     sampled = replace(RUN, generator=DIFFUSION, family="diffusion", sampling=INVERSION)
-    (_seed(folder, "diffusion") / "config.json").write_text(to_json(sampled), encoding="utf-8")
+    (seed_folder(folder, "diffusion") / "config.json").write_text(to_json(sampled), encoding="utf-8")
 
 
 def domain_vector(folder: Path) -> None:
@@ -281,7 +155,7 @@ def domain_vector(folder: Path) -> None:
     described = {"source": "photo", "target": "zombie", "architecture": source.architecture, "config": source.config}
     save_file(
         {"vector": Modulation(source).vector.detach().clone()},
-        _seed(folder, "plain") / "domain-vector.safetensors",
+        seed_folder(folder, "plain") / "domain-vector.safetensors",
         metadata={"zeroshift": json.dumps(described)},
     )
 
@@ -293,7 +167,7 @@ def inversion_images() -> torch.Tensor:
 def inversions(folder: Path) -> None:
     generator = load_generator(DIFFUSION)
     generator.configure(INVERSION)
-    invert(generator, inversion_images(), _seed(folder, "plain"))
+    invert(generator, inversion_images(), seed_folder(folder, "plain"))
 
 
 def benchmark_plan(out: Path, **changes: object) -> BenchmarkPlan:
@@ -314,11 +188,11 @@ def _records(plan: BenchmarkPlan) -> list[dict[str, object]]:
 def benchmark_page(folder: Path) -> None:
     trials = _records(benchmark_plan(folder))
     page = {"command": "zeroshift benchmark", "baseline": "nada", "compared": {}, "trials": trials}
-    (_seed(folder, "plain") / "benchmark.json").write_text(json.dumps(page), encoding="utf-8")
+    (seed_folder(folder, "plain") / "benchmark.json").write_text(json.dumps(page), encoding="utf-8")
 
 
 def benchmark_trials(folder: Path) -> None:
-    plan = benchmark_plan(_seed(folder, "plain"))
+    plan = benchmark_plan(seed_folder(folder, "plain"))
     for trial, record in zip(plan.trials(), _records(plan), strict=True):
         benchmark.write_record(plan, trial, record)
         save_png(benchmark.image_path(plan, trial), np.zeros((64, 64 * 16, 3), np.uint8))
@@ -334,20 +208,20 @@ def face_folder(folder: Path) -> None:
         "model_args": {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2},
     }
     model = timm.create_model("vit_tiny_patch16_224", num_classes=20, img_size=32, **config["model_args"])
-    seed = _seed(folder, "plain")
+    seed = seed_folder(folder, "plain")
     (seed / "config.json").write_text(json.dumps(config), encoding="utf-8")
     save_file(model.state_dict(), seed / "model.safetensors")
 
 
 def hed(folder: Path) -> None:
-    torch.save(networks.hed_state(), _seed(folder, "zip") / "hed.pytorch")
+    torch.save(networks.hed_state(), seed_folder(folder, "zip") / "hed.pytorch")
 
 
 def dinov2(folder: Path) -> None:
     import timm
 
     model = timm.create_model("vit_small_patch14_dinov2", img_size=518, num_classes=0)
-    torch.save({**model.state_dict(), "mask_token": torch.zeros(1, 384)}, _seed(folder, "zip") / "dinov2.pth")
+    torch.save({**model.state_dict(), "mask_token": torch.zeros(1, 384)}, seed_folder(folder, "zip") / "dinov2.pth")
 
 
 def evaluator(folder: Path) -> None:
@@ -355,12 +229,12 @@ def evaluator(folder: Path) -> None:
     config = {"embed_dim": 8, "channels": [4, 4, 8, 8], "text_cfg": text}
     about = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "templates": ["a {}"]}
     about |= {"known_words": ["a"], "known_labels": ["photo"], "judge_config": config}
-    _save_described(Evaluator(**config), _seed(folder, "plain") / "judge.safetensors", about)
+    _save_described(Evaluator(**config), seed_folder(folder, "plain") / "judge.safetensors", about)
 
 
 def probe(folder: Path) -> None:
     config = {"channels": [4, 4, 8, 8], "face_channels": [4, 8], "face_width": 8}
-    _save_described(Probe(**config), _seed(folder, "plain") / "probe.safetensors", {"probe_config": config})
+    _save_described(Probe(**config), seed_folder(folder, "plain") / "probe.safetensors", {"probe_config": config})
 
 
 def _save_described(model: nn.Module, path: Path, metadata: dict[str, object]) -> None:
@@ -387,7 +261,7 @@ def train(folder: Path, steps: int) -> torch.Tensor:
 
 
 def training_state(folder: Path) -> None:
-    seed = _seed(folder, "plain")
+    seed = seed_folder(folder, "plain")
     train(seed, steps=2)
     state = torch.load(seed / "checkpoint.pt", weights_only=True)
     with open(seed / "checkpoint.pt", "wb") as file:  # a file's own name would be in it
@@ -396,9 +270,9 @@ def training_state(folder: Path) -> None:
 
 
 def cached_array(folder: Path) -> None:
-    np.save(_seed(folder, "plain") / "images.npy", np.zeros((2, 3, 8, 8), np.uint8))
+    np.save(seed_folder(folder, "plain") / "images.npy", np.zeros((2, 3, 8, 8), np.uint8))
 
 
 def trusted(folder: Path) -> None:
     text = f"json:loads\t{json.__file__}\nmissing:module\t\n"
-    (_seed(folder, "plain") / "trusted-factories.txt").write_text(text, encoding="utf-8")
+    (seed_folder(folder, "plain") / "trusted-factories.txt").write_text(text, encoding="utf-8")

@@ -86,7 +86,7 @@ class _Watch:
     started = ""
 
 
-_DRAWING = "The source generator"  # a step after reading, which knows no file
+_DRAWING = "generator makes images with values"  # a step after reading, which knows no file
 
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 _PROCESSES = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.startfile", "pty.spawn")
