@@ -29,6 +29,7 @@ _NAMES = (
 _NUMBERS = (0, 1, -1, 2, 255, 2**16, 10**6, 10**9, 2**31 - 1, 2**31, 2**40, 2**62, -(2**31), 2**200)
 _NESTED = b"(" * 3000 + b"t" * 3000
 _HASH_BOMB = b"}" + b")" + b"2\x86" * 60 + b"Ns"  # {(((...), (...)), ...): None}, 2 ** 60 hashes of tuples
+_MEMO_BOMB = b"}" + b")" + b"q\xfah\xfa\x86" * 60 + b"Ns"  # the same for readers that cannot double the top
 _SET_BOMB = b"cbuiltins\nfrozenset\n(" + b"(l" + b")" + b"2\x86" * 60 + b"atR"
 _DOUBLED_TEXT = b"V" + b"x" * 1000 + b"\n" + b"2\x86" * 40
 
@@ -83,7 +84,9 @@ def _mutate_one(pieces: list[tuple[str, object, bytes]], draw: Random) -> None:
         call = draw.choice(_CALLS).encode("latin1")
         pieces.insert(index, ("", None, call + draw.choice([b"", b"0"])))
     elif kind < 0.76:
-        bomb = draw.choice([_NESTED, _HASH_BOMB, _SET_BOMB, _DOUBLED_TEXT, b"N" * 100_000, b"(" * 100_000, b"2" * 1000])
+        bomb = draw.choice(
+            [_NESTED, _HASH_BOMB, _MEMO_BOMB, _SET_BOMB, _DOUBLED_TEXT, b"N" * 100_000, b"(" * 100_000, b"2" * 1000]
+        )
         pieces.insert(index, ("", None, bomb + draw.choice([b"", b"0"])))
     elif kind < 0.82:
         del pieces[index : index + draw.choice([1, 1, 2, 10])]

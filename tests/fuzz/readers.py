@@ -113,7 +113,8 @@ def _config(folder: Path) -> None:
 
 def _config_text(folder: Path) -> None:
     path = folder / "config.json"
-    from_json(path.read_bytes().decode("utf-8", "replace") if path.is_file() else "")
+    plain = path.is_file() and not path.is_symlink()
+    from_json(path.read_bytes().decode("utf-8", "replace") if plain else "")
 
 
 def _run(folder: Path) -> Any:

@@ -9,13 +9,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.fuzz.seed_files import benchmark_plan
+from tests.fuzz.seed_files import INVERSION, benchmark_plan, inversion_images
+from tests.helpers.diffusion_models import ddpm
 from zeroshift.clip.loading import load_encoder
-from zeroshift.errors import ZeroshiftError
+from zeroshift.errors import DamagedFileError, ZeroshiftError
+from zeroshift.generators import load_generator
+from zeroshift.io.checksums import load_state
 from zeroshift.methods.configure import default_config, from_json
 from zeroshift.miniature.benchmark import records
 from zeroshift.miniature.training.cache import cached_images
 from zeroshift.networks.registry import load_network
+from zeroshift.sampling.inversion import invert
 
 
 def rewritten(source: Path, path: Path, **metadata: str) -> Path:
@@ -75,3 +79,19 @@ def test_a_record_that_was_evaluated_has_measures(tmp_path: Path) -> None:
     records.image_path(plan, trial).write_bytes(b"")
     with pytest.raises(ZeroshiftError, match="measures is missing"):
         records.read_record(plan, trial)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a file without an end")
+def test_a_checkpoint_without_an_end(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").symlink_to("/dev/zero")
+    with pytest.raises(DamagedFileError, match=r"checkpoint\.pt is damaged"):
+        load_state(tmp_path / "checkpoint.pt")
+
+
+def test_a_cached_inversion_without_a_checksum_is_made_again(tmp_path: Path) -> None:
+    generator = load_generator(ddpm(tmp_path / "ddpm"))
+    generator.configure(INVERSION)
+    codes = invert(generator, inversion_images(), tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    save_file({"codes": torch.zeros(2, 2)}, file)
+    assert torch.equal(invert(generator, inversion_images(), tmp_path / "cache"), codes)

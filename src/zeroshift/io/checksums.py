@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zeroshift.errors import DamagedFileError
+from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.tensor_files import open_tensors
 
@@ -150,7 +150,8 @@ def load_state(path: Path) -> dict[str, Any]:
     A file without our checksum, from an earlier version, is verified by the checksums of the zip archive itself.
 
     Raises:
-        DamagedFileError: if the file is missing, incomplete or damaged, or holds more than plain data.
+        ZeroshiftError: if the file may not be read.
+        DamagedFileError: if it is missing, incomplete or damaged, or holds more than plain data.
     """
     try:
         with open(path, "rb") as file:
@@ -158,6 +159,8 @@ def load_state(path: Path) -> dict[str, Any]:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
+    except PermissionError as error:
+        raise ZeroshiftError(f"No permission to read {path}. Change its permissions.") from error
     except Exception as error:  # torch and zipfile raise many types
         raise DamagedFileError(f"{path} is damaged: it cannot be read as a checkpoint.") from error
     if not isinstance(state, dict):
@@ -168,6 +171,8 @@ def load_state(path: Path) -> dict[str, Any]:
 def _verify_archive(file: Any) -> None:
     """Raises ValueError or BadZipFile unless the archive matches our checksum, or without one, its own."""
     size = file.seek(0, os.SEEK_END)
+    if not size:  # also of a device, which may have no end
+        raise ValueError("the file is empty")
     file.seek(max(0, size - _COMMENT_SIZE))
     comment = file.read()
     file.seek(0)

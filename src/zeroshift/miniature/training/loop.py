@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 from zeroshift.core.interrupts import SIGNALS
 from zeroshift.core.rng import stream
 from zeroshift.errors import DamagedFileError, ZeroshiftError
-from zeroshift.io.atomic import atomic_write
+from zeroshift.io.atomic import atomic_write, disk_errors
 from zeroshift.io.checksums import load_state
 from zeroshift.io.outputs import require_writable
 
@@ -213,17 +213,21 @@ def _resume(folder: Path, parts: Mapping[str, Stateful], settings: dict[str, Any
             checkpoint = load_state(path)
         except DamagedFileError as error:
             raise ZeroshiftError(f"{error} Delete it to start over.") from error
-        if checkpoint["settings"] != settings:
+        if checkpoint.get("settings") != settings:
             raise ZeroshiftError(
-                f"{folder} contains a training with other settings ({checkpoint['settings']}, now {settings}). "
-                "Choose another folder or the same settings."
+                f"{folder} contains a training with other settings ({checkpoint.get('settings')!s:.200}, now "
+                f"{settings}). Choose another folder or the same settings."
             )
-        for name, part in parts.items():
-            part.load_state_dict(checkpoint["parts"][name])
-        step = checkpoint["step"]
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(checkpoint["parts"][name])
+            step = int(checkpoint["step"])
+        except Exception as error:  # torch's checks, of many types
+            raise ZeroshiftError(f"{path} does not fit this training. Delete it to start over.") from error
     log = folder / LOG
     if log.exists():
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        with disk_errors(log):
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("}\n") and _step_of(line, log) <= step]
         with atomic_write(log) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
