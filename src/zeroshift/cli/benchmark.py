@@ -1,5 +1,6 @@
 """`zeroshift benchmark`: compares methods with each other and with the truth, in the miniature world."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +183,7 @@ def _check_previous(plan: "BenchmarkPlan", previous: Path, page: Path) -> None:
     trials = plan.trials()
     reused, total = sum(previous_record(plan, trial) is not None for trial in trials), len(plan.previous)
     print(f"{reused} of the {len(trials)} adaptations of this benchmark are taken from {previous}, which has {total}.")
-    if page.with_suffix(".json").resolve() == previous.resolve() and reused < total:
+    if os.path.realpath(page.with_suffix(".json")) == os.path.realpath(previous) and reused < total:
         raise ZeroshiftError(
             f"{previous} would lose {total - reused} of its {total} adaptations, which are not part of this benchmark "
             "or were made with other settings. Choose another --page, or use the command printed in that page."

@@ -1,6 +1,7 @@
 """`zeroshift evaluate`: measures finished runs and compares them."""
 
 import inspect
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,7 +75,7 @@ def evaluate(
     if truncation_psi is not None:
         require_positive(truncation_psi=truncation_psi)
     require_seed(seed)
-    folders = [RunFolder.read(run) for run in {run.resolve(): run for run in runs}.values()]
+    folders = [RunFolder.read(run) for run in {os.path.realpath(run): run for run in runs}.values()]
     for folder in folders:
         folder.require_generator()
         warn_no_truncation(folder, truncation_psi)

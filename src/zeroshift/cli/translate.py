@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -100,9 +101,9 @@ def _targets(path: Path) -> dict[Path, Path]:
 
 def _require_results(out: Path, files: Mapping[Path, Path]) -> None:
     """Checks that the results can be written, and that none of them replaces an image that is still to be read."""
-    inputs = {file.resolve() for file in files}
+    inputs = {os.path.realpath(file) for file in files}
     for name in files.values():
-        if (out / name).resolve() in inputs:
+        if os.path.realpath(out / name) in inputs:
             raise ZeroshiftError(f"The result {out / name} would replace an image to translate. Give another --out.")
     require_outputs(*(out / name for name in files.values()))
 

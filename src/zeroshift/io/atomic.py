@@ -99,12 +99,16 @@ def _sentence(error: Exception, path: str | Path | None) -> str | None:
 def _concerns(place: str, path: str | Path) -> bool:
     """Whether an error with `place` occurred while `path` was written: it, a folder above, temporary, or in it."""
     named, written = Path(os.path.abspath(place)), Path(os.path.abspath(path))
-    temporary = named.name.startswith(TEMPORARY_PREFIX) and named.parent == written.parent
+    temporary = named.name.startswith(TEMPORARY_PREFIX) and written.is_relative_to(named.parent)
     return temporary or written.is_relative_to(named) or (named.is_relative_to(written) and not _unreadable(place))
 
 
 def _unreadable(place: str) -> bool:
-    return os.path.lexists(place) and not os.access(place, os.R_OK)
+    """Whether a file may not be read, or its folder not be entered."""
+    if os.path.lexists(place):
+        return not os.access(place, os.R_OK)
+    folder = os.path.dirname(os.path.abspath(place))
+    return os.path.isdir(folder) and not os.access(folder, os.X_OK)
 
 
 def _refused(place: str) -> str:
@@ -144,7 +148,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     temporary = temporary_path(path)
     with disk_errors(path), made_folder(path.parent):
         try:
-            _remove_leftovers_once(path.parent.resolve())
+            _remove_leftovers_once(Path(os.path.realpath(path.parent)))
             mode = _create(temporary)  # also reports a missing permission before the body starts
             yield temporary
             with open(temporary, "rb+") as file:

@@ -5,6 +5,7 @@ training state in the comment of its zip archive. Files that earlier versions wr
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.pickles import read_pickle
 from zeroshift.io.tensor_files import open_tensors
 
 __all__ = ["digest", "load_state", "load_tensors", "save_state", "save_tensors", "verify_tensors"]
@@ -28,6 +30,10 @@ _METADATA = "__metadata__"  # the key of the metadata in the header
 _COMMENT = b"zeroshift-sha256:"  # of zip archives, before 64 hexadecimal digits
 _COMMENT_SIZE = len(_COMMENT) + 64
 _CHUNK = 1 << 20
+_PLAIN = re.compile(  # names in a training state
+    r"collections\.OrderedDict|torch\._utils\._rebuild_\w+|torch\.(storage\.)?\w+Storage"
+    r"|torch\.(Size|device|bool|u?int\d+|b?float\d+|complex\d+)"
+)
 
 
 def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
@@ -169,22 +175,33 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def _verify_archive(file: Any) -> None:
-    """Raises ValueError or BadZipFile unless the archive matches our checksum, or without one, its own."""
+    """Raises ValueError or others unless the archive matches our checksum, or without one, its own, and is plain data."""
     size = file.seek(0, os.SEEK_END)
     if not size:  # also of a device, which may have no end
         raise ValueError("the file is empty")
     file.seek(max(0, size - _COMMENT_SIZE))
     comment = file.read()
     file.seek(0)
-    if comment.startswith(_COMMENT):
-        if comment[len(_COMMENT) :] != _hash(file, size - _COMMENT_SIZE).encode():
-            raise ValueError("the checksum differs")
-        return
+    checked = comment.startswith(_COMMENT)
+    if checked and comment[len(_COMMENT) :] != _hash(file, size - _COMMENT_SIZE).encode():
+        raise ValueError("the checksum differs")
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)  # torch.save never compresses
-        if archive.comment or packed or sum(entry.file_size for entry in entries) > size or archive.testzip():
+        if packed or sum(entry.file_size for entry in entries) > size:
+            raise ValueError("an entry is larger than the file")
+        if not checked and (archive.comment or archive.testzip()):
             raise ValueError("an entry is damaged")
+        for entry in entries:
+            if entry.filename.endswith("/data.pkl"):
+                _require_plain(archive.read(entry), file.name)
+
+
+def _require_plain(pickled: bytes, name: str) -> None:
+    """Raises ValueError for what torch.load would read for hours: it builds sets and keys of nested tuples."""
+    content = read_pickle(io.BytesIO(pickled), name)
+    if not content.plain_keys or not all(map(_PLAIN.fullmatch, content.names)):
+        raise ValueError("more than tensors, numbers, texts, lists and dictionaries")
 
 
 def _hash(file: Any, size: int | None) -> str:

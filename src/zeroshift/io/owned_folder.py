@@ -101,7 +101,7 @@ def _owned(folder: Path, index: str) -> Digests:
 def _is_same(folder: Path, name: str, digests: Any) -> bool:
     """Whether a file in the folder is missing or has one of these digests."""
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()) or not isinstance(digests, list):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)) or not isinstance(digests, list):
         return False
     return not os.path.lexists(path) or file_digest(path) in digests
 
