@@ -265,7 +265,7 @@ def trial(case: Case, inputs: Path, folder: Path) -> list[str]:
         problems += [f"half-written: {name}" for name in broken_files(folder) if name.split(" (")[0] not in before]
     if not case.succeeds and (command.name != "evaluate" or case.group != "output"):
         problems += differences(before, after)  # `evaluate` keeps what it has measured
-    elif case.out and not list(folder.glob(f"{glob_escape(case.out)}*")):
+    if case.succeeds and case.out and not list(folder.glob(f"{glob_escape(case.out)}*")):
         problems.append(f"there is no {case.out!r}")
     return problems
 

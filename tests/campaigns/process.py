@@ -89,6 +89,7 @@ def _child(
         for number, writer in enumerate(writers, start=1):
             os.dup2(writer, number)
             os.close(writer)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
         os.chdir(folder)
         os.environ.update(environment)
         signal.signal(signal.SIGINT, signal.default_int_handler)
