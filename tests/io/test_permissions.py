@@ -35,7 +35,10 @@ except ZeroshiftError as error:
 @pytest.mark.skipif(sys.platform != "linux", reason="gives up capabilities of Linux")
 @pytest.mark.parametrize(
     ("mode", "what", "sentence"),
-    [(0o555, "write", "No permission to write {folder}/new/newer."), (0, "read", "No permission to reach {folder}/file.")],
+    [
+        (0o555, "write", "No permission to write {folder}/new/newer."),
+        (0, "read", "No permission to reach {folder}/file."),
+    ],
 )
 def test_the_sentence_names_what_was_refused(tmp_path: Path, mode: int, what: str, sentence: str) -> None:
     folder = tmp_path / "locked"
