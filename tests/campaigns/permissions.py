@@ -160,7 +160,7 @@ def output_cases() -> Iterator[Case]:
     for name in ("generate", "evaluate", "interpolate, mp4", "export, safetensors", "export, diffusers", "translate"):
         out = "" if name == "evaluate" else f"run/{COMMANDS[name].out}"
         yield Case("output", name, "the run may not be written", lock("run", 0o555), out, "write", "run")
-    yield Case("output", "adapt", "a finished run may not be written", finished_and_locked, succeeds=True)
+    yield Case("output", "adapt", "a finished run may not be written", finished_and_locked, "", "write", "run")
 
 
 def nothing(folder: Path) -> None:
