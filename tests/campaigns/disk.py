@@ -35,7 +35,6 @@ class Whole:
 
     before: dict[str, Any]  # contents of the folder
     after: dict[str, Any]
-    used: dict[str, int]  # what it starts with, by kind of limit
     needed: dict[str, int]  # what it adds; for "size of files", the largest
 
 
@@ -50,9 +49,9 @@ class Tally:
 
 def usage(folder: Path) -> dict[str, int]:
     """What the files of a folder take, by kind of limit."""
-    sizes = [path.stat().st_size if path.is_file() else 1 for path in folder.rglob("*")]
-    space = sum(-(-size // PAGE) * PAGE for size in sizes)
-    return {"space": space, "number of files": len(sizes) + 1, "size of files": max(sizes, default=0)}
+    paths = list(folder.rglob("*"))
+    space = sum(-(-path.stat().st_size // PAGE) * PAGE for path in paths if path.is_file())
+    return {"space": space, "number of files": len(paths)}
 
 
 def run(
@@ -99,10 +98,10 @@ def measure(command: Command, inputs: Path, folder: Path, earlier: bool) -> tupl
     if outcome.code:
         raise RuntimeError(f"{command.name} fails with enough space: {outcome.sentences}")
     before, after = usage(kept), usage(folder)
-    needed = {kind: after[kind] - before[kind] for kind in KINDS}
+    needed = {kind: after[kind] - before[kind] for kind in before}
     new = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime >= folder_time(kept)]
     needed["size of files"] = max(path.stat().st_size for path in new)
-    return Whole(contents(kept), contents(folder), before, needed), kept
+    return Whole(contents(kept), contents(folder), needed), kept
 
 
 def folder_time(folder: Path) -> float:
@@ -143,8 +142,8 @@ def trial(command: Command, inputs: Path, kept: Path, folder: Path, whole: Whole
     try:
         shutil.copytree(kept, folder, dirs_exist_ok=True)
         if disk is not None:
-            limit += whole.used[kind]
-            disk.resize(**{"size" if kind == "space" else "files": limit})
+            size, files = disk.used
+            disk.resize(**({"size": size + limit or PAGE} if kind == "space" else {"files": files + limit}))
         work = Tripwire(inputs, part="photos", reads=True)
         outcome = run(command, inputs, folder, size=limit if disk is None else 0, work=work)
         measured = command.name == "evaluate" and work.count > 0

@@ -92,6 +92,12 @@ class Disk:
         """Another size in bytes and number of files and folders."""
         self._mount(_MS_REMOUNT, size, files)
 
+    @property
+    def used(self) -> tuple[int, int]:
+        """Bytes, and files and folders, that are in use."""
+        state = os.statvfs(self._folder)
+        return (state.f_blocks - state.f_bfree) * state.f_frsize, state.f_files - state.f_ffree
+
     def _mount(self, flags: int, size: int = PLENTY, files: int = PLENTY) -> None:
         options = f"size={size},nr_inodes={files},mode=0755".encode()
         _check(_LIBC.mount(b"tmpfs", self._folder, b"tmpfs", flags, options))
