@@ -1,7 +1,9 @@
 """Faults that campaigns have found, as small cases."""
 
 import json
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,3 +97,23 @@ def test_a_cached_inversion_without_a_checksum_is_made_again(tmp_path: Path) -> 
     (file,) = (tmp_path / "cache").iterdir()
     save_file({"codes": torch.zeros(2, 2)}, file)
     assert torch.equal(invert(generator, inversion_images(), tmp_path / "cache"), codes)
+
+
+@pytest.mark.parametrize("bomb", ["key", "pairs", "set"])
+def test_keys_of_a_training_state_are_not_hashed_for_hours(tmp_path: Path, bomb: str) -> None:
+    deep: Any = ()
+    for _ in range(60):
+        deep = (deep, deep)
+
+    class Nested:
+        """Pickles as something whose reading hashes `deep`, which takes 2 ** 60 steps."""
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            if bomb == "pairs":
+                return OrderedDict, ([[deep, 1]],)
+            return (set, ([deep],)) if bomb == "set" else (OrderedDict, (), None, None, iter([(deep, 1)]))
+
+    with open(tmp_path / "last.pt", "wb") as file:
+        torch.save({"stage": "adapt", "extra": Nested()}, file)
+    with pytest.raises(DamagedFileError, match=r"last\.pt is damaged"):
+        load_state(tmp_path / "last.pt")

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from zeroshift.core.finite import require_finite_weights
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.checkpoints.pickles import items_of
 from zeroshift.generators.checkpoints.torch_data import Content, is_array, open_torch
 from zeroshift.io.checksums import load_tensors
 from zeroshift.io.foreign import first_line
+from zeroshift.io.pickles import items_of
 
 __all__ = ["build", "load_into", "open_content", "read_safetensors", "read_weights", "tensors_of"]
 

@@ -175,7 +175,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def _verify_archive(file: Any) -> None:
-    """Raises ValueError or others unless the archive matches our checksum, or without one, its own, and is plain data."""
+    """Raises ValueError or others unless the archive matches our checksum or else its own, and is plain data."""
     size = file.seek(0, os.SEEK_END)
     if not size:  # also of a device, which may have no end
         raise ValueError("the file is empty")

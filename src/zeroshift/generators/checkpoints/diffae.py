@@ -19,12 +19,12 @@ from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.claims import expected_shapes, listed, misfits
-from zeroshift.generators.checkpoints.pickles import items_of
 from zeroshift.generators.checkpoints.stylegan_files import reading
 from zeroshift.generators.checkpoints.torch_data import Content, is_array, open_torch, pickle_member
 from zeroshift.generators.diffusion.autoencoder import DiffusionAutoencoder
 from zeroshift.generators.diffusion.autoencoder_network import ConditionalUNet, SemanticEncoder
 from zeroshift.io.foreign import first_line
+from zeroshift.io.pickles import items_of
 
 __all__ = ["convert", "is_diffae", "read_diffae"]
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
-from zeroshift.generators.checkpoints.pickles import items_of
 from zeroshift.generators.checkpoints.stylegan2_layouts import stylegan2_from_nvidia
 from zeroshift.generators.checkpoints.stylegan3_layouts import stylegan3_from_nvidia
 from zeroshift.generators.checkpoints.torch_data import Content
 from zeroshift.generators.checkpoints.weights import SavedGenerator
+from zeroshift.io.pickles import items_of
 
 __all__ = ["ANCHORS", "nvidia_generator", "nvidia_weights"]
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.claims import listed
-from zeroshift.generators.checkpoints.pickles import items_of
 from zeroshift.generators.checkpoints.torch_data import is_array, open_torch
 from zeroshift.io.foreign import first_line, matches, read_json
+from zeroshift.io.pickles import items_of
 
 __all__ = ["StoredWeights", "file_names", "is_regular", "open_weights"]
 

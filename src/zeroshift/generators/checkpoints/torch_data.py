@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.checkpoints.pickles import MAX_INSTRUCTIONS, Name, Pickle, Record, Reference, read_pickle
+from zeroshift.io.pickles import MAX_INSTRUCTIONS, Name, Pickle, Record, Reference, read_pickle
 
 __all__ = ["Content", "SafetensorsContent", "is_array", "open_pickle", "open_torch", "pickle_member"]
 

@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.checkpoints.pickles import Record, Reference, items_of
 from zeroshift.generators.checkpoints.torch_data import Content, is_array
+from zeroshift.io.pickles import Record, Reference, items_of
 
 __all__ = ["SavedGenerator", "contents", "find_generators"]
 

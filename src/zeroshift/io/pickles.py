@@ -67,6 +67,8 @@ class Pickle:
     """Its references to data outside."""
     storages: list[Record]
     """Its calls of torch.storage._load_from_bytes, each with a file of torch.save."""
+    plain_keys: bool = True
+    """Whether all keys of dictionaries are texts, numbers or objects, which are hashed in constant time."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -111,7 +113,7 @@ def read_pickle(file: Readable, path: str | Path, limit: int = MAX_INSTRUCTIONS)
             _ACTIONS[opcode.name](machine, argument)
         else:
             raise pickle.UnpicklingError(f"unexpected instruction {opcode.name}")
-    return Pickle(machine.pop(), machine.names, machine.references, machine.storages)
+    return Pickle(machine.pop(), machine.names, machine.references, machine.storages, machine.plain_keys)
 
 
 _PUSHED = {
@@ -133,6 +135,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.plain_keys = True
 
     def push(self, value: Any) -> None:
         if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
@@ -182,7 +185,9 @@ class _Machine:
         target = target.items if isinstance(target, Record) else target
         if not isinstance(target, dict) or len(values) % 2:
             raise pickle.UnpicklingError("items for something that is no dictionary")
-        target.update(zip(map(_key, values[::2]), values[1::2], strict=True))
+        keys = [_key(key) for key in values[::2]]
+        self.plain_keys &= not any(isinstance(key, _Key) for key in keys)
+        target.update(zip(keys, values[1::2], strict=True))
 
     def name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
@@ -209,6 +214,7 @@ class _Machine:
         elif not _may_be_called(called.value):
             raise _refused_call(self.path, called.value)
         self.stack.append(Record(called.value, args))
+        self.plain_keys &= not (args and called.value == "collections.OrderedDict")  # with pairs of any kind
         if called.value == "torch.storage._load_from_bytes":
             self.storages.append(self.stack[-1])
 
