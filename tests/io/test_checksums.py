@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.io.checksums import digest, load_state, load_tensors, save_state, save_tensors
+from zeroshift.io.leftovers import remove_leftovers
 
 STATE: dict[str, Any] = {"weights": {"w": torch.arange(40.0), "n": torch.tensor(3)}, "step": 3, "betas": (0.0, 0.9)}
 TENSORS = {
@@ -118,3 +119,26 @@ def test_the_digest_covers_names_types_shapes_values_and_metadata() -> None:
     digests = {digest(variant) for variant in variants} | {digest({"a": one}, {"k": "v"})}
     assert len(digests) == len(variants) + 1
     assert digest({"a": one, "b": one}) == digest({"b": one.clone(), "a": one})
+
+
+def test_the_librarys_own_temporary_file_is_removed_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights.safetensors"
+
+    def kill(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str]) -> None:
+        (file.parent / ".tmpAbCdEf").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zeroshift.io.checksums.save_file", kill)
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # a killed process removes nothing
+        with pytest.raises(KeyboardInterrupt):
+            save_tensors(path, {"weight": torch.ones(3)})
+    left = [file.name for file in tmp_path.iterdir()]
+    assert len(left) == 1
+    assert left[0].startswith(".zeroshift-")
+    monkeypatch.setattr("zeroshift.io.leftovers._wrote", lambda process, changed: False)
+    remove_leftovers(tmp_path)
+    save_tensors(path, {"weight": torch.ones(3)})
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]

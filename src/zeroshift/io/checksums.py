@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +21,14 @@ from torch import Tensor
 
 from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.leftovers import temporary_path
 from zeroshift.io.pickles import read_pickle
 from zeroshift.io.tensor_files import open_tensors
 
-__all__ = ["digest", "load_state", "load_tensors", "save_state", "save_tensors", "verify_tensors"]
+__all__ = [
+    "digest", "load_state", "load_tensors", "save_state", "save_tensors", "verify_tensors",
+    "write_tensors",
+]  # fmt: skip
 
 _KEY = "sha256"  # in the metadata of safetensors files
 _METADATA = "__metadata__"  # the key of the metadata in the header
@@ -64,8 +69,22 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
         storages.add(storage)
     described = {**(metadata or {}), _KEY: digest(copies, metadata)}
     with atomic_write(path) as temporary:
-        save_file(copies, temporary, metadata=described)
+        write_tensors(temporary, copies, described)
         _sort_metadata(temporary)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """The library's `save_file`, which writes a file of its own beside `path` and renames it.
+
+    Here that file lies in a folder with a temporary name, which the next writer removes if this process is killed.
+    """
+    folder = temporary_path(path)
+    folder.mkdir()
+    try:
+        save_file(dict(tensors), folder / path.name, metadata=dict(metadata))
+        os.replace(folder / path.name, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sort_metadata(path: Path) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write
+from zeroshift.io.checksums import write_tensors
 
 __all__ = ["LORA_FILE", "add", "merge", "updates", "write"]
 
@@ -67,4 +67,4 @@ def write(network: nn.Module, path: Path) -> None:
         for side, layer in zip("AB", pair, strict=True)
     }
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        write_tensors(temporary, tensors, {"format": "pt"})
