@@ -260,7 +260,7 @@ def bad(tmp_path: Path, tiny_generator: Path, tiny_encoder: Path) -> Path:
         ("--generator {bad}/evil.pkl", "evil.pkl"),
         ("--generator {bad}/evil.pt", "no code was executed"),
         ("--generator {encoder}", "was not written by zeroshift"),
-        ("--encoder {bad}/nothing.safetensors", "There is no encoder file"),
+        ("--encoder {bad}/nothing.safetensors", "There is no weights file"),
         ("--encoder {bad}/short-encoder.safetensors", "not a complete safetensors file"),
         ("--encoder {generator}", "does not say which model it holds"),
         ("--encoder ViT-B-33/openai", "Did you mean"),
