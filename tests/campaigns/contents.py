@@ -18,6 +18,7 @@ __all__ = ["broken_files", "contents", "differences"]
 _TEMPORARY = (".zeroshift-", ".tmp")
 _TIMES = ("memory", "processor_seconds", "seconds", "time")
 _DURATION = re.compile(r"[\d.,]+ ?(µs|ms|s|min|h|seconds|minutes|hours|MiB|GiB|MB)\b")
+_COSTS = re.compile(r"\d+ \| \d+ \|$", re.MULTILINE)  # seconds and MiB, the last columns of the benchmark's tables
 _CHECKPOINTS = "checkpoints"  # their number and steps depend on interruptions; the last one does not
 _LAST = "checkpoints/last.pt"
 _DAMAGED = (OSError, ValueError, RuntimeError, SyntaxError, EOFError, KeyError, SafetensorError, struct.error)
@@ -114,7 +115,7 @@ def _content(path: Path) -> Any:
             return [record for i, record in enumerate(records) if record not in records[:i]]
         return records
     if path.suffix in (".html", ".md"):
-        return _DURATION.sub("TIME", path.read_text(encoding="utf-8"))
+        return _COSTS.sub("COSTS", _DURATION.sub("TIME", path.read_text(encoding="utf-8")))
     return _digest(path.read_bytes())
 
 

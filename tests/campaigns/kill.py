@@ -145,7 +145,8 @@ def problems_after(kill: Kill, outcome: Outcome, folder: Path) -> list[str]:
     elif outcome.code not in expected:
         problems.append(f"exit code {outcome.code}: {outcome.sentences[-300:]}")
     if kill.signal in HANDLED:
-        problems += [f"{path.name} is left" for path in folder.rglob(f"{TEMPORARY}*") if path.name != LOCK]
+        left = [path.name for path in folder.rglob(f"{TEMPORARY}*") if path.name != LOCK]
+        problems += [f"{name} is left" for name in left if f"-{outcome.group}-" in name]  # not by an earlier process
     return problems + [f"half-written: {name}" for name in broken_files(folder)]
 
 
@@ -219,7 +220,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--commands", nargs="*", default=list(SHARES), choices=list(SHARES))
+    quick = [name for name, command in COMMANDS.items() if not command.new_interpreter]
+    parser.add_argument("--commands", nargs="*", default=quick, choices=list(SHARES), help="default: the quick ones")
     arguments = parser.parse_args()
     with prepared("kill") as workspace:
         tallies = campaign(workspace, arguments.kills, arguments.seed, arguments.commands, show)
