@@ -371,7 +371,7 @@ def code_blocks(page: str) -> dict[str, str]:
     return {block.split("\n")[0].removeprefix("# ").strip(): block for block in blocks if block.startswith("# ")}
 
 
-@pytest.mark.parametrize("factory", ["gray", "DCGAN"])
+@pytest.mark.parametrize("factory", ["gray", "spec"])
 def test_a_run_from_a_factory(factories, factory, tiny_encoder, tmp_path):
     """The run trains, resumes, is read again and generates; `adaptive` means all layers."""
     settings = {"prompts.steps": 2, "prompts.batch_size": 2, "adapt.steps": 2, "adapt.lr": 0.01, "preview_every": 0}
@@ -403,3 +403,14 @@ def test_a_run_from_an_object(tiny_encoder, tmp_path):
     again = load_generator(tmp_path / "g.safetensors", module=generator.module)
     assert torch.equal(again(latents), result.generator(latents))
     assert torch.equal(result.source(latents), generator(latents))
+
+
+def test_a_factory_that_returns_other_weights_does_not_continue_a_run(factories, tiny_encoder, tmp_path):
+    """The class itself is a factory without a seed: each call has other random weights."""
+    settings = {"prompts.steps": 1, "prompts.batch_size": 2, "adapt.steps": 1, "preview_every": 0}
+    base = preset("published", "zombie", generator=f"{factories}:DCGAN", encoders=(str(tiny_encoder),), device="cpu")
+    config = changed(base, settings)
+    adapt(config, RunFolder.open(tmp_path / "run", config))
+    longer = RunFolder.open(tmp_path / "run", changed(config, {"adapt.steps": 2}))
+    with pytest.raises(ZeroshiftError, match="started from another source generator"):
+        adapt(longer.config, longer)
