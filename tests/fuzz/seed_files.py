@@ -1,7 +1,9 @@
 """The other undamaged files: encoders, networks, images, runs, benchmarks. See `generator_files`."""
 
+import io
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,8 +77,13 @@ def open_clip_weights(folder: Path) -> None:
     save_file(state, seed_folder(folder, "safetensors") / "weights.safetensors")
     texts = torch.zeros(1, ENCODER_CONFIG["text_cfg"]["context_length"], dtype=torch.long)
     script = torch.jit.trace(model, (torch.zeros(1, 3, 16, 16), texts), check_trace=False)
-    with open(seed_folder(folder, "script") / "weights.pt", "wb") as file:  # a file's own name would be in it
-        torch.jit.save(script, file)
+    whole = io.BytesIO()
+    torch.jit.save(script, whole)
+    path = seed_folder(folder, "script") / "weights.pt"
+    with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(path, "w") as steady:
+        for name in archive.namelist():
+            if not name.endswith(".debug_pkl"):  # with the paths of source files
+                steady.writestr(zipfile.ZipInfo(name), archive.read(name))
 
 
 def images(folder: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from tests.fuzz.seed_files import INVERSION, benchmark_plan, inversion_images
 from tests.helpers.diffusion_models import ddpm
+from tests.helpers.evaluated_runs import make_run
 from zeroshift.clip.loading import load_encoder
 from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.generators import load_generator
@@ -22,6 +23,8 @@ from zeroshift.miniature.benchmark import records
 from zeroshift.miniature.training.cache import cached_images
 from zeroshift.networks.registry import load_network
 from zeroshift.sampling.inversion import invert
+from zeroshift.training.run_folder import RunFolder
+from zeroshift.training.run_generators import load_source_and_target
 
 
 def rewritten(source: Path, path: Path, **metadata: str) -> Path:
@@ -117,3 +120,11 @@ def test_keys_of_a_training_state_are_not_hashed_for_hours(tmp_path: Path, bomb:
         torch.save({"stage": "adapt", "extra": Nested()}, file)
     with pytest.raises(DamagedFileError, match=r"last\.pt is damaged"):
         load_state(tmp_path / "last.pt")
+
+
+def test_an_unknown_source_generator_names_its_run(tiny_generator: Path, tmp_path: Path) -> None:
+    run = make_run(tiny_generator, tmp_path / "run")
+    settings = json.loads((run.path / "config.json").read_text())
+    (run.path / "config.json").write_text(json.dumps({**settings, "generator": "F8_E4M3"}))
+    with pytest.raises(ZeroshiftError, match=r"run cannot be loaded\. There is no known generator 'F8_E4M3'"):
+        load_source_and_target(RunFolder.read(run.path))

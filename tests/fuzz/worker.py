@@ -159,7 +159,7 @@ def run_case(
     _Watch.armed = False
     seconds = time.perf_counter() - start
     peak = _peak() - memory
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+    _limit(None)
     changed = not READERS[reader].writes and _listing(place.input) != before
     names = [*files, str(place.input)] if READERS[reader].names_file else [""]
     kind, detail = _judge(error, value, peak, changed, names)
@@ -252,8 +252,16 @@ def _start_measuring() -> int:
         return _peak()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that of the case
     used = int(re.search(r"VmSize:\s+(\d+)", status.read_text())[1]) << 10  # type: ignore[index]
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+    _limit(used + MEMORY)
     return _peak()
+
+
+def _limit(size: int | None) -> None:
+    """Limits the address space; None: as far as it may grow."""
+    _, largest = resource.getrlimit(resource.RLIMIT_AS)
+    if size is None or largest not in (resource.RLIM_INFINITY, max(size, largest)):
+        size = largest
+    resource.setrlimit(resource.RLIMIT_AS, (size, largest))
 
 
 def _peak() -> int:

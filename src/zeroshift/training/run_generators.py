@@ -36,9 +36,11 @@ def load_source_and_target(
     """
     run.require_generator()
     device = Distributed(run.config.device).device
-    source, target = (
-        load_generator(name, device=device, module=module, trust=False) for name in (run.source, run.generator_path)
-    )
+    try:
+        source = load_generator(run.source, device=device, module=module, trust=False)
+    except ZeroshiftError as error:
+        raise ZeroshiftError(f"The source generator of the run {run.path} cannot be loaded. {error}") from error
+    target = load_generator(run.generator_path, device=device, module=module, trust=False)
     sampling = run.config.sampling if sampling is None else sampling
     if type(sampling) is not source.Options:
         sampling = source.Options()
