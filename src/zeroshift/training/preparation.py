@@ -58,8 +58,8 @@ def make_context(
         encoders = [load_encoder(name, device, config.resize) for name in config.encoders]
     if len(encoders) != len(config.weights):
         raise ZeroshiftError(
-            f"{len(encoders)} encoder objects were given, but the configuration names {len(config.weights)}. Name as many "
-            "in `encoders`."
+            f"{len(encoders)} encoder objects were given, but the configuration names {len(config.weights)}. "
+            "Name as many in `encoders`."
         )
     for encoder in encoders:
         require_finite_weights(encoder, "The encoder")
