@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeroshift.clip.losses import contrastive, directional, domain_regularization, global_similarity, normalize, offset
+from zeroshift.clip.losses import (
+    clamp_images,
+    contrastive,
+    directional,
+    domain_regularization,
+    global_similarity,
+    normalize,
+    offset,
+    out_of_range,
+)
 
 
 def features(count: int, seed: int = 0) -> Tensor:
@@ -69,3 +78,19 @@ def test_global_similarity_is_the_mean_over_images() -> None:
     images, label = features(4), features(1, 1)[0].detach()
     twin = sum(1 - 20 * cosine(image, label) / 100 for image in images) / 4
     same_gradients(global_similarity(images, label, 20.0), twin, [images])
+
+
+def test_clamped_images_have_a_gradient_back_into_the_range_only() -> None:
+    images = torch.tensor([-1.5, -1.5, -0.5, 0.5, 1.0, 1.5, 1.5], requires_grad=True)
+    clamped = clamp_images(images)
+    assert clamped.tolist() == [-1, -1, -0.5, 0.5, 1, 1, 1]
+    slopes = torch.tensor([-1.0, 1.0, -1.0, 1.0, 1.0, 1.0, -1.0])  # a descent step has the opposite sign
+    (gradient,) = torch.autograd.grad(clamped, images, slopes)
+    assert gradient.tolist() == [-1, 0, -1, 1, 1, 1, 0]
+
+
+def test_the_range_loss_is_the_mean_squared_excess() -> None:
+    images = torch.tensor([[-2.0, -1.0, 0.0, 1.5]], requires_grad=True)
+    loss = out_of_range(images)
+    assert loss.item() == pytest.approx((1 + 0.25) / 4)
+    assert torch.autograd.grad(loss, images)[0].tolist() == [[-0.5, 0, 0, 0.25]]

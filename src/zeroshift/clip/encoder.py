@@ -5,7 +5,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import open_clip
@@ -113,13 +113,55 @@ class Encoder(nn.Module):
         Images of another size than `image_size` are scaled, keeping their proportions, until they just cover it; the
         center is then cropped. This holds for square and rectangular sizes.
         """
+        return at_least_float32(self.model.encode_image(self._preprocess(images)))
+
+    def encode_with_maps(self, images: Tensor, levels: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """`encode_image`, and feature maps [N, C, h, w] on the way, all differentiable.
+
+        Args:
+            images: [N, 3, H, W] in [-1, 1].
+            levels: numbers of blocks of the image tower, from 0. A ResNet has five (stem, four stages); the levels of
+                a vision transformer are its blocks, whose patch tokens are arranged as a map (no class token).
+        """
+        if not levels:
+            return self.encode_image(images), []
+        # The last level is always requested: without it, some towers of open_clip stop early.
+        outputs = self._intermediates(self._preprocess(images), [*levels, self.num_levels - 1])
+        maps = [at_least_float32(each) for each in outputs["image_intermediates"]]
+        order = sorted({*levels, self.num_levels - 1})  # each level is returned once, in order
+        return at_least_float32(outputs["image_features"]), [maps[order.index(level)] for level in levels]
+
+    @cached_property
+    def num_levels(self) -> int:
+        """Number of levels of the image tower that `encode_with_maps` can return.
+
+        Raises:
+            ZeroshiftError: if the tower gives no feature maps.
+        """
+        blank = torch.zeros(1, 3, *self.image_size, device=self.device)
+        with torch.no_grad():
+            return len(self._intermediates(blank, None)["image_intermediates"])
+
+    def _intermediates(self, images: Tensor, levels: list[int] | None) -> dict[str, Any]:
+        tower: Any = self.image_tower
+        if not hasattr(tower, "forward_intermediates"):
+            raise ZeroshiftError(
+                f"The image tower of this encoder ({type(tower).__name__}) gives no feature maps, which the method "
+                "needs. Choose another encoder, or another method (ipl, nada)."
+            )
+        result: dict[str, Any] = tower.forward_intermediates(images, indices=levels)
+        return result
+
+    def _preprocess(self, images: Tensor) -> Tensor:
+        """Images resized to the tower's resolution and normalized."""
         if images.shape[-2:] != self.image_size:
             size = _covering_size(images.shape[-2], images.shape[-1], *self.image_size)
             images = resize(images, size, InterpolationMode.BICUBIC, antialias=self._antialias)
             images = center_crop(images, list(self.image_size))
         # (x + 1) / 2 and the model's normalization in one pass
         mean, std = [2 * value - 1 for value in self.image_mean], [2 * value for value in self.image_std]
-        return at_least_float32(self.model.encode_image(normalize(images, mean, std)))
+        normalized: Tensor = normalize(images, mean, std)
+        return normalized
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

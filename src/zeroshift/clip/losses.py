@@ -5,13 +5,14 @@ Features are [N, embed_dim]; the functions normalize them where a formula has un
 "NADA" is Gal et al., "StyleGAN-NADA: CLIP-guided domain adaptation of image generators", 2022.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "clamp_images",
     "contrastive",
     "directional",
     "domain_regularization",
@@ -19,6 +20,9 @@ __all__ = [
     "identity",
     "normalize",
     "offset",
+    "out_of_range",
+    "self_similarity",
+    "structure",
 ]
 
 SAME = 1e-4  # unit features closer than this count as equal
@@ -60,6 +64,50 @@ def directional(
     # its rounding is reproduced. eps is smaller than every nonzero norm; it matters only for a zero direction.
     loss = 1 - F.cosine_similarity(offset(source, target), text_direction, eps=0.5)
     return (loss if form == "cosine" else -torch.log1p(-loss / 2)).mean()
+
+
+class _ClampImages(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        ctx.save_for_backward(images)
+        return images.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        images: Tensor = ctx.saved_tensors[0]
+        returns = images * gradient > 0  # a descent step moves the value towards zero
+        return gradient * ((images.abs() <= 1) | returns)
+
+
+def clamp_images(images: Tensor) -> Tensor:
+    """Images clamped to [-1, 1], as they are saved, with a gradient that can return values to the range.
+
+    Outside the range the gradient passes if a descent step moves the value towards the range, and is zero otherwise.
+    `Tensor.clamp` has no gradient there, so a value that has left the range would never return.
+    """
+    clamped: Tensor = _ClampImages.apply(images)
+    return clamped
+
+
+def out_of_range(images: Tensor) -> Tensor:
+    """Mean squared excess of pixel values over [-1, 1]: mean(relu(|x| - 1)^2)."""
+    return F.relu(images.abs() - 1).square().mean()
+
+
+def self_similarity(maps: Tensor) -> Tensor:
+    """Cosines between all places of feature maps: [N, C, h, w] -> [N, hw, hw].
+
+    What is similar to what within an image describes its layout without its appearance (Shechtman and Irani, "Matching
+    local self-similarities", 2007). Tumanyan et al., "Splicing ViT features", 2022, equation 3, uses it to keep the
+    structure of an image while its appearance changes.
+    """
+    places = F.normalize(maps.flatten(2), dim=1)  # [N, C, hw]
+    return places.mT @ places
+
+
+def structure(source: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of the self-similarities of source and target maps, [N, C, h, w] each."""
+    return (self_similarity(source) - self_similarity(target)).square().mean()
 
 
 def identity(source: Tensor, target: Tensor) -> Tensor:

@@ -54,6 +54,10 @@ class AdaptStage:
     """Weight of the directional loss L."""
     directional_form: DirectionalForm = "cosine"
     """L itself (cosine), or -log((2 - L) / 2) (log)."""
+    clamp_images: bool = False
+    """Show the guidance encoder images clamped to [-1, 1], as they are saved; gradients still pull values back."""
+    range_weight: float = 0.0
+    """Weight of the range loss: mean squared excess of pixel values over [-1, 1]."""
     l1_weight: float = 0.0
     """Weight of the mean absolute difference between source and target image."""
     identity_weight: float = 0.0
@@ -71,7 +75,14 @@ class AdaptStage:
         """
         for name in ("steps", "batch_size", "grad_accumulation_steps", "layer_batch_size", "layer_steps"):
             _at_least(f"adapt.{name}", getattr(self, name), 1)
-        for name in ("augmentations", "directional_weight", "l1_weight", "identity_weight", "lora_rank"):
+        for name in (
+            "augmentations",
+            "directional_weight",
+            "range_weight",
+            "l1_weight",
+            "identity_weight",
+            "lora_rank",
+        ):
             _at_least(f"adapt.{name}", getattr(self, name), 0)
         _at_least("adapt.num_layers", 1 if self.num_layers is None else self.num_layers, 1)
         for name, value in (("lr", self.lr), ("lr_final", self.lr_final), ("layer_lr", self.layer_lr)):

@@ -32,6 +32,8 @@ class Pairs:
     target_images: Tensor  # [n, 3, H, W], G_t(w), with graph
     source_features: list[Tensor]
     target_features: list[Tensor]  # with graph
+    source_maps: list[list[Tensor]]  # per encoder and level of `Method.map_levels`: [copies * n, C, h, w]
+    target_maps: list[list[Tensor]]  # with graph
     features_of: Callable[[Generator], list[Tensor]]  # features of another generator's images of these samples
 
 
@@ -121,6 +123,10 @@ class Method:
     def joint_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """Losses that compare samples of the whole batch (see `gather_batch`), equal in every process."""
         return {}
+
+    def map_levels(self) -> list[Sequence[int]]:
+        """Levels of the encoders' image towers whose maps `Pairs` holds, one list per encoder (`encode_with_maps`)."""
+        return [() for _ in self.context.encoders]
 
     def gather_batch(self, features: Tensor) -> Tensor:
         """Features of all processes: [copies * n, E] -> [copies, batch, E], where `copies` counts the augmented copies.

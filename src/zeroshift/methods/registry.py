@@ -16,6 +16,7 @@ METHODS: "Registry[type[Method]]" = Registry(
     "zeroshift.methods",
     {
         "ipl": "zeroshift.methods.ipl:IPL",
+        "scaffold": "zeroshift.methods.scaffold:Scaffold",
         "nada": "zeroshift.methods.nada:NADA",
         "air": "zeroshift.methods.air:AIR",
         "svl": "zeroshift.methods.svl:SVL",

@@ -83,6 +83,7 @@ PRESET = Preset(
     {
         # Image-specific directions reach a domain in fewer steps than a fixed one; later steps lose people.
         "ipl": {"adapt.steps": 160},
+        "scaffold": {"adapt.steps": 160},
         # With all layers the small generator collapses within 240 steps; that many lose people with any layers.
         "air": {"adapt.steps": 160, "adapt.lr": 0.008, "prompt_steps": 100, "anchor_samples": 200},
         # With all layers the small generator loses the people, with or without consolidation.

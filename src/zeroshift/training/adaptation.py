@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zeroshift.clip.augmentations import augment
-from zeroshift.clip.losses import directional, global_similarity, identity
+from zeroshift.clip.losses import clamp_images, directional, global_similarity, identity, out_of_range
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.core.rng import stream
 from zeroshift.errors import ZeroshiftError
@@ -43,6 +43,7 @@ class _Part:
     mapper_inputs: list[Tensor]
     source_images: Tensor
     source_features: list[Tensor]
+    source_maps: list[list[Tensor]]
     text_directions: list[Tensor]
     target_images: Iterator[Tensor]  # training images of the target, with graph, each [n, 3, H, W]
 
@@ -139,31 +140,31 @@ class Adaptation(Stage):
         context, mode = self._context, self._settings.noise_mode
         with context.autocast():
             codes, images = batch.codes, batch.images
-            features = self._encode(images, batch.samples, step)
+            features, maps = self._encode(images, batch.samples, step)
             mapper_inputs = batch.mapper_inputs
         directions = self._method.text_directions(mapper_inputs, step)
         # Random noise differs between source and target, as in the published programs.
         seed = context.noise_seed("target", step)
         target_images = self.target.training_images(codes, noise_mode=mode, noise_seed=seed, samples=batch.samples)
-        return _Part(batch.samples, codes, mapper_inputs, images, features, directions, target_images)
+        return _Part(batch.samples, codes, mapper_inputs, images, features, maps, directions, target_images)
 
     def _pairs(self, part: _Part, step: int) -> Pairs:
         """Pairs of the part's source images and the target's next training images."""
         context, mode = self._context, self._settings.noise_mode
         with context.autocast():
             images = at_least_float32(next(part.target_images))
-            features = self._encode(images, part.samples, step)
+            features, maps = self._encode(images, part.samples, step)
 
         @torch.no_grad()
         def features_of(generator: Generator) -> list[Tensor]:
             seed = context.noise_seed("other", step)
             with context.autocast():
                 others = generator.synthesize(part.codes, noise_mode=mode, noise_seed=seed, samples=part.samples)
-                return self._encode(at_least_float32(others), part.samples, step)
+                return self._encode(at_least_float32(others), part.samples, step)[0]
 
         return Pairs(
             step, part.samples, part.mapper_inputs, part.source_images, images, part.source_features, features,
-            features_of,
+            part.source_maps, maps, features_of,
         )  # fmt: skip
 
     def _losses(self, pairs: Pairs, text_directions: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -176,6 +177,8 @@ class Adaptation(Stage):
             repeated = text if len(text) == 1 else text.repeat(copies, 1)
             terms.append(weight * directional(source, target, repeated, settings.directional_form))
         losses = {"directional": settings.directional_weight * torch.stack(terms).sum()}
+        if settings.range_weight:
+            losses["range"] = settings.range_weight * out_of_range(pairs.target_images)
         if settings.l1_weight:
             losses["l1"] = settings.l1_weight * (pairs.target_images - pairs.source_images).abs().mean()
         if settings.identity_weight:
@@ -185,11 +188,16 @@ class Adaptation(Stage):
             losses["identity"] = settings.identity_weight * identity(source, target)
         return {**losses, **self._method.extra_losses(pairs)}
 
-    def _encode(self, images: Tensor, samples: Sequence[int], step: int) -> list[Tensor]:
-        """Features of the augmented images, one tensor per encoder, see `Pairs`."""
+    def _encode(self, images: Tensor, samples: Sequence[int], step: int) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """Features and maps of the augmented images, one entry per encoder, see `Pairs`."""
         seed, copies = self._context.config.seed, self._settings.augmentations
-        augmented = augment(images, copies, seed, "views", step, samples=samples)
-        return [encoder.encode_image(augmented) for encoder in self._context.encoders]
+        seen = clamp_images(images) if self._settings.clamp_images else images
+        augmented = augment(seen, copies, seed, "views", step, samples=samples)
+        encoded = [
+            encoder.encode_with_maps(augmented, levels)
+            for encoder, levels in zip(self._context.encoders, self._method.map_levels(), strict=True)
+        ]
+        return [features for features, _ in encoded], [maps for _, maps in encoded]
 
     def choose_layers(self, batch: SourceBatch, step: int) -> list[str]:
         """The layers that matter most for the target domain, best first (see `layer_selection.choose_layers`)."""
@@ -204,7 +212,9 @@ class Adaptation(Stage):
                 images = self.target.synthesize(
                     codes, noise_mode=settings.noise_mode, noise_seed=seed, samples=batch.samples
                 )
-                features = [encoder.encode_image(at_least_float32(images)) for encoder in context.encoders]
+                seen = at_least_float32(images)
+                seen = clamp_images(seen) if settings.clamp_images else seen
+                features = [encoder.encode_image(seen) for encoder in context.encoders]
             terms = [
                 weight * global_similarity(feature, target, encoder.logit_scale)
                 for weight, feature, target, encoder in zip(

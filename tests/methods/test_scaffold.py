@@ -1,0 +1,172 @@
+"""Scaffold: its structure loss against a naive twin, its levels, and images kept in range."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zeroshift.clip.encoder import Encoder
+from zeroshift.clip.loading import load_encoder
+from zeroshift.config.settings import AdaptConfig, AdaptStage
+from zeroshift.core.distributed import Distributed
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.methods.configure import resolve
+from zeroshift.methods.context import TrainingContext
+from zeroshift.methods.ipl import PromptStage
+from zeroshift.methods.scaffold import Scaffold, ScaffoldOptions
+from zeroshift.training.adaptation import Adaptation
+
+PROMPTS = PromptStage(steps=1, batch_size=2)
+ADAPT = AdaptStage(
+    steps=3, batch_size=4, layers=("all",), noise_mode="const", augmentations=2, clamp_images=True, range_weight=5.0
+)
+
+
+def make(generator: Path, encoders: list[Encoder], adapt: AdaptStage = ADAPT, **options: Any) -> TrainingContext:
+    config = AdaptConfig(
+        target="zombie", method="scaffold", adapt=adapt, options=ScaffoldOptions(PROMPTS, **options),
+        encoders=("miniature",) * len(encoders),
+    )  # fmt: skip
+    source = load_generator(str(generator)).requires_grad_(False)
+    return TrainingContext(resolve(config), source, encoders, Distributed("cpu"))
+
+
+def trained(context: TrainingContext) -> Adaptation:
+    """An adaptation whose target differs from the source."""
+    adaptation = Adaptation(context, Scaffold(context))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in adaptation.target.synthesis.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return adaptation
+
+
+@pytest.fixture
+def encoder(tiny_encoder: Path) -> Encoder:
+    return load_encoder(str(tiny_encoder))
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Encoder:
+    """A random encoder with a ResNet, as the miniature one."""
+    text = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        model = open_clip.CLIP(16, vision, text)
+    tokenizer: Any = open_clip.SimpleTokenizer(context_length=24)
+    return Encoder(model, tokenizer, image_mean=(0.5,) * 3, image_std=(0.5,) * 3)
+
+
+def naive_structure(source: Tensor, target: Tensor) -> Tensor:
+    """The structure loss with a loop over images and places."""
+    total = torch.zeros(())
+    for a, b in zip(source.flatten(2), target.flatten(2), strict=True):  # [C, places]
+        for place in range(a.shape[1]):
+            one, other = (F.cosine_similarity(x[:, place : place + 1], x, dim=0) for x in (a, b))  # [places]
+            total = total + (one - other).square().mean() / a.shape[1]
+    return total / len(source)
+
+
+@pytest.mark.parametrize("levels", [(), (0,), (1, 0)])
+def test_structure_compares_self_similarities_per_level_and_encoder(
+    tiny_generator: Path, encoder: Encoder, resnet: Encoder, levels: tuple[int, ...]
+) -> None:
+    context = make(tiny_generator, [encoder, resnet], structure_levels=levels)
+    context = dataclasses.replace(context, config=dataclasses.replace(context.config, encoder_weights=(1.0, 0.5)))
+    adaptation = trained(context)
+    method = adaptation._method
+    assert method.map_levels() == [levels or (0,), levels or (2,)]  # the middle of 2 blocks and of 5 levels
+    adaptation.target.requires_grad_(True)
+    batch = context.fresh_latents.draw("adapt", 0, range(4), noise="source")
+    part = adaptation._source_part(batch, 0)
+    pairs = adaptation._pairs(part, 0)
+    for maps, features in zip(pairs.target_maps, pairs.target_features, strict=True):
+        assert all(len(each) == len(features) == 8 for each in maps)
+    ours = method.extra_losses(pairs)["structure"]
+    naive = sum(
+        6.0 * weight * torch.stack([naive_structure(a, b) for a, b in zip(s, t, strict=True)]).mean()
+        for weight, s, t in zip((1.0, 0.5), pairs.source_maps, pairs.target_maps, strict=True)
+    )
+    weights = [conv.weight for conv in adaptation.target.synthesis.convs()]
+    assert ours.item() == pytest.approx(naive.item(), rel=1e-4)
+    gradients = [torch.autograd.grad(loss, weights, retain_graph=True) for loss in (ours, naive)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_features_beside_maps_equal_features_alone(encoder: Encoder, resnet: Encoder) -> None:
+    images = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for each in (encoder, resnet):
+        for levels in ([0], [1, 0], [each.num_levels - 1]):
+            features, maps = each.encode_with_maps(images, levels)
+            torch.testing.assert_close(features, each.encode_image(images))
+            assert len(maps) == len(levels)
+            assert all(one.dim() == 4 and len(one) == 2 for one in maps)
+    tower = resnet.image_tower
+    with torch.no_grad():
+        expected = tower.layer2(tower.layer1(tower.stem(resnet._preprocess(images))))
+        torch.testing.assert_close(resnet.encode_with_maps(images, [2])[1][0], expected)
+
+
+def test_a_vision_transformer_gives_the_patch_tokens_of_its_middle_block() -> None:
+    """A random ViT-B/32, the published encoder's architecture: 7 x 7 patch tokens of block 6 of 12."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = open_clip.create_model("ViT-B-32-quickgelu", pretrained=None)
+    tokenizer: Any = open_clip.get_tokenizer("ViT-B-32-quickgelu")
+    encoder = Encoder(model, tokenizer, image_mean=(0.5,) * 3, image_std=(0.5,) * 3, templates=["a {}"])
+    images = (torch.rand(1, 3, 64, 64) * 2 - 1).requires_grad_()
+    assert encoder.num_levels == 12
+    features, (tokens,) = encoder.encode_with_maps(images, [(encoder.num_levels - 1) // 2])
+    assert tokens.shape == (1, 768, 7, 7)
+    blocks: list[Tensor] = []
+    handle = model.visual.transformer.resblocks[5].register_forward_hook(lambda m, i, output: blocks.append(output))
+    torch.testing.assert_close(encoder.encode_image(images), features)
+    handle.remove()
+    torch.testing.assert_close(tokens.flatten(2).mT, blocks[0][:, 1:])  # without the class token
+    (gradient,) = torch.autograd.grad(tokens.sum(), images)
+    assert gradient.abs().sum() > 0
+
+
+def test_a_step_logs_both_terms_and_no_weight_of_zero_costs_a_map(tiny_generator: Path, encoder: Encoder) -> None:
+    losses = trained(make(tiny_generator, [encoder])).step(0)
+    assert {"directional", "structure", "range"} < set(losses)
+    assert losses["structure"] > 0
+    without = trained(make(tiny_generator, [encoder], structure_weight=0.0))
+    assert without._method.map_levels() == [()]
+    assert "structure" not in without.step(0)
+
+
+def test_levels_and_weights_are_checked(tiny_generator: Path, encoder: Encoder) -> None:
+    with pytest.raises(ZeroshiftError, match=r"structure_levels has 7, but .* the levels 0 to 1"):
+        Scaffold(make(tiny_generator, [encoder], structure_levels=(7,)))
+    with pytest.raises(ZeroshiftError, match="structure_weight is -1"):
+        make(tiny_generator, [encoder], structure_weight=-1.0)
+    with pytest.raises(ZeroshiftError, match=r"prompts\.steps is 0"):
+        ScaffoldOptions(dataclasses.replace(PROMPTS, steps=0)).validate()
+
+
+def test_the_structure_loss_keeps_what_the_direction_alone_changes(tiny_generator: Path, encoder: Encoder) -> None:
+    """After the same steps, images with the loss are closer to the source's structure than without it."""
+    distances = []
+    for weight in (0.0, 50.0):
+        adapt = dataclasses.replace(ADAPT, steps=12, lr=0.01)
+        context = make(tiny_generator, [encoder], adapt, structure_weight=weight)
+        adaptation = Adaptation(context, Scaffold(context))
+        for step in range(12):
+            adaptation.step(step)
+        batch = context.fresh_latents.draw("test", 0, range(8), noise="source")
+        with torch.no_grad():
+            maps = [
+                encoder.encode_with_maps(generator.synthesize(batch.codes), [0])[1][0]
+                for generator in (context.source, adaptation.target)
+            ]
+        distances.append(float(naive_structure(*maps)))
+    assert distances[1] < 0.8 * distances[0]
