@@ -58,6 +58,8 @@ def run_trials(
     context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     if work is None:
         context.set_forkserver_preload(list(_PRELOADED))
+    if os.name == "posix":
+        _start_server()
     waiting = list(reversed(trials))
     running: dict[int, tuple[Trial, Any, Connection]] = {}
     try:
@@ -77,6 +79,19 @@ def run_trials(
     finally:
         for _, process, _ in running.values():
             process.terminate()
+
+
+def _start_server() -> None:
+    """Starts the process that forks the trials. It ignores Ctrl-C, also while it imports: the first process ends it."""
+    from multiprocessing import forkserver
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can change signals
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ended(exitcode: int | None) -> str:
