@@ -169,8 +169,7 @@ class SafetensorsContent(Content):
 def open_pickle(path: str | Path) -> Content:
     """The content of a plain pickle, such as those of NVIDIA's programs.
 
-    Raises:
-        as `read_pickle`.
+    Raises the errors of `read_pickle`.
     """
     # A mapped file never returns more bytes than it has, whatever lengths it claims.
     if not Path(path).stat().st_size:
