@@ -182,13 +182,26 @@ def test_no_network(target):
 
 
 def test_a_server_without_an_answer_is_given_up_within_seconds(target, monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))
+    ended = threading.Event()
+
+    def no_answer(*_, **__):
+        ended.wait(30)
+        raise OSError("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_answer)
     start = time.monotonic()
     with pytest.raises(ZeroshiftError, match="cannot be reached \\(no answer within 3 seconds\\)"):
         download("https://drops-every-packet.invalid/ffhq.pkl", target)
     with pytest.raises(ZeroshiftError, match="cannot be reached"):
         download("https://drops-every-packet.invalid/other.pkl", target)
     assert time.monotonic() - start < 5, "a server that was out of reach is not tried again at once"
+    ended.set()
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".invalid", "b..invalid"])
+def test_a_host_name_that_cannot_exist_cannot_be_reached(host, target):
+    with pytest.raises(ZeroshiftError, match="cannot be reached"):
+        download(f"https://{host}/ffhq.pkl", target)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ def _connect(server: tuple[str, int], reasons: list[str]) -> None:
         reasons.append("")
     except OSError as error:
         reasons.append(error.strerror or str(error) or type(error).__name__)
+    except (OverflowError, ValueError) as error:  # a host name or a port that cannot exist
+        reasons.append(str(error) or type(error).__name__)
 
 
 def _server(address: str) -> tuple[str, int]:
