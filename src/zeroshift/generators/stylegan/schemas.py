@@ -14,33 +14,31 @@ Multiplier = Annotated[float, Field(gt=0, le=100)]
 
 
 class _Settings(BaseModel):
+    """The constructor arguments that both have."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class StyleGAN2Settings(_Settings):
-    """The constructor arguments of `StyleGAN2`."""
 
     resolution: int = Field(ge=4, le=4096)
     z_dim: Width = 512
     w_dim: Width = 512
     num_classes: Classes = 0
+    mapping_lr_mul: Multiplier = 0.01
+
+
+class StyleGAN2Settings(_Settings):
+    """The constructor arguments of `StyleGAN2`."""
+
     mapping_layers: Depth = 8
     channels: Annotated[dict[int | str, Width], Field(max_length=11)] | None = None
     mapping_features: Width | None = None
     embed_features: Width | None = None
-    mapping_lr_mul: Multiplier = 0.01
     conv_clamp: Clamp = None
 
 
 class StyleGAN3Settings(_Settings):
     """The constructor arguments of `StyleGAN3`."""
 
-    resolution: int = Field(ge=4, le=4096)
-    z_dim: Width = 512
-    w_dim: Width = 512
-    num_classes: Classes = 0
     mapping_layers: Depth = 2
-    mapping_lr_mul: Multiplier = 0.01
     channel_base: int = Field(32768, ge=1, le=2**22)
     channel_max: Width = 512
     num_layers: int = Field(14, ge=2, le=64)
