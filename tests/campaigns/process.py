@@ -65,7 +65,7 @@ def run_command(
     if not process:
         _child([writer for _, writer in pipes], arguments, folder, environment or {}, prepare, new_interpreter)
     with contextlib.suppress(OSError):
-        os.setpgid(process, process)  # also in the child: whoever comes first
+        os.setpgid(process, process)  # the child does the same, because either process may run first
     for _, writer in pipes:
         os.close(writer)
     status = _wait(process, start, send)

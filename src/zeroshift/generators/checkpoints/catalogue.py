@@ -133,7 +133,7 @@ def _files(path: Path) -> list[Path]:
 def _from_hugging_face(name: str, entry: CatalogueEntry | None) -> Path:
     """The folder with a model's configuration and weights, in the cache of huggingface_hub.
 
-    A name of our catalogue is downloaded as such. Another one may be a mistyped path, so the user is told.
+    Names in our catalogue are downloaded without a warning. Other names may be mistyped paths, so there is a warning.
     """
     if entry is None:
         if looks_like_path(name) or name.count("/") > 1 or Path(name).parent.is_dir():
