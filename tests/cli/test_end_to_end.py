@@ -23,6 +23,8 @@ from zeroshift.cli.main import main
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
 from zeroshift.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 SMALL = shlex.split(
     "--source photo --target zombie --device cpu --prompts.steps 4 --prompts.batch-size 4 --steps 6 --batch-size 2 "
     "--adapt.layer-batch-size 2 --preview-every 3 --preview-samples 2 --checkpoint-every 2"

@@ -17,6 +17,8 @@ from zeroshift.evaluation.references import References
 from zeroshift.evaluation.results import read_results
 from zeroshift.generators.checkpoints.catalogue import find_entry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tiny_generator: Path, tmp_path: Path) -> RunFolder:

@@ -22,6 +22,8 @@ from zeroshift.evaluation import evaluate as evaluation
 from zeroshift.io.leftovers import TEMPORARY_PREFIX
 from zeroshift.report import page
 
+pytestmark = pytest.mark.slow
+
 FILM = ("--seeds", "0", "--seconds", "0.2", "--fps", "5")
 
 

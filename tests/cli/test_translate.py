@@ -15,6 +15,8 @@ from zeroshift.cli.main import main
 from zeroshift.methods.configure import default_config
 from zeroshift.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 SMALL = shlex.split(
     "--target zombie --method nada --device cpu --steps 2 --adapt.lr 1e-3 --adapt.lr-final 1e-3 --num-latents 4 "
     "--sampling.t0 0.3 --sampling.noise-steps 1 --sampling.steps 2 --preview-samples 1"

@@ -19,6 +19,8 @@ from tests.fuzz.pickles import CANARY
 from tests.fuzz.readers import READERS, Reader
 from zeroshift.errors import ZeroshiftError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

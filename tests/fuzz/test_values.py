@@ -20,6 +20,8 @@ from zeroshift.io.foreign import parse_json
 from zeroshift.io.records import read_records
 from zeroshift.methods.configure import from_json, resolve, to_json
 
+pytestmark = pytest.mark.slow
+
 STEADY = settings(
     max_examples=60,
     deadline=None,

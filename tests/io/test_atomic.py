@@ -10,6 +10,8 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import append_record, atomic_write, disk_errors, set_default_mode
 from zeroshift.io.records import read_records
 
+pytestmark = pytest.mark.slow
+
 
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

@@ -13,6 +13,8 @@ import pytest
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.downloads import cache_folder, download, set_progress
 
+pytestmark = pytest.mark.slow
+
 CONTENT = bytes(range(256)) * 2000
 
 

@@ -27,7 +27,8 @@ from zeroshift.training.adaptation import Adaptation
 
 CASES = Path(__file__).parents[1] / "conformance"
 
-pytestmark = pytest.mark.xdist_group("conformance")  # the recorded runs are repeated once, in one process
+# The recorded runs are repeated once, in one process.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conformance")]
 
 # Bounds of the adapt stage, step by step. Adam's first steps are close to the sign of the gradient, so rounding grows
 # from step to step. Our float32 images end within 6e-4 of our float64 images (relative to their scale). The recorded

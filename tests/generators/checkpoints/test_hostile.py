@@ -23,6 +23,8 @@ from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.generators.stylegan.stylegan3 import StyleGAN3
 from zeroshift.io import pickles
 
+pytestmark = pytest.mark.slow
+
 CASES = Path(__file__).parents[2] / "cases"
 
 

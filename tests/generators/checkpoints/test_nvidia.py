@@ -20,6 +20,8 @@ from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.checkpoints.stylegan_files import load_pkl, read_pkl
 from zeroshift.generators.stylegan.stylegan3 import StyleGAN3
 
+pytestmark = pytest.mark.slow
+
 CASES = Path(fill.__file__).parent
 BUFFERS = (
     "freqs",

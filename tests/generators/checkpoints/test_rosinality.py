@@ -24,6 +24,8 @@ from zeroshift.generators.checkpoints.stylegan2_layouts import (
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.generators.stylegan.stylegan3 import StyleGAN3
 
+pytestmark = pytest.mark.slow
+
 META, _ = fill.load(Path(fill.__file__).parent / "stylegan2_rosinality_16.npz")
 
 
