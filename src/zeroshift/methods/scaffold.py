@@ -1,8 +1,9 @@
 """Scaffold: IPL's image-specific directions, with a term that keeps the structure of each image.
 
 docs/methods.md derives it. A direction says where the mean of a domain lies, but not what must stay of a person. Here
-the self-similarity of the encoder's middle maps must stay. With this scaffold all layers can train at every step, so
-the adaptive choice of layers is not needed.
+the self-similarity of the encoder's middle maps must stay, at first strictly, at the end not at all: a scaffold, taken
+down when the building stands. With it all layers can train at every step, so the adaptive choice of layers is not
+needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,8 +31,10 @@ _NUMBERS = {"adapt.layers": ("all",), "adapt.clamp_images": True, "adapt.range_w
 class ScaffoldOptions(IPLOptions):
     """Settings of Scaffold."""
 
-    structure_weight: float = 6.0
-    """Weight of the structure loss, which compares the self-similarities of source and target image."""
+    structure_weight: float = 12.0
+    """Weight of the structure loss at the first step; it compares the self-similarities of source and target image."""
+    structure_final: float = 0.0
+    """Its weight at the last step; the steps between are linear."""
     structure_levels: tuple[int, ...] = ()
     """Levels of the encoder's image tower whose maps are compared, from 0; empty: the middle one."""
 
@@ -42,15 +45,18 @@ class ScaffoldOptions(IPLOptions):
             ZeroshiftError: naming the first setting with an invalid value.
         """
         super().validate()
-        require(self.structure_weight >= 0, f"structure_weight is {self.structure_weight}; it must be at least 0.")
+        for name in ("structure_weight", "structure_final"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} is {value}; it must be at least 0.")
 
 
 class Scaffold(IPL):
-    """Image-specific prompt learning with structure."""
+    """Image-specific prompt learning with a structure loss that fades out."""
 
     Options: ClassVar[type[MethodOptions]] = ScaffoldOptions
+    paced_by_steps = "the structure weight"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        name: _NUMBERS for name in ("published", "diffusion", "miniature", "miniature-diffusion")
+        name: _NUMBERS for name in ("published", "published-diffusion", "miniature", "miniature-diffusion")
     }
 
     def __init__(self, context: TrainingContext):
@@ -59,7 +65,7 @@ class Scaffold(IPL):
 
     @property
     def _active(self) -> bool:
-        return bool(self.options.structure_weight)
+        return bool(self.options.structure_weight or self.options.structure_final)
 
     def _levels_of(self, encoder: Encoder) -> Sequence[int]:
         count = encoder.num_levels
@@ -85,4 +91,9 @@ class Scaffold(IPL):
                 self.context.config.weights, pairs.source_maps, pairs.target_maps, strict=True
             )
         ]
-        return {"structure": self.options.structure_weight * torch.stack(terms).sum()}
+        return {"structure": self._weight(pairs.step) * torch.stack(terms).sum()}
+
+    def _weight(self, step: int) -> float:
+        """The weight of the structure loss at a step."""
+        first, final = self.options.structure_weight, self.options.structure_final
+        return first + (final - first) * step / max(1, self.context.config.adapt.steps - 1)
