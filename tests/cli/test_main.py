@@ -164,14 +164,14 @@ def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
         "zeroshift adapt --generator models/stylegan2-ffhq.pkl --encoder ViT-B-32-quickgelu/openai --source face "
         "--target 'Van Gogh: oil/painting' --method nada --steps 7 --lr 0.5 --seed 3 --batch-size=4 --layers all",
     )
-    published = preset(
-        "published", "Van Gogh: oil/painting", generator="models/stylegan2-ffhq.pkl", method="nada", seed=3
+    standard = preset(
+        "standard", "Van Gogh: oil/painting", generator="models/stylegan2-ffhq.pkl", method="nada", seed=3
     )
     assert config == replace(
-        published,
+        standard,
         encoders=("ViT-B-32-quickgelu/openai",),
         source="face",
-        adapt=replace(published.adapt, steps=7, lr=0.5, batch_size=4, layers=("all",)),
+        adapt=replace(standard.adapt, steps=7, lr=0.5, batch_size=4, layers=("all",)),
     )
     assert out == Path("runs/stylegan2-ffhq-van-gogh-oil-painting-nada")
 

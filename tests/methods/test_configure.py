@@ -28,7 +28,7 @@ from zeroshift.methods.configure import (
     to_json,
 )
 from zeroshift.methods.ipl import IPLOptions, PromptStage
-from zeroshift.methods.registry import METHODS, PRESETS
+from zeroshift.methods.registry import METHODS, PRESETS, Preset
 from zeroshift.methods.svl import SVLOptions
 
 GENERATORS = ("miniature", "miniature-diffusion", "ffhq.pkl")
@@ -232,6 +232,25 @@ def test_defaults_follow_the_generator(tiny_generator: Path) -> None:
     assert default_config(str(tiny_generator)).encoders == ("ViT-B-32-quickgelu/openai",)
     assert default_config("google/ddpm-cat-256").encoders == ("ViT-B-16-quickgelu/openai",)
     assert default_config("miniature", "published").encoders == ("miniature",)
+
+
+@pytest.mark.parametrize(("name", "parent"), [("standard", "published"), ("diffusion", "published-diffusion")])
+def test_default_presets_are_the_published_ones_with_images_in_range(name: str, parent: str) -> None:
+    for method in METHODS:
+        own, published = (flat(preset(each, "x", method=method)) for each in (name, parent))
+        differing = {key for key in own if own[key] != published[key]}
+        assert differing == (set() if method == "scaffold" else {"adapt.clamp_images", "adapt.range_weight"})
+        assert own["adapt.clamp_images"]
+        assert own["adapt.range_weight"] > 0
+    assert FAMILIES["stylegan2"].preset == FAMILIES["stylegan3"].preset == "standard"
+    assert FAMILIES["diffusion"].preset == "diffusion"
+
+
+def test_a_preset_extends_another_with_the_methods_settings_for_both() -> None:
+    PRESETS.register("mine")(Preset({"adapt.lr": 0.5}, {"air": {"anchor_start": 0.25}}, "published"))
+    config = preset("mine", "x", method="air")
+    assert (config.adapt.lr, config.adapt.layers, config.options.anchor_start) == (0.5, ("all",), 0.25)
+    assert config.encoders == preset("published", "x").encoders
 
 
 PRESETS_SAMPLING = DDIMOptions(t0=0.6, noise_steps=8, steps=4, invert_steps=12, clip_sample=False)

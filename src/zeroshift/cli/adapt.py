@@ -56,7 +56,8 @@ def command_line(config: AdaptConfig, out: Path) -> str:
             continue
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):
-            words.append(option if value else f"--no-{option[2:]}")
+            group, dot, last = option[2:].rpartition(".")
+            words.append(option if value else f"--{group}{dot}no-{last}")  # tyro's form
         else:
             values = value if isinstance(value, list) else [value]
             words += [short_names.get(option, option), *(str(one) for one in values)]
@@ -177,7 +178,7 @@ def _without_inapplicable(arguments: Sequence[str], config: AdaptConfig) -> list
     for argument in arguments:
         if re.match(r"--?[a-zA-Z]", argument):  # an option, not a negative number
             option = argument.partition("=")[0]
-            name = option.lstrip("-").removeprefix("no-").replace("-", "_")
+            name = re.sub(r"(^|\.)no-", r"\1", option.lstrip("-")).replace("-", "_")
             skipping = name in inapplicable
             if skipping and name in _DATA:
                 raise ZeroshiftError(

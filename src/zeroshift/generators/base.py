@@ -32,7 +32,7 @@ class Generator(nn.Module, ABC):
     """Name of the family in FAMILIES; saved files carry it."""
     Options: ClassVar[type[GeneratorOptions]] = GeneratorOptions
     """Class of the family's settings, which are `config.sampling` of a run."""
-    preset: ClassVar[str] = "published"
+    preset: ClassVar[str] = "standard"
     """Default preset of the family, a name of PRESETS."""
     unused_settings: ClassVar[frozenset[str]] = frozenset()
     """Dotted names of settings that have no meaning for the family: neither shown nor recorded."""

@@ -24,7 +24,7 @@ __all__ = [
     "from_values", "preset", "resolve", "setting_names", "settings", "to_json",
 ]  # fmt: skip
 
-DEFAULT_PRESET = "published"
+DEFAULT_PRESET = "standard"
 NEUTRAL_SETTINGS = frozenset(
     {
         "device", "compile", "preview_every", "preview_samples", "checkpoint_every", "adapt.grad_accumulation_steps",
@@ -86,12 +86,12 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
         ZeroshiftError: if there is no such preset or method.
     """
     method_name = fields.get("method", AdaptConfig.method)
-    method, chosen = METHODS[method_name], PRESETS[name]
+    method = METHODS[method_name]
     named = "generator" in fields or "family" in fields
     generator = fields.get("generator", AdaptConfig.generator)
     family = fields.pop("family", "") or architecture_of(generator) or ""
     config = AdaptConfig(target, generator=generator, family=family, method=method_name, options=method.Options())
-    settings = {**chosen.settings, **method.presets.get(name, {}), **chosen.methods.get(method_name, {})}
+    settings = _preset_settings(name, method_name)
     own = {key.removeprefix("sampling.") for key in settings if key.startswith("sampling.")}
     sampling = _family_options(config) if named else _options_with(config, own)
     if sampling is not _family_options(config):
@@ -99,6 +99,14 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
     config = dataclasses.replace(config, family=family, sampling=sampling())
     config = changed(config, {key: value for key, value in settings.items() if _has(config, key)})
     return dataclasses.replace(config, **fields)
+
+
+def _preset_settings(name: str, method: str) -> dict[str, Any]:
+    """The settings of a preset for a method, by dotted name, with those of the presets that it extends."""
+    chosen = PRESETS[name]
+    inherited = _preset_settings(chosen.extends, method) if chosen.extends else {}
+    own = {**chosen.settings, **METHODS[method].presets.get(name, {}), **chosen.methods.get(method, {})}
+    return {**inherited, **own}
 
 
 def default_config(generator: str, preset_name: str | None = None, method: str | None = None) -> AdaptConfig:

@@ -1,13 +1,16 @@
-"""Presets with the numbers of published programs."""
+"""Presets with the numbers of published programs, and the default presets, which also keep images in range."""
 
 from zeroshift.methods.registry import Preset
 
-__all__ = ["DIFFUSION", "PUBLISHED"]
+__all__ = ["DIFFUSION", "IN_RANGE", "PUBLISHED", "PUBLISHED_DIFFUSION", "STANDARD"]
+
+IN_RANGE = {"adapt.clamp_images": True, "adapt.range_weight": 5.0}
+"""The encoder sees what is saved, images in [-1, 1]. docs/scaffold.md compares ways to reach this."""
 
 PUBLISHED = Preset({"encoders": ("ViT-B-32-quickgelu/openai",)})
 """IPL's program for StyleGAN2 (Guo et al., 2023); its numbers are the defaults of the settings."""
 
-DIFFUSION = Preset(
+PUBLISHED_DIFFUSION = Preset(
     {
         "encoders": ("ViT-B-16-quickgelu/openai",),
         "truncation_psi": 1.0,
@@ -27,3 +30,9 @@ DIFFUSION = Preset(
     }
 )
 """DiffusionCLIP (Kim et al., 2022): five passes over fifty images."""
+
+STANDARD = Preset(IN_RANGE, extends="published")
+"""The default for StyleGANs."""
+
+DIFFUSION = Preset(IN_RANGE, extends="published-diffusion")
+"""The default for diffusion models."""

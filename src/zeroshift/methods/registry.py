@@ -47,6 +47,8 @@ class Preset:
     """Settings of every method."""
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Further settings of single methods, by the method's name; they come after the method's own `presets`."""
+    extends: str = ""
+    """Name of another preset, whose settings (and those of methods for it) come before these."""
 
 
 PRESETS: Registry[Preset] = Registry(
@@ -54,6 +56,8 @@ PRESETS: Registry[Preset] = Registry(
     "zeroshift.presets",
     {
         "published": "zeroshift.methods.presets:PUBLISHED",
+        "published-diffusion": "zeroshift.methods.presets:PUBLISHED_DIFFUSION",
+        "standard": "zeroshift.methods.presets:STANDARD",
         "diffusion": "zeroshift.methods.presets:DIFFUSION",
     },
 )

@@ -95,5 +95,6 @@ class Scaffold(IPL):
 
     def _weight(self, step: int) -> float:
         """The weight of the structure loss at a step."""
-        first, final = self.options.structure_weight, self.options.structure_final
+        first: float = self.options.structure_weight
+        final: float = self.options.structure_final
         return first + (final - first) * step / max(1, self.context.config.adapt.steps - 1)
