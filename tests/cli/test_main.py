@@ -146,6 +146,15 @@ def test_settings_of_other_methods_are_ignored_with_a_warning(
     assert "--prompts.steps does not apply to the method 'nada'" in capsys.readouterr().err
 
 
+def test_a_negative_flag_of_another_family_is_ignored_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, _ = parsed(monkeypatch, "zeroshift adapt --target zombie")
+    config, _ = parsed(monkeypatch, "zeroshift adapt --target zombie --sampling.no-clip-sample")
+    assert config == plain
+    assert "--sampling.no-clip-sample does not apply" in capsys.readouterr().err
+
+
 def parsed(monkeypatch: pytest.MonkeyPatch, command: str) -> tuple[AdaptConfig, Path]:
     calls: list[tuple[AdaptConfig, Path]] = []
     monkeypatch.setattr(adapt_command, "run_adaptation", lambda config, out: calls.append((config, out)))
