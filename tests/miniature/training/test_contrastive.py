@@ -64,7 +64,7 @@ def test_gray_has_one_brightness_and_is_sometimes_a_negative():
 def test_contrastive_training_resumes_bit_for_bit(precision, few_people, no_exams, tmp_path):
     settings = replace(SETTINGS, precision=precision)
     text = {**EVALUATOR_CONFIG["text_cfg"], "width": 8, "layers": 1}
-    small = {**EVALUATOR_CONFIG, "channels": [4, 4, 4, 4], "text_cfg": text}
+    small = {**EVALUATOR_CONFIG, "channels": [8, 8, 8, 8], "text_cfg": text}
     blocks = Blocks(tmp_path / "blocks", 2, seed=1)
     states = []
     for folder, limits in (("whole", [None]), ("parts", [0, 0, None])):

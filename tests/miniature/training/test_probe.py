@@ -15,7 +15,7 @@ from zeroshift.miniature.training.data import Blocks
 def test_probe_training_resumes_bit_for_bit_and_starts_from_a_file(few_people, tmp_path, monkeypatch):
     monkeypatch.setattr(train_probe.DomainExam, "make", lambda **_: None)
     monkeypatch.setattr(train_probe, "probe_report", lambda *_: {"R2": 0.0})
-    monkeypatch.setattr(train_probe, "PROBE_CONFIG", SMALL := {**PROBE_CONFIG, "channels": [4] * 4, "face_width": 8})
+    monkeypatch.setattr(train_probe, "PROBE_CONFIG", SMALL := {**PROBE_CONFIG, "channels": [8] * 4, "face_width": 8})
     monkeypatch.setattr("zeroshift.miniature.networks.encoders.PROBE_CONFIG", SMALL)
     monkeypatch.setattr(Blocks, "batch", lambda self, *_, **__: self.block(1))
 
