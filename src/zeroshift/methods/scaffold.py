@@ -1,6 +1,6 @@
 """Scaffold: IPL's image-specific directions, with a term that keeps the structure of each image.
 
-docs/methods.md derives it. A direction says where the mean of a domain lies, but not what must stay of a person. Here
+docs/scaffold.md derives it. A direction says where the mean of a domain lies, but not what must stay of a person. Here
 the self-similarity of the encoder's middle maps must stay, at first strictly, at the end not at all: a scaffold, taken
 down when the building stands. With it all layers can train at every step, so the adaptive choice of layers is not
 needed.
