@@ -21,9 +21,70 @@ with atomic_write(Path(sys.argv[1])) as temporary:
     time.sleep(60)
 """
 
+# Writes by every kind of writer; the N-th file operation is preceded by a signal. Prints what is left.
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from tests.campaigns.tripwire import Tripwire
+from zeroshift.core.interrupts import interrupts
+from zeroshift.io.atomic import atomic_write, set_default_mode
+from zeroshift.io.checksums import save_state, save_tensors
+from zeroshift.io.outputs import require_writable
+from zeroshift.io.owned_folder import replaced_folder
+from zeroshift.io.leftovers import TEMPORARY_PREFIX
+
+def write(folder):
+    with atomic_write(folder / "text.txt") as temporary:
+        temporary.write_text("a")
+    set_default_mode(folder / "text.txt")
+    save_tensors(folder / "a.safetensors", {"a": torch.zeros(2)})
+    save_state(folder / "state.pt", {"a": 1}, folder / "previous.pt")
+    require_writable(folder)
+    for _ in range(2):
+        with replaced_folder(folder / "pipeline", "index.json") as new:
+            (new / "a.txt").write_text("a")
+            (new / "index.json").write_text("{}")
+
+def trial(folder, number):
+    folder.mkdir()
+    wire = Tripwire(folder, number, lambda: os.kill(os.getpid(), signal.SIGHUP))
+    child = os.fork()
+    if not child:
+        code = 0
+        try:
+            with interrupts(restore=False):
+                wire.install()
+                write(folder)
+        except KeyboardInterrupt:
+            code = 130
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, wire.count, [path.name for path in folder.rglob(TEMPORARY_PREFIX + "*")]
+
+start = Path(sys.argv[1])
+code, operations, left = trial(start / "whole", 0)
+print(operations, code, left)
+for number in range(1, operations + 1):
+    code, _, left = trial(start / str(number), number)
+    if code != 130 or left:
+        print("operation", number, "exit code", code, "left", left)
+"""
+
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the tripwire reads /proc")
+def test_a_signal_at_any_file_operation_leaves_no_temporary_file(tmp_path: Path) -> None:
+    folder = Path(__file__).parents[2]
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    lines = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.splitlines()
+    operations, rest = lines[0].split(maxsplit=1)
+    assert int(operations) > 50
+    assert rest == "0 []", "an uninterrupted run"
+    assert lines[1:] == []
 
 
 def test_the_next_writer_removes_the_file_of_a_killed_process_but_not_of_a_running_one(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.caches import cache_variable
-from zeroshift.io.leftovers import TEMPORARY_PREFIX, remove_leftovers, temporary_path
+from zeroshift.io.leftovers import TEMPORARY_PREFIX, remove_leftovers, remove_temporary, temporary_path
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -156,7 +156,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.chmod(temporary, mode)
             os.replace(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            remove_temporary(temporary)
 
 
 _remove_leftovers_once = functools.lru_cache(maxsize=1024)(remove_leftovers)  # a folder may hold many files
@@ -172,7 +172,7 @@ def set_default_mode(file: Path) -> None:
     try:
         os.chmod(file, _create(probe))
     finally:
-        probe.unlink(missing_ok=True)
+        remove_temporary(probe)
 
 
 def _create(path: Path) -> int:

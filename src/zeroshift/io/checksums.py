@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.io.atomic import atomic_write
-from zeroshift.io.leftovers import temporary_path
+from zeroshift.io.leftovers import remove_temporary, temporary_path
 from zeroshift.io.pickles import read_pickle
 from zeroshift.io.tensor_files import open_tensors
 
@@ -79,12 +78,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Here that file lies in a folder with a temporary name, which the next writer removes if this process is killed.
     """
     folder = temporary_path(path)
-    folder.mkdir()
     try:
+        folder.mkdir()
         save_file(dict(tensors), folder / path.name, metadata=dict(metadata))
         os.replace(folder / path.name, path)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_temporary(folder)
 
 
 def _sort_metadata(path: Path) -> None:

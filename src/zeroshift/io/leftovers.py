@@ -11,7 +11,7 @@ import socket
 import time
 from pathlib import Path
 
-__all__ = ["TEMPORARY_PREFIX", "remove_leftovers", "temporary_path"]
+__all__ = ["TEMPORARY_PREFIX", "remove_leftovers", "remove_temporary", "temporary_path"]
 
 TEMPORARY_PREFIX = ".zeroshift-"
 # PREFIX HOST-PROCESS-RANDOM SUFFIX; version 0.1 wrote PREFIX RANDOM-NAME.
@@ -27,6 +27,25 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{_host()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
 
 
+def remove_temporary(path: Path) -> None:
+    """Removes a temporary file or folder, if it exists. Ctrl-C or a signal during the removal does not leave it behind.
+
+    Only the first signal raises KeyboardInterrupt (`core.interrupts`), so the second attempt is not interrupted.
+    """
+    try:
+        _remove(path)
+    except KeyboardInterrupt:
+        _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove_leftovers(folder: Path, *, recursive: bool = False) -> None:
     """Removes the temporary files and folders in a folder whose processes have ended.
 
@@ -38,10 +57,7 @@ def remove_leftovers(folder: Path, *, recursive: bool = False) -> None:
         for path in list(folder.rglob(pattern) if recursive else folder.glob(pattern)):
             with contextlib.suppress(OSError):
                 if _is_leftover(path):
-                    if path.is_dir() and not path.is_symlink():
-                        shutil.rmtree(path, ignore_errors=True)
-                    else:
-                        path.unlink()
+                    _remove(path)
 
 
 def _is_leftover(path: Path) -> bool:

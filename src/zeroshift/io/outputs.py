@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
-from zeroshift.io.leftovers import remove_leftovers, temporary_path
+from zeroshift.io.leftovers import remove_leftovers, remove_temporary, temporary_path
 
 __all__ = ["MARK", "MARKDOWN_MARK", "is_ours", "mark_archive", "require_outputs", "require_writable"]
 
@@ -88,4 +88,4 @@ def require_writable(folder: Path) -> None:
         except FileNotFoundError as error:  # a folder that makes no files, such as /proc
             raise ZeroshiftError(f"No file can be written into {folder}. Choose another folder.") from error
         finally:
-            probe.unlink(missing_ok=True)
+            remove_temporary(probe)

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write, disk_errors, made_folder, set_default_mode
 from zeroshift.io.foreign import read_json
-from zeroshift.io.leftovers import remove_leftovers, temporary_path
+from zeroshift.io.leftovers import remove_leftovers, remove_temporary, temporary_path
 
 __all__ = ["file_digest", "replaced_folder", "require_owned_folder"]
 
@@ -64,7 +63,7 @@ def replaced_folder(folder: Path, index: str) -> Iterator[Path]:
             else:
                 os.replace(temporary, folder)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_temporary(temporary)
 
 
 def _move(temporary: Path, folder: Path, index: str, old: Digests, new: Digests) -> None:
