@@ -91,7 +91,7 @@ def test_structure_compares_self_similarities_per_level_and_encoder(
         assert all(len(each) == len(features) == 8 for each in maps)
     ours = method.extra_losses(pairs)["structure"]
     naive = sum(
-        12.0 * weight * torch.stack([naive_structure(a, b) for a, b in zip(s, t, strict=True)]).mean()
+        24.0 * weight * torch.stack([naive_structure(a, b) for a, b in zip(s, t, strict=True)]).mean()
         for weight, s, t in zip((1.0, 0.5), pairs.source_maps, pairs.target_maps, strict=True)
     )
     weights = [conv.weight for conv in adaptation.target.synthesis.convs()]
@@ -144,15 +144,19 @@ def test_a_step_logs_both_terms_and_no_weight_of_zero_costs_a_map(tiny_generator
     assert "structure" not in without.step(0)
 
 
-def test_the_structure_weight_falls_linearly_to_its_final_value(tiny_generator: Path, encoder: Encoder) -> None:
-    adaptation = trained(make(tiny_generator, [encoder], structure_weight=8.0, structure_final=2.0))
+@pytest.mark.parametrize(("until", "expected"), [(1.0, 5 / 8), (0.5, 2 / 8), (0.25, 2 / 8)])
+def test_the_structure_weight_falls_linearly_to_its_final_value(
+    tiny_generator: Path, encoder: Encoder, until: float, expected: float
+) -> None:
+    options = {"structure_weight": 8.0, "structure_final": 2.0, "structure_until": until}
+    adaptation = trained(make(tiny_generator, [encoder], **options))
     batch = adaptation._context.fresh_latents.draw("adapt", 0, range(4), noise="source")
     part = adaptation._source_part(batch, 0)
     pairs = adaptation._pairs(part, 0)
     first, middle, last = (
         adaptation._method.extra_losses(dataclasses.replace(pairs, step=step))["structure"].item() for step in range(3)
     )
-    assert middle == pytest.approx(first * 5 / 8)
+    assert middle == pytest.approx(first * expected)
     assert last == pytest.approx(first * 2 / 8)
 
 
@@ -163,6 +167,9 @@ def test_levels_and_weights_are_checked(tiny_generator: Path, encoder: Encoder) 
         make(tiny_generator, [encoder], structure_weight=-1.0)
     with pytest.raises(ZeroshiftError, match="structure_final is -2"):
         make(tiny_generator, [encoder], structure_final=-2.0)
+    for until in (0.0, 1.5):
+        with pytest.raises(ZeroshiftError, match=f"structure_until is {until}"):
+            make(tiny_generator, [encoder], structure_until=until)
     with pytest.raises(ZeroshiftError, match=r"prompts\.steps is 0"):
         ScaffoldOptions(dataclasses.replace(PROMPTS, steps=0)).validate()
 
@@ -172,7 +179,7 @@ def test_the_structure_loss_keeps_what_the_direction_alone_changes(tiny_generato
     distances = []
     for weight in (0.0, 50.0):
         adapt = dataclasses.replace(ADAPT, steps=12, lr=0.01)
-        context = make(tiny_generator, [encoder], adapt, structure_weight=weight)
+        context = make(tiny_generator, [encoder], adapt, structure_weight=weight, structure_final=weight)
         adaptation = Adaptation(context, Scaffold(context))
         for step in range(12):
             adaptation.step(step)

@@ -1,9 +1,9 @@
 """Scaffold: IPL's image-specific directions, with a term that keeps the structure of each image.
 
 docs/scaffold.md derives it. A direction says where the mean of a domain lies, but not what must stay of a person. Here
-the self-similarity of the encoder's middle maps must stay, at first strictly, at the end not at all: a scaffold, taken
-down when the building stands. With it all layers can train at every step, so the adaptive choice of layers is not
-needed.
+the self-similarity of the encoder's middle maps must stay, at first strictly, in the second half not at all: a scaffold,
+taken down when the building stands. With it all layers can train at every step, so the adaptive choice of layers is
+not needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,10 +31,12 @@ _NUMBERS = {"adapt.layers": ("all",), "adapt.clamp_images": True, "adapt.range_w
 class ScaffoldOptions(IPLOptions):
     """Settings of Scaffold."""
 
-    structure_weight: float = 12.0
+    structure_weight: float = 24.0
     """Weight of the structure loss at the first step; it compares the self-similarities of source and target image."""
     structure_final: float = 0.0
-    """Its weight at the last step; the steps between are linear."""
+    """Its weight at the end of the fall; the fall is linear."""
+    structure_until: float = 0.5
+    """Fraction of the steps in which the weight falls; afterwards it stays."""
     structure_levels: tuple[int, ...] = ()
     """Levels of the encoder's image tower whose maps are compared, from 0; empty: the middle one."""
 
@@ -48,6 +50,7 @@ class ScaffoldOptions(IPLOptions):
         for name in ("structure_weight", "structure_final"):
             value = getattr(self, name)
             require(value >= 0, f"{name} is {value}; it must be at least 0.")
+        require(0 < self.structure_until <= 1, f"structure_until is {self.structure_until}; it must be in (0, 1].")
 
 
 class Scaffold(IPL):
@@ -97,4 +100,5 @@ class Scaffold(IPL):
         """The weight of the structure loss at a step."""
         first: float = self.options.structure_weight
         final: float = self.options.structure_final
-        return first + (final - first) * step / max(1, self.context.config.adapt.steps - 1)
+        falls: float = self.options.structure_until * max(1, self.context.config.adapt.steps - 1)  # steps
+        return first + (final - first) * min(1.0, step / falls)
