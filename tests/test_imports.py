@@ -20,6 +20,7 @@ LEVELS = (
     ("generators",),
     ("clip", "sampling"),
     ("networks", "methods"),
+    ("inversion",),
     ("training",),
     ("evaluation",),
     ("miniature",),

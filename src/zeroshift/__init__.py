@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zeroshift.config.settings import AdaptConfig, AdaptStage
     from zeroshift.errors import ZeroshiftError
     from zeroshift.evaluation.evaluate import Evaluation, References, evaluate
-    from zeroshift.generators.base import Generator
+    from zeroshift.generators.base import Generator, blend_weights
     from zeroshift.generators.checkpoints.files import export_generator, load_generator, save_generator
     from zeroshift.generators.diffusion.options import DDIMOptions
     from zeroshift.generators.module import ModuleSpec, wrap_generator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zeroshift.methods.ipl import IPLOptions, PromptStage
     from zeroshift.methods.nada import NADAOptions
     from zeroshift.sampling.film import walk
-    from zeroshift.sampling.generate import blend_weights, generate
+    from zeroshift.sampling.generate import generate
     from zeroshift.training.run_folder import RunFolder
     from zeroshift.training.trainer import AdaptResult, adapt
 
@@ -69,7 +69,7 @@ _MODULES = {
     "config.settings": ("AdaptConfig", "AdaptStage"),
     "errors": ("ZeroshiftError",),
     "evaluation.evaluate": ("Evaluation", "References", "evaluate"),
-    "generators.base": ("Generator",),
+    "generators.base": ("Generator", "blend_weights"),
     "generators.checkpoints.files": ("export_generator", "load_generator", "save_generator"),
     "generators.module": ("ModuleSpec", "wrap_generator"),
     "methods.base": ("Method", "Stage"),
@@ -78,7 +78,7 @@ _MODULES = {
     "methods.ipl": ("IPLOptions", "PromptStage"),
     "methods.nada": ("NADAOptions",),
     "sampling.film": ("walk",),
-    "sampling.generate": ("blend_weights", "generate"),
+    "sampling.generate": ("generate",),
     "training.run_folder": ("RunFolder",),
     "training.trainer": ("AdaptResult", "adapt"),
 }

@@ -157,7 +157,10 @@ def gan_run(tiny_generator: Path, tiny_encoder: Path, tmp_path_factory: pytest.T
         ("{run} {photo} --mix 0.5,0.5", "2 shares"),
         ("{run} {photo} --steps 0", "--steps is 0"),
         ("{run} {gan} {photo}", "different generators"),
-        ("{gan} {photo}", "Only diffusion models can translate"),
+        ("{gan} {photo} --steps 3", "no sampling steps. Leave --steps out"),
+        ("{run} {photo} --encoder {photo}", "cannot be read as a weights file"),
+        ("{gan} {photo} --encoder {photo}", "cannot be read as a weights file"),
+        ("{gan} {run}/generator.safetensors", "holds no inverted photo"),
     ],
 )
 def test_wrong_arguments_are_explained(

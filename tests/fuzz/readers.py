@@ -21,6 +21,7 @@ from zeroshift.generators.checkpoints.files import architecture_of
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.trust import is_trusted
+from zeroshift.inversion.codes import invert, read_folder
 from zeroshift.io.image_files import read_image
 from zeroshift.io.images import square, to_uint8
 from zeroshift.methods.configure import default_config, flat, from_json, resolve
@@ -33,7 +34,6 @@ from zeroshift.miniature.training.cache import cached_images
 from zeroshift.networks.registry import load_network
 from zeroshift.report.page import write_report
 from zeroshift.sampling.generate import render_batches
-from zeroshift.sampling.inversion import invert, read_folder
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
 from zeroshift.training.trainer import adapt

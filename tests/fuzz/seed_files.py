@@ -24,6 +24,7 @@ from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.evaluation.results import Result, append_result
 from zeroshift.generators import load_generator
 from zeroshift.generators.diffusion.options import DDIMOptions
+from zeroshift.inversion.codes import invert
 from zeroshift.io.images import save_png
 from zeroshift.methods.configure import to_json
 from zeroshift.methods.domain_vector import Modulation
@@ -31,7 +32,6 @@ from zeroshift.miniature.benchmark import records as benchmark
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan
 from zeroshift.miniature.networks.encoders import Evaluator, Probe
 from zeroshift.miniature.training.loop import average, run_training
-from zeroshift.sampling.inversion import invert
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.trainer import adapt
 

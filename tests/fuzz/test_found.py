@@ -17,12 +17,12 @@ from tests.helpers.evaluated_runs import make_run
 from zeroshift.clip.loading import load_encoder
 from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.generators import load_generator
+from zeroshift.inversion.codes import invert
 from zeroshift.io.checksums import load_state
 from zeroshift.methods.configure import default_config, from_json
 from zeroshift.miniature.benchmark import records
 from zeroshift.miniature.training.cache import cached_images
 from zeroshift.networks.registry import load_network
-from zeroshift.sampling.inversion import invert
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
 

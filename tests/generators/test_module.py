@@ -12,6 +12,7 @@ from torch import nn
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators import trust as trusted
+from zeroshift.generators.base import blend_weights
 from zeroshift.generators.checkpoints.files import (
     architecture_of,
     export_formats,
@@ -21,7 +22,7 @@ from zeroshift.generators.checkpoints.files import (
 )
 from zeroshift.generators.module import ModuleGenerator, ModuleSpec, trust, wrap_generator
 from zeroshift.methods.configure import changed, preset
-from zeroshift.sampling.generate import blend_weights, generate
+from zeroshift.sampling.generate import generate
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
 from zeroshift.training.trainer import adapt

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import Generator
+from zeroshift.generators.base import Generator, blend_weights
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.sampling.film import walk
-from zeroshift.sampling.generate import blend_weights, class_labels, generate, render_batches
+from zeroshift.sampling.generate import class_labels, generate, render_batches
 
 
 def all_of(batches: Iterable[list[torch.Tensor]]) -> list[torch.Tensor]:

@@ -22,11 +22,11 @@ from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.generators.diffusion.options import DDIMOptions
+from zeroshift.inversion.codes import invert, read_folder
 from zeroshift.methods.configure import changed
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPLOptions, PromptStage
 from zeroshift.methods.registry import METHODS
-from zeroshift.sampling.inversion import invert, read_folder
 from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.trainer import adapt

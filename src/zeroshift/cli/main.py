@@ -24,14 +24,15 @@ COMMANDS = {
     "generate": "Generate samples of a run, source next to target.",
     "evaluate": "Measure runs: quality, diversity, identity, structure.",
     "interpolate": "Make a film, from sample to sample or from source to target.",
-    "translate": "Translate a real image into the domain of a run (diffusion models).",
+    "translate": "Translate real images into the domain of a run.",
+    "invert": "Invert photos into a StyleGAN, for any run of it.",
     "export": "Write the adapted generator for other programs.",
     "models": "List the known generators: license, size, address.",
     "benchmark": "Compare methods with each other and with the truth, in the miniature world.",
     "miniature": "Draw the miniature world and train its models.",
     "completion": "Print a completion script for bash or zsh.",
 }
-RESUMABLE = ("adapt", "benchmark", "miniature")  # commands that keep finished work
+RESUMABLE = ("adapt", "benchmark", "invert", "miniature", "translate")  # commands that keep finished work
 EXAMPLES = (
     ("the miniature world, without a download", "zeroshift adapt --target zombie"),
     ("more samples of that run", "zeroshift generate runs/miniature-zombie-ipl --num 64"),

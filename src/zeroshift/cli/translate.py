@@ -2,110 +2,163 @@
 
 import itertools
 import math
-import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive, tracked
+from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive
+from zeroshift.cli.photos import Space, make_inverter, named_results, require_results, shown
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.outputs import require_outputs
 from zeroshift.training.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from zeroshift.generators.base import Generator
+    from zeroshift.inversion.inverted import Inverted
+    from zeroshift.inversion.inverter import Inverter
+
 __all__ = ["main", "translate"]
+
+_STEPS = 40  # DDIM steps of diffusion models, each way
 
 
 def translate(
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
     strength: float = 1.0,
     mix: str | None = None,
-    steps: int = 40,
-    invert_steps: int = 40,
+    steps: int | None = None,
+    invert_steps: int | None = None,
+    space: Space | None = None,
+    tune_steps: int | None = None,
+    encoder: str = "auto",
+    distance: Annotated[str | None, tyro.conf.arg(metavar="auto|lpips|pyramid")] = None,
     out: Path | None = None,
 ) -> None:
-    """Translate a real image into the domain of one or more runs of a diffusion model: RUN... IMAGE.
+    """Translate real images into the domain of one or more runs: RUN... IMAGE...
 
-    The source model inverts the image to noise, and the adapted model decodes the noise. Writes input and result side
-    by side: OUT/NAME.png. A folder of images is translated with its subfolders.
+    The source generator inverts an image, and the adapted one draws it. Diffusion models invert it to noise. For a
+    StyleGAN, codes in W+ are found by an encoder or by optimization, and pivotal tuning (PTI) adapts the weights to the
+    image; `zeroshift invert` does this part alone. Writes input and result side by side: OUT/NAME.png. A folder of
+    images is translated with its subfolders.
 
     Examples:
       zeroshift translate runs/zombie me.jpg
       zeroshift translate runs/zombie photos --strength 0.7 --out translated       # a folder, with less change
       zeroshift translate runs/zombie runs/sketch me.jpg --mix 0.5,0.5             # two domains at once
+      zeroshift translate runs/zombie inverted/me.safetensors                      # of `zeroshift invert`
 
     Args:
-        paths: Run folders, all adapted from the same source generator, then an image or a folder of images.
-        strength: Strength of adaptation, from 0 (source) to 1 (target): the mixture of their noise predictions.
+        paths: Run folders, all adapted from the same source generator, then images, folders of images, or files of
+            `zeroshift invert`.
+        strength: Strength of adaptation, from 0 (source) to 1 (target).
         mix: One share per run. Default: equal shares.
-        steps: DDIM steps from noise to the image.
-        invert_steps: DDIM steps from the image to noise.
+        steps: DDIM steps from noise to the image, for diffusion models. Default: 40.
+        invert_steps: DDIM steps from the image to noise (default: 40), or optimization steps of the codes of a StyleGAN
+            (default: 500, or 100 from an encoder).
+        space: Space of the codes of a StyleGAN: "w", easier to edit, or "w+" (default), closer to the image.
+        tune_steps: Greatest number of steps of pivotal tuning of a StyleGAN; 0: none. Default: 350.
+        encoder: File of a pSp, e4e or ReStyle encoder. "auto": the one of the generator, if it has one; "none".
+        distance: Distance that the inversion into a StyleGAN minimizes. "auto" (default): LPIPS if its weights are on
+            this machine, otherwise a pyramid of pixels.
         out: Folder to write to. Default: "translated" in the folder of the first run.
     """
-    import torch
-
-    from zeroshift.generators.diffusion.options import DDIMOptions
-    from zeroshift.io.image_files import ImageReader
-    from zeroshift.io.images import make_grid, save_png, square
-    from zeroshift.sampling.translate import Translator
-    from zeroshift.training.run_generators import load_source_and_target, require_one_source
-
-    if len(paths) < 2:
-        raise ZeroshiftError("Name one or more run folders and then an image: zeroshift translate runs/zombie me.jpg")
+    folders, inputs = _split(paths)
     require_positive(steps=steps, invert_steps=invert_steps)
-    folders = [RunFolder.read(run) for run in paths[:-1]]
-    require_one_source(folders)
     shares = [1 / len(folders)] * len(folders) if mix is None else parse_numbers(mix, "--mix")
     if len(shares) != len(folders):
         raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(folders)} runs: give one share per run.")
     if not math.isfinite(strength):
         raise ZeroshiftError(f"--strength is {strength}; it must be a number.")
-    files = _targets(paths[-1])
-    with ImageReader() as reader:
-        for file in files:  # report unreadable files before models are loaded
-            reader.read(file)
+    files = named_results(inputs)
+    inverted = _inputs(files)  # reports unreadable files before models are loaded
     out = default_output(folders[0], "translated", out)
-    _require_results(out, files)
-    first = folders[0].config.sampling
-    loaded = [load_source_and_target(run, first) for run in folders]
-    for generator in itertools.chain(*loaded):
-        if isinstance(generator.options, DDIMOptions):  # Translator refuses other families
-            generator.configure(replace(generator.options, steps=steps, invert_steps=invert_steps))
-    translator = Translator(loaded[0][0], [target for _, target in loaded], [strength * share for share in shares])
-    for file in tracked(files, len(files), "Translating"):
-        image = square(reader.read(file), translator.source.resolution)[None]
-        pair = torch.cat([image, translator(image)])
-        save_png(out / files[file], make_grid(pair, columns=2))
+    require_results(out, files)
+    source, targets = _load(folders, steps, invert_steps)
+    inverter = make_inverter(
+        source, folders[0].source, space=space, steps=invert_steps, tune_steps=tune_steps, distance=distance,
+        encoder=encoder,
+    )  # fmt: skip
+    _write(inverter, targets, [strength * share for share in shares], files, inverted, out)
     print(out / next(iter(files.values())) if len(files) == 1 else f"{len(files)} images: {out}")
 
 
-def _targets(path: Path) -> dict[Path, Path]:
-    """The images at a path, each with the relative path of its result in the output folder.
+def _split(paths: Sequence[Path]) -> tuple[list[RunFolder], list[Path]]:
+    """The run folders at the start of the paths, and the images after them."""
+    runs = list(itertools.takewhile(lambda path: (path / "config.json").is_file(), paths))
+    images = list(paths[len(runs) :])
+    if not runs and len(paths) > 1:
+        RunFolder.read(paths[0])  # says what is wrong with it
+    if not runs or not images:
+        raise ZeroshiftError("Name one or more run folders and then images: zeroshift translate runs/zombie me.jpg")
+    from zeroshift.training.run_generators import require_one_source
 
-    The suffix is replaced by .png. If two images would get the same name, .png is appended instead.
-    """
-    from zeroshift.io.image_files import find_images
-
-    if not path.is_dir():
-        return {path: Path(f"{path.stem}.png")}
-    files = {file: file.relative_to(path) for file in find_images(path)}
-    counts = Counter(name.with_suffix("") for name in files.values())
-    return {
-        file: Path(f"{name}.png") if counts[name.with_suffix("")] > 1 else name.with_suffix(".png")
-        for file, name in files.items()
-    }
+    folders = [RunFolder.read(run) for run in runs]
+    require_one_source(folders)
+    return folders, images
 
 
-def _require_results(out: Path, files: Mapping[Path, Path]) -> None:
-    """Checks that the results can be written, and that none of them replaces an image that is still to be read."""
-    inputs = {os.path.realpath(file) for file in files}
-    for name in files.values():
-        if os.path.realpath(out / name) in inputs:
-            raise ZeroshiftError(f"The result {out / name} would replace an image to translate. Give another --out.")
-    require_outputs(*(out / name for name in files.values()))
+def _inputs(files: Mapping[Path, Path]) -> "dict[Path, Inverted]":
+    """The inverted photos among the files. Reads all files once, so that none of them fails later."""
+    from zeroshift.inversion.inverted import Inverted
+    from zeroshift.io.image_files import ImageReader
+
+    inverted = {}
+    with ImageReader() as reader:
+        for file in files:
+            if file.suffix == ".safetensors":
+                inverted[file] = Inverted.load(file)
+            else:
+                reader.read(file)
+    return inverted
+
+
+def _load(
+    folders: Sequence[RunFolder], steps: int | None, invert_steps: int | None
+) -> "tuple[Generator, list[Generator]]":
+    """The source of all runs, and the target of each, with these numbers of DDIM steps if they are diffusion models."""
+    from zeroshift.generators.diffusion.options import DDIMOptions
+    from zeroshift.training.run_generators import load_source_and_target
+
+    first = folders[0].config.sampling
+    loaded = [load_source_and_target(run, first) for run in folders]
+    source, targets = loaded[0][0], [target for _, target in loaded]
+    for generator in (source, *targets):
+        if isinstance(generator.options, DDIMOptions):
+            options = replace(generator.options, steps=steps or _STEPS, invert_steps=invert_steps or _STEPS)
+            generator.configure(options)
+        elif steps is not None:
+            raise ZeroshiftError(f"A {source.architecture} generator has no sampling steps. Leave --steps out.")
+    return source, targets
+
+
+def _write(
+    inverter: "Inverter",
+    targets: "Sequence[Generator]",
+    shares: Sequence[float],
+    files: Mapping[Path, Path],
+    inverted: "Mapping[Path, Inverted]",
+    out: Path,
+) -> None:
+    """Translates all files, a few at a time, and writes the pairs."""
+    import torch
+
+    from zeroshift.inversion.translate import Translator
+    from zeroshift.io.image_files import ImageReader
+    from zeroshift.io.images import make_grid, save_png, square
+
+    translator, reader, size = Translator(inverter, targets, shares), ImageReader(), inverter.generator.resolution
+    waiting = [file for file in files if file not in inverted]
+    for first in range(0, len(waiting), inverter.batch_size):
+        part = waiting[first : first + inverter.batch_size]
+        photos = torch.stack([square(reader.read(file), size) for file in part])
+        with shown(photos, out, first, len(waiting)) as progress:
+            for file, photo, result in zip(part, photos, translator(photos, progress), strict=True):
+                save_png(out / files[file], make_grid(torch.stack([photo, result]), columns=2))
+    for file, one in inverted.items():
+        pair = torch.stack([inverter.reconstruct(one), translator.draw(one)[0]])
+        save_png(out / files[file], make_grid(pair, columns=2))
 
 
 def main(arguments: Sequence[str]) -> None:

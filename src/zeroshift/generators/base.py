@@ -1,7 +1,9 @@
 """The generator interface: latents to codes to images, with adaptable layers by name."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, ClassVar
@@ -13,12 +15,30 @@ from zeroshift.config.settings import GeneratorOptions
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 
-__all__ = ["NOISE_MODES", "Codes", "Generator", "Latents", "style_mix", "truncate"]
+__all__ = ["NOISE_MODES", "Codes", "Generator", "Latents", "StyleSpace", "blend_weights", "style_mix", "truncate"]
 
 Latents = Tensor  # [N, *latent_shape], Gaussian
 Codes = Tensor  # what synthesize reads; StyleGAN: ws [N, num_ws, w_dim]
 
 NOISE_MODES = ("const", "random", "none")
+
+
+@dataclass(frozen=True)
+class StyleSpace:
+    """What the inversion of images into W or W+ must know of a generator.
+
+    Attributes:
+        num_ws, w_dim: the codes are [N, num_ws, w_dim].
+        mean: [w_dim], the mean w, without truncation.
+        deviation: root of the mean squared distance of w to the mean.
+        noise_maps: names of the buffers with stored noise, [R, R] each.
+    """
+
+    num_ws: int
+    w_dim: int
+    mean: Tensor
+    deviation: float
+    noise_maps: tuple[str, ...]
 
 
 class Generator(nn.Module, ABC):
@@ -174,6 +194,10 @@ class Generator(nn.Module, ABC):
             f"A {self.architecture} generator has no inversion, so it cannot use real images. Choose a diffusion model."
         )
 
+    def style_space(self) -> StyleSpace | None:
+        """The space of W and W+, into which images can be inverted by optimization; None if the codes are no styles."""
+        return None
+
     def inverted_mapper_input(self, codes: Codes) -> Tensor | None:
         """`mapper_input` [N, mapper_input_dim] of codes from `invert`; None if `mapper_input_dim` is None."""
         return None
@@ -202,6 +226,17 @@ class Generator(nn.Module, ABC):
             ZeroshiftError: if this family has no low-rank updates.
         """
         raise ZeroshiftError(f"A {self.architecture} generator has no low-rank updates. Leave adapt.lora_rank out.")
+
+    def mixed(self, targets: Sequence["Generator"], shares: Sequence[float]) -> "Generator":
+        """A generator between this one and generators that were adapted from it, for translating real images.
+
+        A share of 0 is this generator, of 1 the target; several targets mix their domains. By default the weights are
+        mixed (`blend_weights`); a family may mix something else.
+
+        Raises:
+            ZeroshiftError: if a target is of another architecture or size.
+        """
+        return blend_weights(self, targets, shares)
 
     def merged(self) -> "Generator":
         """The same generator with its low-rank updates, if any, added to the weights."""
@@ -261,3 +296,36 @@ def style_mix(coarse: Codes, fine: Codes, crossover: int) -> Codes:
         raise ZeroshiftError(f"The crossover layer must lie between 0 and {num_ws}, not at {crossover}.")
     takes_coarse = torch.arange(num_ws, device=coarse.device)[:, None] < crossover  # [num_ws, 1]
     return torch.where(takes_coarse, coarse, fine)
+
+
+@torch.no_grad()
+def blend_weights(
+    source: Generator, targets: Sequence[Generator], amounts: Sequence[float], out: Generator | None = None
+) -> Generator:
+    """A generator with weights source + Σ amount_i (target_i − source): 0 is the source, 1 the target.
+
+    Interpolation between a network and its fine-tuned copy: Wang et al., "Deep Network Interpolation for Continuous
+    Imagery Effect Transition", CVPR 2019.
+
+    Args:
+        source: the generator that all targets were adapted from.
+        targets: the adapted generators.
+        amounts: one number per target.
+        out: generator that receives the weights; a copy of the source if None.
+    Raises:
+        ZeroshiftError: if architecture or size differ.
+    """
+    if any(target.architecture != source.architecture or target.config != source.config for target in targets):
+        raise ZeroshiftError(
+            "Only generators of the same architecture and size can be blended. Adapt them from one source."
+        )
+    out = copy.deepcopy(source) if out is None else out
+    states = [target.state_dict() for target in targets]
+    blended = out.state_dict()  # shares memory with `out`
+    for name, weight in source.state_dict().items():
+        if weight.is_floating_point():
+            value = weight.clone()
+            for amount, state in zip(amounts, states, strict=True):
+                value += amount * (state[name].to(weight) - weight)
+            blended[name].copy_(value)
+    return out

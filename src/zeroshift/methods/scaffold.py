@@ -1,9 +1,9 @@
 """Scaffold: IPL's image-specific directions, with a term that keeps the structure of each image.
 
 docs/scaffold.md derives it. A direction says where the mean of a domain lies, but not what must stay of a person. Here
-the self-similarity of the encoder's middle maps must stay, at first strictly, in the second half not at all: a scaffold,
-taken down when the building stands. With it all layers can train at every step, so the adaptive choice of layers is
-not needed.
+the self-similarity of the encoder's middle maps must stay, at first strictly, in the second half not at all: a
+scaffold, taken down when the building stands. With it all layers can train at every step, so the adaptive choice of
+layers is not needed.
 """
 
 from collections.abc import Mapping, Sequence

@@ -12,6 +12,7 @@ from zeroshift.miniature.training.diffusion import train_diffusion
 from zeroshift.miniature.training.evaluator import train_evaluator
 from zeroshift.miniature.training.generator import train_generator
 from zeroshift.miniature.training.guidance_encoder import train_guidance_encoder
+from zeroshift.miniature.training.photo_encoder import train_photo_encoder
 from zeroshift.miniature.training.probe import train_probe
 from zeroshift.miniature.world.domains import BEINGS, MEDIA, SOURCE, Domain, parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents
@@ -19,7 +20,7 @@ from zeroshift.miniature.world.sheet import domain_sheet, factor_sheet
 
 __all__ = [
     "factors", "photos", "report", "sheet", "train_autoencoder", "train_diffusion", "train_evaluator",
-    "train_generator", "train_guidance_encoder", "train_probe",
+    "train_generator", "train_guidance_encoder", "train_photo_encoder", "train_probe",
 ]  # fmt: skip
 
 

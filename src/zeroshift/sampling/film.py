@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import Generator
+from zeroshift.generators.base import Generator, blend_weights
 from zeroshift.io.images import make_grid
-from zeroshift.sampling.generate import blend_weights, render_batches
+from zeroshift.sampling.generate import render_batches
 
 __all__ = ["SampleKey", "latent_loop", "strength_loop", "walk"]
 

@@ -1,4 +1,4 @@
-"""Samples of one or more generators from shared latents, and blends of their weights.
+"""Samples of one or more generators from shared latents.
 
 A sample depends on (seed, sample number) only; the batch size changes it by rounding.
 
@@ -6,7 +6,6 @@ A generator has no preferred truncation, so `truncation_psi` has no default here
 `run.config.truncation_psi`; it is the default of every command that draws samples of a run.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -16,7 +15,7 @@ from zeroshift.core.finite import require_finite_images
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 
-__all__ = ["blend_weights", "generate", "render_batches"]
+__all__ = ["generate", "render_batches"]
 
 
 def class_labels(generator: Generator, class_index: int | None, num: int) -> Tensor | None:
@@ -90,36 +89,3 @@ def generate(
     return render_batches(
         generators, latents, truncation_psi=truncation_psi, class_index=class_index, batch_size=batch_size
     )
-
-
-@torch.no_grad()
-def blend_weights(
-    source: Generator, targets: Sequence[Generator], amounts: Sequence[float], out: Generator | None = None
-) -> Generator:
-    """A generator with weights source + Σ amount_i (target_i − source): 0 is the source, 1 the target.
-
-    Interpolation between a network and its fine-tuned copy: Wang et al., "Deep Network Interpolation for Continuous
-    Imagery Effect Transition", CVPR 2019.
-
-    Args:
-        source: the generator that all targets were adapted from.
-        targets: the adapted generators.
-        amounts: one number per target.
-        out: generator that receives the weights; a copy of the source if None.
-    Raises:
-        ZeroshiftError: if architecture or size differ.
-    """
-    if any(target.architecture != source.architecture or target.config != source.config for target in targets):
-        raise ZeroshiftError(
-            "Only generators of the same architecture and size can be blended. Adapt them from one source."
-        )
-    out = copy.deepcopy(source) if out is None else out
-    states = [target.state_dict() for target in targets]
-    blended = out.state_dict()  # shares memory with `out`
-    for name, weight in source.state_dict().items():
-        if weight.is_floating_point():
-            value = weight.clone()
-            for amount, state in zip(amounts, states, strict=True):
-                value += amount * (state[name].to(weight) - weight)
-            blended[name].copy_(value)
-    return out

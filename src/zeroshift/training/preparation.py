@@ -16,12 +16,12 @@ from zeroshift.core.rng import normal
 from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.inversion.codes import invert, read_folder
 from zeroshift.io.downloads import cache_folder
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.registry import METHODS
 from zeroshift.methods.source_images import ImageBank
 from zeroshift.sampling.generate import class_labels
-from zeroshift.sampling.inversion import invert, read_folder
 
 __all__ = ["Progress", "make_context"]
 

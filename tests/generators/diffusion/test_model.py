@@ -22,7 +22,6 @@ from diffusers import (
 from tests.helpers.diffusion_models import DECODER, UNET, ddim, ddpm, ldm, unet
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import export_generator, load_generator, save_generator
-from zeroshift.generators.diffusion.mixing import mix_predictions
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.diffusion.schedule import CLEAN, NoiseSchedule
@@ -303,19 +302,17 @@ def test_mixed_predictions(small: Diffusion, tmp_path: Path) -> None:
     with torch.no_grad():
         ends = [generator.synthesize(codes) for generator in (small, *others)]
         for shares, expected in (((0, 0), ends[0]), ((1, 0), ends[1]), ((0, 1), ends[2])):
-            torch.testing.assert_close(
-                mix_predictions(small, others, shares).synthesize(codes), expected, atol=1e-5, rtol=0
-            )
+            torch.testing.assert_close(small.mixed(others, shares).synthesize(codes), expected, atol=1e-5, rtol=0)
         x = codes
         levels = small.schedule.descent(0.5, 3)
         for here, there in pairwise(levels):
             said = [generator.unet(x, here).sample for generator in (small, *others)]
             x, _ = small.schedule.step(x, 0.3 * said[0] + 0.2 * said[1] + 0.5 * said[2], here, there)
-        torch.testing.assert_close(mix_predictions(small, others, (0.2, 0.5)).synthesize(codes), x, atol=1e-5, rtol=0)
+        torch.testing.assert_close(small.mixed(others, (0.2, 0.5)).synthesize(codes), x, atol=1e-5, rtol=0)
         assert torch.equal(small.synthesize(codes), ends[0]), "the source is unchanged"
     others[0].configure(DDIMOptions(steps=9))
     with pytest.raises(ZeroshiftError, match="the same architecture"):
-        mix_predictions(small, others, (0.5, 0.5))
+        small.mixed(others, (0.5, 0.5))
 
 
 @pytest.mark.parametrize(

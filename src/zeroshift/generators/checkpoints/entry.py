@@ -24,6 +24,8 @@ class CatalogueEntry:
     """Preset for this generator; empty: the family's."""
     encoder: str = ""
     """Default guidance encoder; empty: the preset's."""
+    inversion_encoder: str = ""
+    """"module:function" that loads the encoder for photos (`zeroshift.inversion`); empty: there is none."""
     evaluator: str = ""
     """Held-out evaluator: the network for all feature-based measures; empty: the usual networks for photos."""
     num_samples: int | None = None

@@ -215,6 +215,31 @@ class Diffusion(Generator):
         """Adds low-rank updates to the U-Net's convolutions and attention layers; they become the `layers`."""
         lora.add(self.unet, rank, seed)
 
+    def mixed(self, targets: Sequence[Generator], shares: Sequence[float]) -> "Diffusion":
+        """The source with the noise predictions source + Σ share_i (target_i - source) at every DDIM step.
+
+        DiffusionCLIP (Kim et al., 2022), section 3.4: a share below 1 weakens the change; several targets mix their
+        domains. The weights are shared with the source and the targets.
+
+        Raises:
+            ZeroshiftError: if a target is of another architecture or size, or samples otherwise.
+        """
+        alike = [one for one in targets if isinstance(one, Diffusion) and one.architecture == self.architecture]
+        if len(alike) < len(targets) or any(one.config != self.config for one in alike):
+            raise ZeroshiftError(
+                "Only diffusion models of the same architecture, size and sampling settings can be mixed."
+            )
+
+        def predict(x: Tensor, level: int, condition: Tensor | None) -> Tensor:
+            base = mixed = self.predict(x, level, condition)
+            for target, share in zip(alike, shares, strict=True):
+                mixed = mixed + share * (target.predict(x, level, condition) - base)
+            return mixed
+
+        mixture = copy.copy(self)
+        mixture.predict = predict  # type: ignore[method-assign]
+        return mixture
+
     def merged(self) -> "Diffusion":
         """A copy with the low-rank updates added to the weights; the generator itself if there are none."""
         if not lora.updates(self.unet):

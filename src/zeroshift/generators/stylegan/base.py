@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import Codes, Generator, Latents, truncate
+from zeroshift.generators.base import Codes, Generator, Latents, StyleSpace, truncate
 from zeroshift.generators.checkpoints.claims import expected_shapes
 from zeroshift.generators.stylegan.blocks import Mapping
 
@@ -51,10 +51,23 @@ class StyleBased(Generator):
         """One w for all layers: [N, w_dim] -> [N, num_ws, w_dim]."""
         return w.unsqueeze(1).expand(-1, self.num_ws, -1)
 
-    @torch.no_grad()
     def average_w(self) -> Tensor:
         """The mean w of 10,000 latents, distributed evenly over any classes: [w_dim]."""
+        return self._sampled_ws().mean(dim=0)
+
+    @torch.no_grad()
+    def style_space(self) -> StyleSpace:
+        """W, measured on 10,000 latents as in the projector of StyleGAN2 (Karras et al., 2020, appendix D)."""
+        ws = self._sampled_ws()
+        mean = ws.mean(dim=0)
+        deviation = (ws - mean).square().sum(dim=1).mean().sqrt().item()
+        noise_maps = tuple(name for name, _ in self.named_buffers() if name.endswith("noise_const"))
+        return StyleSpace(self.num_ws, ws.shape[1], mean, deviation, noise_maps)
+
+    @torch.no_grad()
+    def _sampled_ws(self) -> Tensor:
+        """w of 10,000 latents, distributed evenly over any classes: [10000, w_dim]."""
         count = 10_000
         latents = normal((count, *self.latent_shape), "w_avg", samples=[0])[0].to(self.device)
         labels = torch.arange(count, device=self.device) % self.num_classes if self.num_classes else None
-        return self.mapper_input(latents, labels).mean(dim=0)
+        return self.mapper_input(latents, labels)

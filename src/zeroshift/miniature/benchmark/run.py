@@ -184,7 +184,7 @@ def _draw_people(plan: BenchmarkPlan, trial: Trial, source: Generator, draw: Dra
     latents = held_out_people(plan.people)
     if not isinstance(source, Diffusion):
         return torch.cat([draw(part) for part in latents.split(_BATCH)])
-    from zeroshift.sampling.inversion import invert
+    from zeroshift.inversion.codes import invert
 
     codes = invert(source, render(latents), plan.out / "inversions")
     assert isinstance(draw, Generator)

@@ -12,7 +12,7 @@ from zeroshift.errors import NotFiniteError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.diffusion.options import DDIMOptions
-from zeroshift.sampling.inversion import invert, read_folder
+from zeroshift.inversion.codes import invert, read_folder
 
 OPTIONS = DDIMOptions(t0=0.2, noise_steps=1, steps=1, invert_steps=2)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zeroshift.core.finite import is_finite
 from zeroshift.errors import NotFiniteError, ZeroshiftError
@@ -20,7 +20,7 @@ from zeroshift.io.image_files import ImageReader, find_images
 from zeroshift.io.images import square
 from zeroshift.io.tensor_files import read_metadata
 
-__all__ = ["invert", "read_folder"]
+__all__ = ["add_weights", "generator_hash", "invert", "read_folder"]
 
 _BATCH_SIZE = 4
 
@@ -92,6 +92,17 @@ def _read(file: Path) -> Tensor | None:
 
 def _keys(generator: Generator, images: Tensor) -> Sequence[str]:
     """One hash per image of everything its codes depend on: weights, noise schedule, inversion settings, pixels."""
+    common = generator_hash(generator)
+    keys = []
+    for image in images:
+        key = common.copy()
+        key.update(image.contiguous().numpy())
+        keys.append(key.hexdigest()[:32])
+    return keys
+
+
+def generator_hash(generator: Generator) -> "hashlib._Hash":
+    """A hash of a generator: architecture, configuration, settings that affect inversion, weights and buffers."""
     options = generator.options
     if isinstance(options, DDIMOptions):  # only some settings affect the inversion
         used: Any = [options.t0, options.invert_steps, options.clip_sample]
@@ -99,12 +110,12 @@ def _keys(generator: Generator, images: Tensor) -> Sequence[str]:
         used = dataclasses.asdict(options)
     config = {**generator.network_config(generator.config), "sampling": used}
     common = hashlib.sha256(json.dumps([generator.architecture, config], sort_keys=True).encode())
-    for name, value in sorted(generator.state_dict().items()):
+    add_weights(common, generator)
+    return common
+
+
+def add_weights(common: "hashlib._Hash", module: nn.Module) -> None:
+    """Adds the names and values of all weights and buffers of a module to a hash."""
+    for name, value in sorted(module.state_dict().items()):
         common.update(name.encode())
-        common.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    keys = []
-    for image in images:
-        key = common.copy()
-        key.update(image.contiguous().numpy())
-        keys.append(key.hexdigest()[:32])
-    return keys
+        common.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

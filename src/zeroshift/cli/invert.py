@@ -1,0 +1,92 @@
+"""`zeroshift invert`: inverts photos into a generator, for use with any generator that was adapted from it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from zeroshift.cli.arguments import call, require_positive, require_seed
+from zeroshift.cli.photos import Space, make_inverter, named_results, require_results, shown
+
+__all__ = ["invert", "main"]
+
+
+def invert(
+    photos: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    generator: str = "miniature",
+    space: Space = "w+",
+    steps: int | None = None,
+    tune_steps: int = 350,
+    encoder: str = "auto",
+    distance: Annotated[str, tyro.conf.arg(metavar="auto|lpips|pyramid")] = "auto",
+    seed: int = 0,
+    device: Literal["auto", "cpu"] = "auto",
+    out: Path = Path("inverted"),
+) -> None:
+    """Invert photos into a StyleGAN: find the codes, and small changes of the weights, that draw them.
+
+    An encoder gives the first codes if there is one, optimization brings them closer to the photo, and pivotal tuning
+    (PTI) adapts the weights. Writes OUT/NAME.safetensors, which `zeroshift translate` takes in place of the photo, and
+    OUT/NAME.png, the photo next to its reconstruction. OUT/preview.png shows the current state. Finished photos are
+    kept in the cache, so the same command continues after an interruption.
+
+    Examples:
+      zeroshift invert me.jpg --generator ffhq
+      zeroshift invert me.jpg --generator ffhq --encoder e4e_ffhq_encode.pt --steps 100
+      zeroshift invert photos --space w --tune-steps 0                 # a folder; codes that are easy to edit
+      zeroshift translate runs/zombie inverted/me.safetensors
+
+    Args:
+        photos: Images, or folders of images.
+        generator: Name or file of the source generator, as in `zeroshift adapt`.
+        space: "w": one style for all layers, easier to edit; "w+": one for each layer, closer to the photo.
+        steps: Optimization steps of the codes; 0 keeps those of the encoder. Default: 500, or 100 from an encoder.
+        tune_steps: Greatest number of steps of pivotal tuning; 0: none, the weights stay.
+        encoder: File of a pSp, e4e or ReStyle encoder. "auto": the one of the generator, if it has one; "none".
+        distance: Distance between photo and reconstruction. "auto": LPIPS if its weights are on this machine, otherwise
+            a pyramid of pixels.
+        seed: Seed of the noise that the optimization adds to the codes.
+        device: "auto": the accelerator, if there is one; "cpu".
+        out: Folder to write to.
+    """
+    import torch
+
+    from zeroshift.core.distributed import Distributed
+    from zeroshift.errors import ZeroshiftError
+    from zeroshift.generators.checkpoints.files import load_generator
+    from zeroshift.io.image_files import ImageReader
+    from zeroshift.io.images import make_grid, save_png, square
+
+    if not photos:
+        raise ZeroshiftError("Name at least one photo: zeroshift invert me.jpg --generator ffhq")
+    require_seed(seed)
+    require_positive(steps=steps or None)
+    files = named_results(photos)
+    with ImageReader() as reader:
+        for file in files:  # report unreadable files before models are loaded
+            reader.read(file)
+    require_results(out, files, (".png", ".safetensors"))
+    loaded = load_generator(generator, device=Distributed(device).device)
+    inverter = make_inverter(
+        loaded,
+        generator,
+        space=space,
+        steps=steps,
+        tune_steps=tune_steps,
+        distance=distance,
+        encoder=encoder,
+        seed=seed,
+    )
+    squares = torch.stack([square(reader.read(file), loaded.resolution) for file in files])
+    with shown(squares, out) as progress:
+        results = inverter(squares, progress)
+    for photo, name, result in zip(squares, files.values(), results, strict=True):
+        result.to("cpu").save((out / name).with_suffix(".safetensors"))
+        pair = torch.stack([photo, inverter.reconstruct(result)])
+        save_png(out / name, make_grid(pair, columns=2))
+        print(f"{out / name}: PSNR {result.record['psnr']:.1f} dB" if "psnr" in result.record else out / name)
+
+
+def main(arguments: Sequence[str]) -> None:
+    call(invert, "invert", arguments)

@@ -1,0 +1,104 @@
+"""An inverted photo: codes, and changes of weights and noise that any generator of the same source can take."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from zeroshift.core.finite import is_finite
+from zeroshift.errors import DamagedFileError, ZeroshiftError
+from zeroshift.generators.base import Codes, Generator
+from zeroshift.io.checksums import load_tensors, save_tensors
+from zeroshift.io.foreign import parse_json
+
+__all__ = ["Inverted", "render"]
+
+_CHANGE = "change/"  # prefix of changes in a file
+_RECORD = "inversion"  # key of the record in the metadata
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """One inverted photo.
+
+    Attributes:
+        codes: what `Generator.synthesize` reads, without the batch axis; StyleGAN: [num_ws, w_dim].
+        changes: differences to weights and noise maps of the source generator, by name (PTI: Roich et al., 2021). Added
+            to a generator that was adapted from this source, they show the photo in its domain.
+        record: how it was made: settings, distance, encoder, PSNR in dB. JSON-able.
+    """
+
+    codes: Tensor
+    changes: Mapping[str, Tensor] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Writes a safetensors file, atomically.
+
+        Raises:
+            ZeroshiftError: if it cannot be written.
+        """
+        changes = {f"{_CHANGE}{name}": value for name, value in self.changes.items()}
+        save_tensors(path, {"codes": self.codes, **changes}, {_RECORD: json.dumps(dict(self.record))})
+
+    @classmethod
+    def load(cls, path: Path) -> "Inverted":
+        """The inverted photo in a file, on the CPU.
+
+        Raises:
+            ZeroshiftError: if there is no such file, or it is damaged or of another kind.
+        """
+        tensors, metadata = load_tensors(path)
+        if "codes" not in tensors or _RECORD not in metadata:
+            raise ZeroshiftError(f"{path} holds no inverted photo. Give a file that `zeroshift invert` wrote.")
+        record = parse_json(metadata[_RECORD], str(path))
+        if not all(map(is_finite, tensors.values())) or not isinstance(record, dict):
+            raise DamagedFileError(f"{path} is damaged: it holds values that are not finite numbers. Make it again.")
+        changes = {name.removeprefix(_CHANGE): value for name, value in tensors.items() if name.startswith(_CHANGE)}
+        return cls(tensors["codes"], changes, record)
+
+    def to(self, device: torch.device | str) -> "Inverted":
+        """The same on a device."""
+        changes = {name: value.to(device) for name, value in self.changes.items()}
+        return Inverted(self.codes.to(device), changes, self.record)
+
+
+class _Synthesis(nn.Module):
+    """`Generator.synthesize` as a module's forward, for `functional_call`."""
+
+    def __init__(self, generator: Generator):
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, codes: Codes, **options: Any) -> Tensor:
+        return self.generator.synthesize(codes, **options)
+
+
+def render(generator: Generator, codes: Codes, changes: Mapping[str, Tensor] | None = None, **options: Any) -> Tensor:
+    """Images [N, 3, R, R] of a generator with changed weights; the generator itself stays as it is.
+
+    Args:
+        codes: [N, ...].
+        changes: differences to add, by name of weight or buffer. Noise maps may have an image axis: [N, 1, R, R].
+        options: of `Generator.synthesize`.
+
+    Raises:
+        ZeroshiftError: if the generator has no weight of such a name and shape.
+    """
+    if not changes:
+        return generator.synthesize(codes, **options)
+    own = {**dict(generator.named_parameters()), **dict(generator.named_buffers())}
+    for name, change in changes.items():
+        if name not in own or change.shape[-own[name].ndim :] != own[name].shape:
+            raise ZeroshiftError(
+                f"The inverted photo belongs to another generator: this one has no {name} of shape "
+                f"{list(change.shape)}. Invert the photo into this generator."
+            )
+    changed = {f"generator.{name}": own[name] + change.to(own[name]) for name, change in changes.items()}
+    images: Tensor = functional_call(_Synthesis(generator), changed, (codes,), options)
+    return images

@@ -1,0 +1,187 @@
+"""`zeroshift invert`, and `zeroshift translate` with runs of a StyleGAN."""
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zeroshift.cli.main import main
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.base import Generator, blend_weights
+from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.inversion import inverter
+from zeroshift.inversion.inverted import Inverted, render
+from zeroshift.training.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
+
+FAST = shlex.split("--distance pyramid --tune-steps 3")
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_generator: Path, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two finished runs from one StyleGAN2."""
+    folders = [tmp_path_factory.mktemp("runs") / name for name in ("one", "two")]
+    small = shlex.split(
+        "--target zombie --method nada --device cpu --steps 3 --adapt.lr 0.05 --adapt.ema-decay 0 "
+        "--adapt.layer-batch-size 2 --preview-samples 1"
+    )
+    for seed, folder in enumerate(folders):
+        models = ["--generator", str(tiny_generator), "--encoder", str(tiny_encoder), "--seed", str(seed)]
+        assert main(["adapt", *models, *small, "--out", str(folder)]) == 0
+    return folders
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two small photos; inversions go into a cache of this test."""
+    monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path / "cache"))
+    files = [tmp_path / "photos" / name for name in ("me.png", "you.jpg")]
+    files[0].parent.mkdir()
+    for seed, file in enumerate(files):
+        pixels = np.random.default_rng(seed).integers(0, 256, (2, 3, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((30, 20), Image.Resampling.BICUBIC).save(file)
+    return files
+
+
+@torch.no_grad()
+def drawn(generator: Generator, photo: Inverted) -> np.ndarray:
+    """What a generator draws of an inverted photo, in 8-bit levels."""
+    image = render(generator, photo.codes[None], photo.changes).clamp(-1, 1)[0].permute(1, 2, 0)
+    return ((image + 1) * 127.5).numpy()
+
+
+def halves(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The two images of a result file."""
+    sheet = np.asarray(Image.open(path)).astype(float)
+    size = sheet.shape[0]
+    return sheet[:, :size], sheet[:, -size:]
+
+
+def invert(generator: Path, photo: Path, out: Path, *arguments: str) -> int:
+    fixed = ["--generator", str(generator), "--device", "cpu", "--steps", "4", "--out", str(out)]
+    return main(["invert", str(photo), *fixed, *FAST, *arguments])
+
+
+def translate(*arguments: object) -> int:
+    return main(["translate", *map(str, arguments), "--invert-steps", "4", *FAST])
+
+
+def test_photos_are_inverted_once_and_every_run_can_show_them(
+    runs: list[Path], tiny_generator: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "inverted"
+    assert invert(tiny_generator, photos[0].parent, out) == 0
+    assert {path.name for path in out.iterdir()} == {"me.png", "me.safetensors", "you.png", "you.safetensors"}
+    one = Inverted.load(out / "me.safetensors")
+    assert one.record["space"] == "w+"
+    assert (one.record["steps"], one.record["tuning_steps"], one.record["distance"]) == (4, 3, "pyramid")
+    source, target = load_generator(tiny_generator), load_generator(runs[0] / "generator.safetensors")
+    shown = halves(out / "me.png")
+    assert np.abs(shown[1] - drawn(source, one)).max() <= 0.51
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a photo was inverted again")
+
+    monkeypatch.setattr(inverter, "project", fail)
+    monkeypatch.setattr(inverter, "tune", fail)
+    for folder in runs:
+        assert translate(folder, *photos, "--out", folder / "new") == 0
+        assert translate(folder, out / "me.safetensors", "--out", folder / "again") == 0
+        assert (halves(folder / "new" / "me.png")[1] == halves(folder / "again" / "me.png")[1]).all()
+    assert np.abs(halves(runs[0] / "new" / "me.png")[1] - drawn(target, one)).max() <= 0.51
+    mixed = blend_weights(source, [load_generator(run / "generator.safetensors") for run in runs], [0.35, 0.35])
+    assert translate(*runs, photos[0], "--strength", 0.7, "--out", tmp_path / "mixed") == 0
+    assert np.abs(halves(tmp_path / "mixed" / "me.png")[1] - drawn(mixed, one)).max() <= 0.51
+    assert translate(runs[0], photos[0], "--strength", 0, "--out", tmp_path / "none") == 0
+    assert (halves(tmp_path / "none" / "me.png")[1] == shown[1]).all()
+
+
+def test_an_interrupted_inversion_keeps_the_codes_and_leaves_no_preview(
+    tiny_generator: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert invert(tiny_generator, photos[0], whole) == 0
+    monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path / "other"))
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inverter, "tune", interrupt)
+        assert invert(tiny_generator, photos[0], part) == 130
+    assert not part.exists() or not list(part.iterdir())
+    monkeypatch.setattr(inverter, "project", interrupt)  # its result is in the cache
+    assert invert(tiny_generator, photos[0], part) == 0
+    assert (part / "me.safetensors").read_bytes() == (whole / "me.safetensors").read_bytes()
+
+
+def test_unusual_photos_are_read_or_refused_with_a_sentence(
+    tiny_generator: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(3)
+    readable = {
+        "tiny.png": Image.fromarray(rng.integers(0, 256, (1, 1, 3), dtype=np.uint8)),
+        "grey.png": Image.fromarray(rng.integers(0, 256, (20, 30), dtype=np.uint8)),
+        "transparent.png": Image.fromarray(rng.integers(0, 256, (20, 30, 4), dtype=np.uint8)),
+        "deep.png": Image.fromarray(rng.integers(0, 65536, (20, 30), dtype=np.uint16)),
+        "large.png": Image.fromarray(rng.integers(0, 256, (2000, 1500, 3), dtype=np.uint8)),
+    }
+    for name, image in readable.items():
+        image.save(tmp_path / name)
+        assert invert(tiny_generator, tmp_path / name, tmp_path / "out", "--tune-steps", "0") == 0, name
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(photos[0].read_bytes()[:100])
+    for arguments, message in (
+        ([damaged], "damaged.png cannot be read"),
+        ([tmp_path / "nowhere.jpg"], "There is no image"),
+        ([photos[0], "--generator", tmp_path / "nothing"], "nothing"),
+        ([photos[0], "--encoder", damaged], "cannot be read as a weights file"),
+        ([photos[0], "--encoder", runs_encoder(tmp_path)], "has no weights named encoder"),
+        ([photos[0], "--tune-steps", "-1"], "tuning_steps is -1"),
+        ([photos[0], "--seed", "-1"], "--seed is -1"),
+        ([], "Name at least one photo"),
+    ):
+        capsys.readouterr()
+        generator = [] if "--generator" in arguments else ["--generator", tiny_generator]
+        assert main(["invert", *map(str, [*arguments, *generator]), "--out", str(tmp_path / "bad")]) == 1, message
+        assert message in " ".join(capsys.readouterr().err.split())
+        assert not (tmp_path / "bad").exists()
+
+
+def runs_encoder(folder: Path) -> Path:
+    torch.save({"state_dict": {"decoder.x": torch.zeros(1)}}, folder / "other.pt")
+    return folder / "other.pt"
+
+
+def test_an_inverted_photo_of_another_generator_is_refused(
+    runs: list[Path], tiny_generator: Path, photos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invert(tiny_generator, photos[0], tmp_path / "inverted") == 0
+    file = tmp_path / "inverted" / "me.safetensors"
+    one = Inverted.load(file)
+    Inverted(one.codes, {"synthesis.nowhere": torch.zeros(1)}, one.record).save(file)
+    assert translate(runs[0], file, "--out", tmp_path / "out") == 1
+    assert "belongs to another generator" in " ".join(capsys.readouterr().err.split())
+    Inverted(one.codes[:, :3], {}, one.record).save(file)
+    assert translate(runs[0], file, "--out", tmp_path / "out") == 1
+    assert "Codes must be" in " ".join(capsys.readouterr().err.split())
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ZeroshiftError, match=r"not a complete|damaged|cannot be read"):
+        Inverted.load(file)
+
+
+def test_help_names_the_encoders(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["invert", "--help"]) == 0
+    assert "e4e" in capsys.readouterr().out
+
+
+def test_a_run_folder_is_not_taken_for_a_photo(
+    runs: list[Path], photos: list[Path], tiny_generator: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert RunFolder.read(runs[0]).finished
+    assert translate(photos[0], runs[0]) == 1
+    assert "not a run folder" in " ".join(capsys.readouterr().err.split())
