@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from PIL import Image
 
 from zeroshift.cli.main import main
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator, blend_weights
+from zeroshift.generators.checkpoints.catalogue import CATALOGUE
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.inversion import inverter
 from zeroshift.inversion.inverted import Inverted, render
@@ -185,3 +187,48 @@ def test_a_run_folder_is_not_taken_for_a_photo(
     assert RunFolder.read(runs[0]).finished
     assert translate(photos[0], runs[0]) == 1
     assert "not a run folder" in " ".join(capsys.readouterr().err.split())
+
+
+def test_faces_are_aligned_and_pasted_back(
+    runs: list[Path], photos: list[Path], tiny_generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = skimage.data.astronaut()
+    party = photos[0].parent / "party.png"
+    small = np.asarray(Image.fromarray(pixels[:256, 100:356]).resize((192, 192)))
+    both = np.full((512, 720, 3), 100, np.uint8)
+    both[:, :512], both[200:392, 520:712] = pixels, small
+    Image.fromarray(both).save(party)
+    out = tmp_path / "out"
+    assert translate(runs[0], party, "--align", "auto", "--faces", "all", "--paste", "--out", out) == 0
+    assert {path.name for path in out.iterdir()} == {"party-1.png", "party-2.png", "party-pasted.png"}
+    pasted = np.asarray(Image.open(out / "party-pasted.png")).astype(int)
+    changed = (pasted != both).any(axis=2)
+    assert changed[110, 228]
+    assert changed[300, 620]
+    assert not changed[400:, :500].any()
+    assert translate(runs[0], party, "--align", "140,20,180", "--paste", "--out", out) == 0
+    changed = (np.asarray(Image.open(out / "party-pasted.png")) != both).any(axis=2)
+    assert changed[110, 228]
+    assert not changed[300, 620]
+    left = halves(out / "party.png")[0]
+    expected = both[20:200, 140:320].astype(float)
+    assert np.abs(left.mean(axis=(0, 1)) - expected.mean(axis=(0, 1))).max() < 3
+    assert invert(tiny_generator, party, tmp_path / "inverted", "--align", "auto") == 0
+    assert {path.name for path in (tmp_path / "inverted").iterdir()} == {"party.png", "party.safetensors"}
+    capsys.readouterr()
+    for arguments, message in (
+        (["--align", "auto"], "you.jpg shows no face"),
+        (["--align", "middle"], "choose auto, none, or a square"),
+        (["--align", "900,0,50"], "does not fit a photo of 30 x 20"),
+    ):
+        assert translate(runs[0], photos[1], *arguments, "--out", tmp_path / "bad") == 1
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert translate(runs[0], tmp_path / "inverted" / "party.safetensors", "--paste", "--out", tmp_path / "bad") == 1
+    assert "does not hold the whole photo" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "bad").exists()
+
+
+def test_generators_of_aligned_faces_align_by_default() -> None:
+    aligned = {name for name, entry in CATALOGUE.items() if entry.alignment == "faces"}
+    assert {"ffhq", "ffhq256", "metfaces", "celebahq256", "stylegan3-r-ffhq-1024x1024"} <= aligned
+    assert not {"afhqcat", "stylegan3-r-ffhqu-1024x1024", "stylegan2-metfacesu-1024x1024", "miniature"} & aligned

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from zeroshift.cli.arguments import call, require_positive, require_seed
-from zeroshift.cli.photos import Space, make_inverter, named_results, require_results, shown
+from zeroshift.cli.photos import Space, make_inverter, portraits, require_results, shown
 
 __all__ = ["invert", "main"]
 
@@ -20,6 +20,8 @@ def invert(
     tune_steps: int = 350,
     encoder: str = "auto",
     distance: Annotated[str, tyro.conf.arg(metavar="auto|lpips|pyramid")] = "auto",
+    align: Annotated[str | None, tyro.conf.arg(metavar="auto|none|LEFT,TOP,SIDE")] = None,
+    faces: Literal["largest", "all"] = "largest",
     seed: int = 0,
     device: Literal["auto", "cpu"] = "auto",
     out: Path = Path("inverted"),
@@ -28,8 +30,8 @@ def invert(
 
     An encoder gives the first codes if there is one, optimization brings them closer to the photo, and pivotal tuning
     (PTI) adapts the weights. Writes OUT/NAME.safetensors, which `zeroshift translate` takes in place of the photo, and
-    OUT/NAME.png, the photo next to its reconstruction. OUT/preview.png shows the current state. Finished photos are
-    kept in the cache, so the same command continues after an interruption.
+    OUT/NAME.png, the photo next to its reconstruction. OUT/inversion-preview.png shows the current state. Finished
+    photos are kept in the cache, so the same command continues after an interruption.
 
     Examples:
       zeroshift invert me.jpg --generator ffhq
@@ -46,6 +48,9 @@ def invert(
         encoder: File of a pSp, e4e or ReStyle encoder. "auto": the one of the generator, if it has one; "none".
         distance: Distance between photo and reconstruction. "auto": LPIPS if its weights are on this machine, otherwise
             a pyramid of pixels.
+        align: Part of the photo. "auto": the face, aligned as in FFHQ; "none": the middle; or a square in pixels.
+            Default: auto for generators of aligned faces in `zeroshift models`, otherwise none.
+        faces: With --align auto: the largest face of a photo, or all.
         seed: Seed of the noise that the optimization adds to the codes.
         device: "auto": the accelerator, if there is one; "cpu".
         out: Folder to write to.
@@ -56,17 +61,17 @@ def invert(
     from zeroshift.errors import ZeroshiftError
     from zeroshift.generators.checkpoints.files import load_generator
     from zeroshift.io.image_files import ImageReader
-    from zeroshift.io.images import make_grid, save_png, square
+    from zeroshift.io.images import make_grid, save_png
 
     if not photos:
         raise ZeroshiftError("Name at least one photo: zeroshift invert me.jpg --generator ffhq")
     require_seed(seed)
     require_positive(steps=steps or None)
-    files = named_results(photos)
-    with ImageReader() as reader:
-        for file in files:  # report unreadable files before models are loaded
-            reader.read(file)
-    require_results(out, files, (".png", ".safetensors"))
+    found = portraits(photos, align, faces, generator)
+    inverted = [one.file for one in found if one.inverted is not None]
+    if inverted:
+        raise ZeroshiftError(f"{inverted[0]} is no photo, but already inverted.")
+    require_results(out, found, (".png", ".safetensors"))
     loaded = load_generator(generator, device=Distributed(device).device)
     inverter = make_inverter(
         loaded,
@@ -78,14 +83,18 @@ def invert(
         encoder=encoder,
         seed=seed,
     )
-    squares = torch.stack([square(reader.read(file), loaded.resolution) for file in files])
-    with shown(squares, out) as progress:
-        results = inverter(squares, progress)
-    for photo, name, result in zip(squares, files.values(), results, strict=True):
-        result.to("cpu").save((out / name).with_suffix(".safetensors"))
-        pair = torch.stack([photo, inverter.reconstruct(result)])
-        save_png(out / name, make_grid(pair, columns=2))
-        print(f"{out / name}: PSNR {result.record['psnr']:.1f} dB" if "psnr" in result.record else out / name)
+    reader = ImageReader()
+    for first in range(0, len(found), inverter.batch_size):
+        part = found[first : first + inverter.batch_size]
+        pictures = torch.stack([one.picture(reader, loaded.resolution) for one in part])
+        with shown(pictures, out, first, len(found)) as progress:
+            results = inverter(pictures, progress)
+        for one, picture, result in zip(part, pictures, results, strict=True):
+            result.to("cpu").save(one.result(out, ".safetensors"))
+            pair = torch.stack([picture, inverter.reconstruct(result)])
+            save_png(one.result(out), make_grid(pair, columns=2))
+            quality = f": PSNR {result.record['psnr']:.1f} dB" if "psnr" in result.record else ""
+            print(f"{one.result(out)}{quality}")
 
 
 def main(arguments: Sequence[str]) -> None:

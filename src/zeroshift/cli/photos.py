@@ -1,11 +1,12 @@
-"""Helpers for commands that invert photos: which files, into which results, by which means, with which progress."""
+"""Helpers of commands that invert photos: which parts of which files, into which results, and how."""
 
 import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,23 +19,91 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zeroshift.generators.base import Generator
+    from zeroshift.inversion.crops import Crop
+    from zeroshift.inversion.faces import Faces
+    from zeroshift.inversion.inverted import Inverted
     from zeroshift.inversion.inverter import InversionProgress, Inverter
+    from zeroshift.io.image_files import ImageReader
 
-__all__ = ["Space", "make_inverter", "named_results", "require_results", "shown"]
+__all__ = ["Portrait", "Space", "make_inverter", "portraits", "require_results", "shown"]
 
 Space = Literal["w", "w+"]
-_PREVIEW = "preview.png"
+_PREVIEW = "inversion-preview.png"
 _SECONDS = 2.0  # between previews
 _STAGES = {"optimize": "optimizing", "tune": "tuning"}
 
 
-def named_results(paths: Sequence[Path]) -> dict[Path, Path]:
-    """The photos at some paths, files or folders, each with the relative path of its result in the output folder.
+@dataclass(frozen=True)
+class Portrait:
+    """One picture to invert: a photo, a face in it, or an inverted photo.
 
-    The suffix is replaced by .png. If two photos would get the same name, .png is appended instead.
+    Attributes:
+        file: the file.
+        name: relative path of its result in the output folder, without a suffix.
+        crop: the part of the photo; None: the middle, or an inverted photo.
+        inverted: the content of a file of `zeroshift invert`.
+    """
+
+    file: Path
+    name: Path
+    crop: "Crop | None" = None
+    inverted: "Inverted | None" = None
+
+    def result(self, out: Path, ending: str = ".png") -> Path:
+        """The file of its result."""
+        return out / f"{self.name}{ending}"
+
+    def picture(self, reader: "ImageReader", resolution: int) -> "Tensor":
+        """The square [3, resolution, resolution] to invert."""
+        from zeroshift.io.images import square
+
+        photo = reader.read(self.file)
+        return square(photo, resolution) if self.crop is None else self.crop.cut(photo, resolution)
+
+
+def portraits(paths: Sequence[Path], align: str | None, faces: "Faces", generator: str) -> list[Portrait]:
+    """What is to be inverted at some paths: files or folders. Reads every file once, so that none of them fails later.
+
+    Args:
+        align: see `photo_crops`; None: "auto" for a generator of aligned faces in the catalogue, otherwise "none".
+        faces: which faces of a photo.
+        generator: name or file of the source generator.
 
     Raises:
-        ZeroshiftError: if a folder holds no images.
+        ZeroshiftError: files that cannot be read, folders without images, and as `photo_crops`.
+    """
+    from zeroshift.generators.checkpoints.catalogue import find_entry
+    from zeroshift.inversion.faces import photo_crops, require_alignment
+    from zeroshift.inversion.inverted import Inverted
+    from zeroshift.io.image_files import ImageReader
+
+    if align is None:
+        entry = find_entry(generator)
+        align = "auto" if entry is not None and entry.alignment == "faces" else "none"
+    require_alignment(align)
+    found: list[Portrait] = []
+    with ImageReader() as reader:
+        for file, name in _named(paths).items():
+            if file.suffix == ".safetensors":
+                found.append(Portrait(file, name, inverted=Inverted.load(file)))
+                continue
+            photo = reader.read(file)
+            if align == "none":
+                found.append(Portrait(file, name))
+                continue
+            crops = photo_crops(photo, align, faces, f"The photo {file}")
+            numbers = [f"-{number}" for number in range(1, len(crops) + 1)] if len(crops) > 1 else [""]
+            found += [
+                Portrait(file, name.with_name(name.name + number), crop)
+                for number, crop in zip(numbers, crops, strict=True)
+            ]
+    return found
+
+
+def _named(paths: Sequence[Path]) -> dict[Path, Path]:
+    """The files at some paths, each with the relative path of its result, without a suffix.
+
+    If two results would get the same name, they keep the suffix of the file.
     """
     from zeroshift.io.image_files import find_images
 
@@ -45,19 +114,22 @@ def named_results(paths: Sequence[Path]) -> dict[Path, Path]:
         else:
             files[path] = Path(path.name)
     counts = Counter(name.with_suffix("") for name in files.values())
-    return {
-        file: Path(f"{name}.png") if counts[name.with_suffix("")] > 1 else name.with_suffix(".png")
-        for file, name in files.items()
-    }
+    return {file: name if counts[name.with_suffix("")] > 1 else name.with_suffix("") for file, name in files.items()}
 
 
-def require_results(out: Path, files: Mapping[Path, Path], suffixes: Sequence[str] = (".png",)) -> None:
-    """Checks that the results can be written, and that none of them replaces a photo that is still to be read."""
-    inputs = {os.path.realpath(file) for file in files}
-    results = [(out / name).with_suffix(suffix) for name in files.values() for suffix in suffixes]
+def require_results(out: Path, found: Sequence[Portrait], endings: Sequence[str] = (".png",)) -> None:
+    """Checks that the results can be written, and that none of them replaces a photo that is still to be read.
+
+    Raises:
+        ZeroshiftError: if not.
+    """
+    inputs = {os.path.realpath(one.file) for one in found}
+    results = [one.result(out, ending) for one in found for ending in endings]
     if len(set(results)) < len(results):
-        raise ZeroshiftError("Two photos of different folders have the same name. Translate them into different --out.")
+        raise ZeroshiftError("Two files have the same name. Name them one after the other, with different --out.")
     for result in results:
+        if result == out / _PREVIEW:
+            raise ZeroshiftError(f"The name {_PREVIEW} is used for the current state. Rename that photo.")
         if os.path.realpath(result) in inputs:
             raise ZeroshiftError(f"The result {result} would replace an image to translate. Give another --out.")
     require_outputs(*results, out / _PREVIEW)
@@ -139,7 +211,7 @@ class _Shown:
 
 @contextmanager
 def shown(photos: "Tensor", out: Path, first: int = 0, total: int | None = None) -> Iterator[_Shown]:
-    """A function for `Inverter` that shows its progress. OUT/preview.png has the current pictures until the end.
+    """A function for `Inverter` that shows its progress, and the current pictures in OUT/inversion-preview.png.
 
     Args:
         photos: [N, 3, R, R] in [-1, 1].

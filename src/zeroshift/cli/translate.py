@@ -2,21 +2,23 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive
-from zeroshift.cli.photos import Space, make_inverter, named_results, require_results, shown
+from zeroshift.cli.photos import Portrait, Space, make_inverter, portraits, require_results, shown
 from zeroshift.errors import ZeroshiftError
+from zeroshift.io.outputs import require_outputs
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from zeroshift.generators.base import Generator
-    from zeroshift.inversion.inverted import Inverted
     from zeroshift.inversion.inverter import Inverter
 
 __all__ = ["main", "translate"]
@@ -34,6 +36,9 @@ def translate(
     tune_steps: int | None = None,
     encoder: str = "auto",
     distance: Annotated[str | None, tyro.conf.arg(metavar="auto|lpips|pyramid")] = None,
+    align: Annotated[str | None, tyro.conf.arg(metavar="auto|none|LEFT,TOP,SIDE")] = None,
+    faces: Literal["largest", "all"] = "largest",
+    paste: bool = False,
     out: Path | None = None,
 ) -> None:
     """Translate real images into the domain of one or more runs: RUN... IMAGE...
@@ -47,6 +52,7 @@ def translate(
       zeroshift translate runs/zombie me.jpg
       zeroshift translate runs/zombie photos --strength 0.7 --out translated       # a folder, with less change
       zeroshift translate runs/zombie runs/sketch me.jpg --mix 0.5,0.5             # two domains at once
+      zeroshift translate runs/zombie party.jpg --align auto --faces all --paste   # faces, back in the image
       zeroshift translate runs/zombie inverted/me.safetensors                      # of `zeroshift invert`
 
     Args:
@@ -62,6 +68,10 @@ def translate(
         encoder: File of a pSp, e4e or ReStyle encoder. "auto": the one of the generator, if it has one; "none".
         distance: Distance that the inversion into a StyleGAN minimizes. "auto" (default): LPIPS if its weights are on
             this machine, otherwise a pyramid of pixels.
+        align: Part of the image. "auto": the face, aligned as in FFHQ; "none": the middle; or a square in pixels.
+            Default: auto for generators of aligned faces in `zeroshift models`, otherwise none.
+        faces: With --align auto: the largest face of an image, or all.
+        paste: Also write OUT/NAME-pasted.png, the whole image with the result in its place.
         out: Folder to write to. Default: "translated" in the folder of the first run.
     """
     folders, inputs = _split(paths)
@@ -71,17 +81,20 @@ def translate(
         raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(folders)} runs: give one share per run.")
     if not math.isfinite(strength):
         raise ZeroshiftError(f"--strength is {strength}; it must be a number.")
-    files = named_results(inputs)
-    inverted = _inputs(files)  # reports unreadable files before models are loaded
+    found = portraits(inputs, align, faces, folders[0].source)
     out = default_output(folders[0], "translated", out)
-    require_results(out, files)
+    whole = _pasted(found, out) if paste else {}
+    require_results(out, found)
+    require_outputs(*whole.values())
     source, targets = _load(folders, steps, invert_steps)
     inverter = make_inverter(
         source, folders[0].source, space=space, steps=invert_steps, tune_steps=tune_steps, distance=distance,
         encoder=encoder,
     )  # fmt: skip
-    _write(inverter, targets, [strength * share for share in shares], files, inverted, out)
-    print(out / next(iter(files.values())) if len(files) == 1 else f"{len(files)} images: {out}")
+    results = _write(inverter, targets, [strength * share for share in shares], found, out)
+    for file, path in whole.items():
+        _paste(file, [(one, results[one.name]) for one in found if one.file == file], path)
+    print(found[0].result(out) if len(found) == 1 else f"{len(found)} images: {out}")
 
 
 def _split(paths: Sequence[Path]) -> tuple[list[RunFolder], list[Path]]:
@@ -99,19 +112,18 @@ def _split(paths: Sequence[Path]) -> tuple[list[RunFolder], list[Path]]:
     return folders, images
 
 
-def _inputs(files: Mapping[Path, Path]) -> "dict[Path, Inverted]":
-    """The inverted photos among the files. Reads all files once, so that none of them fails later."""
-    from zeroshift.inversion.inverted import Inverted
-    from zeroshift.io.image_files import ImageReader
-
-    inverted = {}
-    with ImageReader() as reader:
-        for file in files:
-            if file.suffix == ".safetensors":
-                inverted[file] = Inverted.load(file)
-            else:
-                reader.read(file)
-    return inverted
+def _pasted(found: Sequence[Portrait], out: Path) -> dict[Path, Path]:
+    """The photos into which results are pasted, each with its result."""
+    inverted = [one.file for one in found if one.inverted is not None]
+    if inverted:
+        raise ZeroshiftError(f"{inverted[0]} does not hold the whole photo. Name the photo, or leave --paste out.")
+    names: dict[Path, list[Path]] = {}
+    for one in found:
+        names.setdefault(one.file, []).append(one.name)
+    return {
+        file: out / (f"{each[0]}-pasted.png" if len(each) == 1 else f"{str(each[0]).removesuffix('-1')}-pasted.png")
+        for file, each in names.items()
+    }
 
 
 def _load(
@@ -134,31 +146,43 @@ def _load(
 
 
 def _write(
-    inverter: "Inverter",
-    targets: "Sequence[Generator]",
-    shares: Sequence[float],
-    files: Mapping[Path, Path],
-    inverted: "Mapping[Path, Inverted]",
-    out: Path,
-) -> None:
-    """Translates all files, a few at a time, and writes the pairs."""
+    inverter: "Inverter", targets: "Sequence[Generator]", shares: Sequence[float], found: Sequence[Portrait], out: Path
+) -> "dict[Path, Tensor]":
+    """Translates all portraits, a few at a time, and writes the pairs. Returns the results by name."""
     import torch
 
     from zeroshift.inversion.translate import Translator
     from zeroshift.io.image_files import ImageReader
-    from zeroshift.io.images import make_grid, save_png, square
+    from zeroshift.io.images import make_grid, save_png
 
     translator, reader, size = Translator(inverter, targets, shares), ImageReader(), inverter.generator.resolution
-    waiting = [file for file in files if file not in inverted]
+    results: dict[Path, torch.Tensor] = {}
+    waiting = [one for one in found if one.inverted is None]
     for first in range(0, len(waiting), inverter.batch_size):
         part = waiting[first : first + inverter.batch_size]
-        photos = torch.stack([square(reader.read(file), size) for file in part])
-        with shown(photos, out, first, len(waiting)) as progress:
-            for file, photo, result in zip(part, photos, translator(photos, progress), strict=True):
-                save_png(out / files[file], make_grid(torch.stack([photo, result]), columns=2))
-    for file, one in inverted.items():
-        pair = torch.stack([inverter.reconstruct(one), translator.draw(one)[0]])
-        save_png(out / files[file], make_grid(pair, columns=2))
+        pictures = torch.stack([one.picture(reader, size) for one in part])
+        with shown(pictures, out, first, len(waiting)) as progress:
+            translated = translator(pictures, progress)
+        for one, picture, result in zip(part, pictures, translated, strict=True):
+            save_png(one.result(out), make_grid(torch.stack([picture, result]), columns=2))
+            results[one.name] = result
+    for one in found:
+        if one.inverted is not None:
+            pair = torch.stack([inverter.reconstruct(one.inverted), translator.draw(one.inverted)[0]])
+            save_png(one.result(out), make_grid(pair, columns=2))
+    return results
+
+
+def _paste(file: Path, parts: "Sequence[tuple[Portrait, Tensor]]", path: Path) -> None:
+    """Writes a photo with the results in their places."""
+    from zeroshift.inversion.crops import center_crop
+    from zeroshift.io.image_files import ImageReader
+    from zeroshift.io.images import save_png, to_uint8
+
+    photo = ImageReader().read(file)
+    for one, result in parts:
+        photo = (one.crop or center_crop(photo)).paste(photo, result)
+    save_png(path, to_uint8(photo[None])[0])
 
 
 def main(arguments: Sequence[str]) -> None:

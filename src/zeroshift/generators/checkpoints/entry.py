@@ -26,6 +26,8 @@ class CatalogueEntry:
     """Default guidance encoder; empty: the preset's."""
     inversion_encoder: str = ""
     """"module:function" that loads the encoder for photos (`zeroshift.inversion`); empty: there is none."""
+    alignment: str = ""
+    """"faces": the generator draws faces aligned as in FFHQ, so that photos are aligned before they are inverted."""
     evaluator: str = ""
     """Held-out evaluator: the network for all feature-based measures; empty: the usual networks for photos."""
     num_samples: int | None = None

@@ -1,5 +1,6 @@
 """Published checkpoints: names, resolutions and addresses."""
 
+import re
 from collections.abc import Iterator
 
 from zeroshift.generators.checkpoints.entry import CatalogueEntry
@@ -50,14 +51,20 @@ _SIZES_MB = {"google/ddpm-celebahq-256": 455.0, "google/ddpm-ema-celebahq-256": 
 def published_entries() -> Iterator[CatalogueEntry]:
     """The catalogue entries of published checkpoints."""
     for name, (resolution, address) in _STYLEGAN2_ADA.items():
-        yield CatalogueEntry(name, "stylegan2", resolution, _NVIDIA_LICENSE, address)
+        yield CatalogueEntry(name, "stylegan2", resolution, _NVIDIA_LICENSE, address, alignment=_alignment(name))
     for model, names in _NGC_LISTS.items():
         family = model.split("-")[0]
         for data in names:
             pixels = data.split("-")[1]
             name = f"{model}-{data}x{pixels}"
             address = f"{_NGC}{family}/versions/1/files/{name}.pkl"
-            yield CatalogueEntry(name, family, int(pixels), _NVIDIA_LICENSE, address)
+            yield CatalogueEntry(name, family, int(pixels), _NVIDIA_LICENSE, address, alignment=_alignment(data))
     for name, resolution in _DIFFUSION.items():
         address = f"{HUGGING_FACE}{name}"
         yield CatalogueEntry(name, "diffusion", resolution, "Apache 2.0", address, _SIZES_MB.get(name))
+
+
+def _alignment(data: str) -> str:
+    """Faces of FFHQ, MetFaces and CelebA-HQ are aligned; those of FFHQ-U and MetFaces-U are not."""
+    aligned = re.match(r"(ffhq|metfaces|celebahq)(?!u)", data)
+    return "faces" if aligned else ""
