@@ -40,7 +40,7 @@ class DiffusionAutoencoder(Diffusion):
 
     architecture = "diffusion_autoencoder"
     unused_settings = frozenset({"class_index", *ADAPTIVE_SETTINGS})
-    exports: ClassVar[Mapping[str, str]] = {}  # diffusers has no pipeline for this model
+    exports: ClassVar[Mapping[str, str]] = {"onnx": "zeroshift.generators.checkpoints.onnx_files:write_denoiser"}
     deliveries: ClassVar[Mapping[str, str]] = {}
 
     z_mean: Tensor  # [z_dim]

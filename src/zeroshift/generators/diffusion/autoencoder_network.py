@@ -73,8 +73,8 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.norm(x).flatten(2).transpose(1, 2)  # [N, HW, channels]
-        mixed = F.scaled_dot_product_attention(*self.qkv(tokens).chunk(3, dim=2))
+        tokens = self.norm(x).flatten(2).transpose(1, 2)[:, None]  # [N, 1 head, HW, channels]
+        mixed = F.scaled_dot_product_attention(*self.qkv(tokens).chunk(3, dim=-1))[:, 0]
         output: Tensor = x + self.out(mixed).transpose(1, 2).reshape(x.shape)
         return output
 

@@ -89,7 +89,7 @@ class Mapping(nn.Module):
         """z [N, z_dim], labels (class indices [N] or rows [N, num_classes]) -> w [N, w_dim]."""
         x = normalize_second_moment(at_least_float32(z))
         if self.num_classes:
-            x = torch.cat([x, normalize_second_moment(self.embed(self._rows(labels, len(z)).to(z.device)))], dim=1)
+            x = torch.cat([x, normalize_second_moment(self.embed(self._rows(labels, z.shape[0]).to(z.device)))], dim=1)
         elif labels is not None and labels.numel():
             raise ZeroshiftError("This generator has no classes. Leave the labels out.")
         for index in range(self.num_layers):

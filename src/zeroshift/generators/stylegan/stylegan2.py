@@ -137,8 +137,9 @@ class StyleGAN2Synthesis(nn.Module):
     def forward(self, ws: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
         """`noises`: one per styled convolution, as for `StyledConv.forward`."""
         rows, noise = ws.unbind(dim=1), iter(noises)
-        x = self.input(len(ws))
-        image, row = at_least_float32(x.new_zeros(len(ws), 3, 2, 2)), 0
+        batch = ws.shape[0]  # may be symbolic, unlike len(ws)
+        x = self.input(batch)
+        image, row = at_least_float32(x.new_zeros(batch, 3, 2, 2)), 0
         for size in self.sizes:
             block: Block = getattr(self, f"b{size}")
             if block.conv0 is not None:
@@ -169,7 +170,8 @@ class StyleGAN2(StyleBased):
 
     architecture = "stylegan2"
     exports: ClassVar[MappingType[str, str]] = {
-        "rosinality-pt": "zeroshift.generators.checkpoints.rosinality:write_rosinality"
+        "rosinality-pt": "zeroshift.generators.checkpoints.rosinality:write_rosinality",
+        "onnx": "zeroshift.generators.checkpoints.onnx_files:write_stylegan",
     }
     export_suffix: ClassVar[MappingType[str, str]] = {"rosinality-pt": ".pt"}
 
@@ -232,13 +234,12 @@ class StyleGAN2(StyleBased):
         """Images [N, 3, resolution, resolution] of ws [N, num_ws, w_dim] (W+: rows may differ)."""
         if codes.shape[1:] != (self.num_ws, self.mapper_input_dim):
             raise ZeroshiftError(f"Codes must be [N, {self.num_ws}, {self.mapper_input_dim}], not {list(codes.shape)}.")
-        samples = range(len(codes)) if samples is None else samples
-        if len(samples) != len(codes):
+        if samples is not None and len(samples) != len(codes):
             raise ZeroshiftError(f"{len(samples)} sample numbers do not fit {len(codes)} codes.")
-        images: Tensor = self.synthesis(codes, self._noises(noise_mode, noise_seed, samples))
+        images: Tensor = self.synthesis(codes, self._noises(noise_mode, noise_seed, codes, samples))
         return images
 
-    def _noises(self, mode: str, seed: int, samples: Sequence[int]) -> list[Tensor | None]:
+    def _noises(self, mode: str, seed: int, codes: Codes, samples: Sequence[int] | None) -> list[Tensor | None]:
         convs = self.synthesis.convs()
         if mode == "none":
             return [None for _ in convs]
@@ -246,6 +247,7 @@ class StyleGAN2(StyleBased):
             return [conv.noise_const for conv in convs]
         if mode != "random":
             raise ZeroshiftError(f"Unknown noise mode {mode!r}: choose one of {', '.join(NOISE_MODES)}.")
+        samples = range(len(codes)) if samples is None else samples
         counts = [conv.noise_const.numel() for conv in convs]
         drawn = normal((sum(counts),), seed, "noise", samples=samples).to(self.device)
         shapes = [(len(samples), 1, *conv.noise_const.shape) for conv in convs]

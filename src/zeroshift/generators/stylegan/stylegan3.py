@@ -5,7 +5,7 @@ Parameters have the names of the published program, so its state dict fits, exce
 
 from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -47,6 +47,7 @@ class StyleGAN3(StyleBased):
 
     architecture = "stylegan3"
     unused_settings = StyleBased.unused_settings | {"adapt.noise_mode"}
+    exports: ClassVar[MappingType[str, str]] = {"onnx": "zeroshift.generators.checkpoints.onnx_files:write_stylegan"}
 
     def __init__(
         self,
