@@ -232,3 +232,17 @@ def test_generators_of_aligned_faces_align_by_default() -> None:
     aligned = {name for name, entry in CATALOGUE.items() if entry.alignment == "faces"}
     assert {"ffhq", "ffhq256", "metfaces", "celebahq256", "stylegan3-r-ffhq-1024x1024"} <= aligned
     assert not {"afhqcat", "stylegan3-r-ffhqu-1024x1024", "stylegan2-metfacesu-1024x1024", "miniature"} & aligned
+
+
+def test_a_film_from_photo_to_domain(
+    runs: list[Path], photos: list[Path], tiny_generator: Path, tmp_path: Path
+) -> None:
+    assert invert(tiny_generator, photos[0], tmp_path / "inverted") == 0
+    film = tmp_path / "film.gif"
+    fixed = ["--strength", "0,1", "--seconds", "0.2", "--fps", "10", "--out", str(film)]
+    both = [str(tmp_path / "inverted" / "me.safetensors"), str(photos[1])]
+    assert main(["interpolate", str(runs[0]), "--photos", *both, *fixed]) == 0
+    with Image.open(film) as frames:
+        assert frames.n_frames == 4
+        assert frames.size == (32, 16)
+    assert not (tmp_path / "inversion-preview.png").exists()

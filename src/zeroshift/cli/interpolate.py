@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive, tracked, warn_no_truncation
+from zeroshift.cli.photos import Portrait, make_inverter, portraits, shown
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.outputs import require_outputs
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from zeroshift.generators.base import Generator
+    from zeroshift.inversion.inverted import Inverted
     from zeroshift.sampling.film import SampleKey
 
 __all__ = ["interpolate", "main"]
@@ -21,6 +23,7 @@ __all__ = ["interpolate", "main"]
 def interpolate(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
     seeds: str = "0,1,2",
+    photos: tuple[Path, ...] = (),
     strength: str = "1",
     mix: str | None = None,
     out: Path | None = None,
@@ -32,12 +35,13 @@ def interpolate(
 ) -> None:
     """Make an endless film of one or more runs: the source on the left, the target of each run next to it.
 
-    The film walks from sample to sample (--seeds), or from source to target and back (--strength), or both. Writes
-    one .mp4 or .gif file.
+    The film walks from sample to sample (--seeds) or from photo to photo (--photos), or from source to target and back
+    (--strength), or both. Writes one .mp4 or .gif file.
 
     Examples:
       zeroshift interpolate runs/disney --seeds 1,2,3 --out walk.mp4       # from sample to sample
       zeroshift interpolate runs/disney --seeds 5 --strength 0,1           # from source to target and back
+      zeroshift interpolate runs/disney --photos me.jpg --strength 0,1     # a photo turns into its target, and back
       zeroshift interpolate runs/disney runs/zombie --seeds 1,2            # two targets side by side
       zeroshift interpolate runs/disney runs/zombie --mix 0.5,0.5          # two targets blended into one
 
@@ -45,6 +49,8 @@ def interpolate(
         runs: Run folders, all adapted from the same source generator.
         seeds: Samples to visit, separated by commas: SEED, or SEED:NUMBER (0:7 is sample 7 of
             `zeroshift generate --seed 0`).
+        photos: Photos to visit instead of samples, or files of `zeroshift invert`. They are inverted with the default
+            settings of `zeroshift translate`.
         strength: Strength of adaptation, from 0 (source) to 1 (target). The film passes through several numbers,
             separated by commas, in order.
         mix: One share per run: blends the targets into one instead of showing them side by side.
@@ -56,6 +62,7 @@ def interpolate(
         steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the first run.
         batch_size: Frames per batch. It changes images by rounding only: few values by one level of 255.
     """
+    from zeroshift.inversion.film import photo_walk
     from zeroshift.io.images import require_film_name, save_film
     from zeroshift.sampling.film import walk
 
@@ -63,24 +70,41 @@ def interpolate(
     folders = _open(runs)
     warn_no_truncation(folders[0], truncation_psi)
     config, samples = folders[0].config, parse_samples(seeds)
+    found = portraits(photos, None, "largest", folders[0].source) if photos else []
     out = default_output(folders[0], "walk.mp4", out)
     require_film_name(out)
     require_outputs(out)
     source, targets = _load(folders, steps)
     frames = max(1, round(seconds * fps))
-    film = walk(
-        source,
-        targets,
-        samples,
-        strengths=parse_numbers(strength, "--strength"),
-        mix=None if mix is None else parse_numbers(mix, "--mix"),
-        frames=frames,
-        truncation_psi=config.truncation_psi if truncation_psi is None else truncation_psi,
-        class_index=config.class_index,
-        batch_size=batch_size,
-    )
-    save_film(out, tracked(film, frames * len(samples), "Rendering"), fps)
-    print(f"{frames * len(samples)} frames: {out}")
+    strengths, shares = parse_numbers(strength, "--strength"), None if mix is None else parse_numbers(mix, "--mix")
+    if found:
+        inverted = _inverted(found, source, folders[0].source, out.parent)
+        film = photo_walk(source, targets, inverted, strengths=strengths, mix=shares, frames=frames)
+    else:
+        psi = config.truncation_psi if truncation_psi is None else truncation_psi
+        film = walk(
+            source, targets, samples, strengths=strengths, mix=shares, frames=frames, truncation_psi=psi,
+            class_index=config.class_index, batch_size=batch_size,
+        )  # fmt: skip
+    total = frames * len(found or samples)
+    save_film(out, tracked(film, total, "Rendering"), fps)
+    print(f"{total} frames: {out}")
+
+
+def _inverted(found: "Sequence[Portrait]", source: "Generator", name: str, folder: Path) -> "list[Inverted]":
+    """The inverted photos, in order."""
+    import torch
+
+    from zeroshift.io.image_files import ImageReader
+
+    waiting = [one for one in found if one.inverted is None]
+    results: dict[Path, Inverted] = {}
+    if waiting:
+        reader, inverter = ImageReader(), make_inverter(source, name)
+        pictures = torch.stack([one.picture(reader, source.resolution) for one in waiting])
+        with shown(pictures, folder) as progress:
+            results = dict(zip((one.file for one in waiting), inverter(pictures, progress), strict=True))
+    return [one.inverted or results[one.file] for one in found]
 
 
 def _open(runs: Sequence[Path]) -> list[RunFolder]:
