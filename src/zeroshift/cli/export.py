@@ -72,12 +72,15 @@ def main(arguments: Sequence[str]) -> None:
     ) -> None:
         """Write the adapted generator of a finished run in a format of other programs.
 
-        The formats depend on the family of the generator: safetensors (ours) for all, rosinality-pt for StyleGAN2 (read
-        by the published IPL, NADA, e4e and ReStyle programs), diffusers for diffusion models (a folder for
-        DDIMPipeline.from_pretrained, or LDMPipeline for latent diffusion). `zeroshift export RUN --help` lists those
-        of a run.
+        The formats depend on the family of the generator: safetensors (ours) for all; rosinality-pt for StyleGAN2 (read
+        by the published IPL, NADA, e4e and ReStyle programs); nvidia-pkl for StyleGAN2 and StyleGAN3 (read by
+        stylegan2-ada-pytorch and stylegan3); onnx for StyleGANs and the diffusion autoencoder (a folder of networks);
+        diffusers for diffusion models (a folder for DDIMPipeline.from_pretrained, or LDMPipeline for latent
+        diffusion). `zeroshift export RUN --help` lists those of a run.
 
         Examples:
+          zeroshift export runs/disney --format nvidia-pkl --out disney.pkl
+          zeroshift export runs/disney --format onnx
           zeroshift export runs/disney --format rosinality-pt
           zeroshift export runs/disney --format safetensors --out disney.safetensors
 

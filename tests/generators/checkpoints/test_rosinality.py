@@ -143,8 +143,8 @@ def test_settings_that_rosinality_cannot_hold(tiny, tmp_path):
 
 
 def test_unknown_format(tiny, tmp_path):
-    with pytest.raises(ZeroshiftError, match=r"cannot be exported as 'onnx'\. Choose from: safetensors, rosinality-pt"):
-        export_generator(tiny, tmp_path / "g.onnx", "onnx")
+    with pytest.raises(ZeroshiftError, match=r"cannot be exported as 'keras'\. Choose from: safetensors, rosinality-pt"):
+        export_generator(tiny, tmp_path / "g.onnx", "keras")
 
 
 def test_safetensors_round_trip(tiny, tmp_path):

@@ -52,7 +52,8 @@ def stylegan2_from_nvidia(
     for key, value in [*mapping_kwargs.items(), *synthesis_kwargs.items()]:
         if key in _SETTINGS and (list(value) if isinstance(value, (list, tuple)) else value) != _SETTINGS[key]:
             raise ZeroshiftError(f"This StyleGAN2 has {key} = {value!r:.60}; only {_SETTINGS[key]!r} is supported.")
-    _take_filters(weights, "resample_filter")
+    for name in ("resample_filter", "filter"):  # of NVIDIA's programs, and of our pickles for them
+        _take_filters(weights, name)
     if "synthesis.b4.const" not in weights:
         raise ZeroshiftError("These are not weights of an NVIDIA StyleGAN2 generator: synthesis.b4.const is missing.")
     weights["synthesis.input.const"] = weights.pop("synthesis.b4.const")

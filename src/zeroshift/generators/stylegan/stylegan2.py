@@ -171,9 +171,10 @@ class StyleGAN2(StyleBased):
     architecture = "stylegan2"
     exports: ClassVar[MappingType[str, str]] = {
         "rosinality-pt": "zeroshift.generators.checkpoints.rosinality:write_rosinality",
+        "nvidia-pkl": "zeroshift.generators.checkpoints.nvidia_pickle:write_nvidia_pickle",
         "onnx": "zeroshift.generators.checkpoints.onnx_files:write_stylegan",
     }
-    export_suffix: ClassVar[MappingType[str, str]] = {"rosinality-pt": ".pt"}
+    export_suffix: ClassVar[MappingType[str, str]] = {"rosinality-pt": ".pt", "nvidia-pkl": ".pkl"}
 
     def __init__(
         self,

@@ -47,7 +47,11 @@ class StyleGAN3(StyleBased):
 
     architecture = "stylegan3"
     unused_settings = StyleBased.unused_settings | {"adapt.noise_mode"}
-    exports: ClassVar[MappingType[str, str]] = {"onnx": "zeroshift.generators.checkpoints.onnx_files:write_stylegan"}
+    exports: ClassVar[MappingType[str, str]] = {
+        "nvidia-pkl": "zeroshift.generators.checkpoints.nvidia_pickle:write_nvidia_pickle",
+        "onnx": "zeroshift.generators.checkpoints.onnx_files:write_stylegan",
+    }
+    export_suffix: ClassVar[MappingType[str, str]] = {"nvidia-pkl": ".pkl"}
 
     def __init__(
         self,

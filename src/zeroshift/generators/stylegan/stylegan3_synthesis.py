@@ -71,7 +71,7 @@ class FourierInput(nn.Module):
 
     def __init__(self, w_dim: int, band: Band):
         super().__init__()
-        self.band = band
+        self.size, self.rate, self.cutoff = band.size, band.rate, band.cutoff
         frequencies = torch.randn(band.channels, 2)
         radii = frequencies.norm(dim=1, keepdim=True)
         # A normal sample becomes uniform in the disc of radius `cutoff`, by the published program's approximation.
@@ -91,16 +91,15 @@ class FourierInput(nn.Module):
             transform = self._rotate_and_shift(w) @ self.transform  # [N, 3, 3]
             phases = self.phases + (transform[:, :2, 2] @ self.freqs.t())  # [N, C]
             freqs = self.freqs @ transform[:, :2, :2]  # [N, C, 2]
-            band = self.band
             # A user's transform may push frequencies out of the band; those fade out.
-            headroom = band.rate / 2 - band.cutoff
-            amplitudes = (1 - (freqs.norm(dim=2) - band.cutoff) / headroom).clamp(0, 1)  # [N, C]
-            grid = (torch.arange(band.size, device=w.device) + 0.5 - band.size / 2) / band.rate  # pixel centers
+            headroom = self.rate / 2 - self.cutoff
+            amplitudes = (1 - (freqs.norm(dim=2) - self.cutoff) / headroom).clamp(0, 1)  # [N, C]
+            grid = (torch.arange(self.size, device=w.device) + 0.5 - self.size / 2) / self.rate  # pixel centers
             x_part = grid[:, None] * freqs[:, None, None, :, 0]  # [N, 1, W, C]
             y_part = grid[:, None, None] * freqs[:, None, None, :, 1]  # [N, H, 1, C]
             features = torch.sin(2 * math.pi * (x_part + y_part + phases[:, None, None, :]))  # [N, H, W, C]
             features = features * amplitudes[:, None, None, :]
-            mixed: Tensor = features @ (self.weight / math.sqrt(band.channels)).t()
+            mixed: Tensor = features @ (self.weight / math.sqrt(self.weight.shape[1])).t()
             return mixed.permute(0, 3, 1, 2)
 
     def _rotate_and_shift(self, w: Tensor) -> Tensor:
