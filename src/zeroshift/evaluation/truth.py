@@ -23,6 +23,9 @@ class Truth(Protocol):
     def references(self, target: str, num: int, seed: int) -> Tensor | None:
         """`num` true target images for other latents than samples 0 to num - 1 of the seed; None if unknown."""
 
+    def factors(self, latents: Latents) -> list[dict[str, float | str]] | None:
+        """What determines the image of each latent [N, ...], by name; None if it is unknown."""
+
     def figures(self, config: AdaptConfig, source: Generator, target: Generator, num: int) -> list[Figure] | None:
         """Rows of `num` images for the report of a run; None for the standard rows."""
 

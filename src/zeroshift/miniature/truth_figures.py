@@ -11,6 +11,7 @@ from zeroshift.generators.base import Generator, Latents
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.io.figures import Figure
 from zeroshift.miniature.world.domains import parse_domain
+from zeroshift.miniature.world.factors import FACTORS, class_indices, values
 from zeroshift.miniature.world.renderer import render, sample_latents
 
 __all__ = ["DiffusionTruth", "StyleGANTruth"]
@@ -29,6 +30,20 @@ class StyleGANTruth:
         """The renderer's images [num, 3, 64, 64] of people num to 2 num - 1 of the seed; None for an unknown domain."""
         return _render(target, sample_latents(seed, range(num, 2 * num)))
 
+    def factors(self, latents: Latents) -> list[dict[str, float | str]] | None:
+        """The factors of each person: numbers, and names of classes."""
+        latents = latents.cpu()
+        numbers, classes = values(latents), class_indices(latents)
+        return [
+            {
+                factor.name: factor.classes[int(classes[factor.name][row])]
+                if factor.is_class
+                else round(float(numbers[factor.name][row]), 5)
+                for factor in FACTORS
+            }
+            for row in range(len(latents))
+        ]
+
     def figures(self, config: AdaptConfig, source: Generator, target: Generator, num: int) -> list[Figure] | None:
         """None: the standard rows."""
         return None
@@ -39,6 +54,10 @@ class DiffusionTruth(StyleGANTruth):
 
     def images(self, target: str, latents: Latents) -> Tensor | None:
         """None: the latents have no true images."""
+        return None
+
+    def factors(self, latents: Latents) -> list[dict[str, float | str]] | None:
+        """None: the latents are no people."""
         return None
 
     @torch.inference_mode()

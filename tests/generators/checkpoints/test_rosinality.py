@@ -143,7 +143,9 @@ def test_settings_that_rosinality_cannot_hold(tiny, tmp_path):
 
 
 def test_unknown_format(tiny, tmp_path):
-    with pytest.raises(ZeroshiftError, match=r"cannot be exported as 'keras'\. Choose from: safetensors, rosinality-pt"):
+    with pytest.raises(
+        ZeroshiftError, match=r"cannot be exported as 'keras'\. Choose from: safetensors, rosinality-pt"
+    ):
         export_generator(tiny, tmp_path / "g.onnx", "keras")
 
 
