@@ -1,1 +1,1 @@
-"""Samples, films, inversion of real images, and translation."""
+"""Samples, data sets of pairs, and films."""
