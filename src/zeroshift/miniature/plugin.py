@@ -22,7 +22,9 @@ _LICENCE = "MIT"
 _NUM_SAMPLES = 256  # the protocols of published measures use thousands of photos
 
 
-def _entry(name: str, family: str, file: str, preset: str, truth: str, model: str) -> CatalogueEntry:
+def _entry(
+    name: str, family: str, file: str, preset: str, truth: str, model: str, inversion_encoder: str = ""
+) -> CatalogueEntry:
     return CatalogueEntry(
         name,
         family,
@@ -31,6 +33,7 @@ def _entry(name: str, family: str, file: str, preset: str, truth: str, model: st
         package_file=f"zeroshift.miniature:weights/{file}",
         preset=preset,
         encoder="miniature",
+        inversion_encoder=inversion_encoder,
         evaluator="miniature-judge",
         num_samples=_NUM_SAMPLES,
         truth=f"zeroshift.miniature.truth_figures:{truth}",
@@ -38,7 +41,10 @@ def _entry(name: str, family: str, file: str, preset: str, truth: str, model: st
     )
 
 
-GENERATOR = _entry("miniature", "stylegan2", "generator.safetensors", "miniature", "StyleGANTruth", "generator")
+GENERATOR = _entry(
+    "miniature", "stylegan2", "generator.safetensors", "miniature", "StyleGANTruth", "generator",
+    "zeroshift.miniature.networks.photo_encoder:load_photo_encoder",
+)  # fmt: skip
 DIFFUSION = _entry(
     "miniature-diffusion", "diffusion", "diffusion", "miniature-diffusion", "DiffusionTruth", "diffusion"
 )
