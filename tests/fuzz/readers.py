@@ -22,6 +22,7 @@ from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.trust import is_trusted
 from zeroshift.inversion.codes import invert, read_folder
+from zeroshift.inversion.inverted import Inverted, render
 from zeroshift.io.image_files import read_image
 from zeroshift.io.images import square, to_uint8
 from zeroshift.methods.configure import default_config, flat, from_json, resolve
@@ -30,6 +31,7 @@ from zeroshift.miniature.benchmark import records as benchmark
 from zeroshift.miniature.benchmark import tables
 from zeroshift.miniature.benchmark.measures import comparable, compare_variants
 from zeroshift.miniature.networks.encoders import load_evaluator, load_probe
+from zeroshift.miniature.networks.photo_encoder import load_photo_encoder
 from zeroshift.miniature.training.cache import cached_images
 from zeroshift.networks.registry import load_network
 from zeroshift.report.page import write_report
@@ -201,6 +203,19 @@ def _probe(folder: Path) -> None:
     load_probe(folder / "probe.safetensors")(torch.zeros(1, 3, 64, 64))
 
 
+@torch.no_grad()
+def _inverted(folder: Path) -> Any:
+    photo = Inverted.load(folder / "me.safetensors")
+    image = render(load_generator(generators.GENERATOR), photo.codes[None], photo.changes)
+    require_finite_images(image)  # as `zeroshift translate` does
+    return image
+
+
+@torch.no_grad()
+def _photo_encoder(folder: Path) -> None:
+    load_photo_encoder(folder / "photo_encoder.safetensors")(torch.zeros(1, 3, 64, 64))
+
+
 def _array(folder: Path) -> None:
     cached_images(folder / "images.npy", lambda: torch.zeros(2, 3, 8, 8)).sum()
 
@@ -239,6 +254,7 @@ READERS = {
     "run: log": Reader(seeds.stopped_run, _records),
     "domain vector": Reader(seeds.domain_vector, _domain_vector),
     "cached inversion": Reader(seeds.inversions, _inversions, writes=True),
+    "inverted photo": Reader(seeds.inverted_photo, _inverted, names_file=False),
     "benchmark page": Reader(seeds.benchmark_page, _benchmark_page),
     "benchmark trial": Reader(seeds.benchmark_trials, _benchmark_trials),
     "face recognizer": Reader(seeds.face_folder, _network("face")),
@@ -246,6 +262,7 @@ READERS = {
     "DINOv2": Reader(seeds.dinov2, _network("dinov2", "dinov2.pth"), share=1),
     "held-out evaluator": Reader(seeds.evaluator, _evaluator),
     "probe": Reader(seeds.probe, _probe),
+    "photo encoder": Reader(seeds.photo_encoder, _photo_encoder),
     "miniature training": Reader(seeds.training_state, lambda folder: seeds.train(folder, 3), writes=True),
     "miniature images": Reader(seeds.cached_array, _array, share=1, writes=True),
     "trusted factories": Reader(seeds.trusted, _trusted, share=1),

@@ -25,12 +25,14 @@ from zeroshift.evaluation.results import Result, append_result
 from zeroshift.generators import load_generator
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.inversion.codes import invert
+from zeroshift.inversion.inverted import Inverted
 from zeroshift.io.images import save_png
 from zeroshift.methods.configure import to_json
 from zeroshift.methods.domain_vector import Modulation
 from zeroshift.miniature.benchmark import records as benchmark
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan
 from zeroshift.miniature.networks.encoders import Evaluator, Probe
+from zeroshift.miniature.networks.photo_encoder import PhotoEncoder
 from zeroshift.miniature.training.loop import average, run_training
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.trainer import adapt
@@ -175,6 +177,21 @@ def inversions(folder: Path) -> None:
     generator = load_generator(DIFFUSION)
     generator.configure(INVERSION)
     invert(generator, inversion_images(), seed_folder(folder, "plain"))
+
+
+def inverted_photo(folder: Path) -> None:
+    generator = load_generator(GENERATOR)
+    with torch.no_grad():
+        codes = generator.codes(generator.sample_latents(0, range(1)))[0].clone()
+    changes = {"synthesis.b4.conv1.bias": torch.full_like(generator.synthesis.b4.conv1.bias, 0.1)}
+    record = {"inversion": "stylegan", "space": "w+", "psnr": 30.0}
+    Inverted(codes, changes, record).save(seed_folder(folder, "plain") / "me.safetensors")
+
+
+def photo_encoder(folder: Path) -> None:
+    config = {"channels": [4, 4, 8, 8], "num_ws": 4, "w_dim": 8}
+    described = {"photo_encoder_config": config}
+    _save_described(PhotoEncoder(**config), seed_folder(folder, "plain") / "photo_encoder.safetensors", described)
 
 
 def benchmark_plan(out: Path, **changes: object) -> BenchmarkPlan:

@@ -125,8 +125,9 @@ def test_render_equals_a_copy_with_changed_weights(generator: Generator) -> None
     both = render(generator, codes, {noise: maps})
     for row in range(2):
         torch.testing.assert_close(both[row], render(generator, codes[row : row + 1], {noise: maps[row, 0]})[0])
-    with pytest.raises(ZeroshiftError, match="another generator"):
-        render(generator, codes, {"nowhere": maps})
+    for name, change in (("nowhere", maps), ("synthesis.b4.conv1.bias", torch.zeros(16, 4)), (noise, maps[..., 0])):
+        with pytest.raises(ZeroshiftError, match="another generator"):
+            render(generator, codes, {name: change})
 
 
 def test_pivotal_tuning_draws_the_photo_and_its_difference_moves_to_other_generators(

@@ -84,7 +84,7 @@ def render(generator: Generator, codes: Codes, changes: Mapping[str, Tensor] | N
 
     Args:
         codes: [N, ...].
-        changes: differences to add, by name of weight or buffer. Noise maps may have an image axis: [N, 1, R, R].
+        changes: differences to add, by name of weight or buffer. Those of noise maps, [R, R], may be [N, 1, R, R].
         options: of `Generator.synthesize`.
 
     Raises:
@@ -94,7 +94,8 @@ def render(generator: Generator, codes: Codes, changes: Mapping[str, Tensor] | N
         return generator.synthesize(codes, **options)
     own = {**dict(generator.named_parameters()), **dict(generator.named_buffers())}
     for name, change in changes.items():
-        if name not in own or change.shape[-own[name].ndim :] != own[name].shape:
+        fits = name in own and tuple(change.shape) in _shapes(own[name], len(codes))
+        if not fits:
             raise ZeroshiftError(
                 f"The inverted photo belongs to another generator: this one has no {name} of shape "
                 f"{list(change.shape)}. Invert the photo into this generator."
@@ -102,3 +103,8 @@ def render(generator: Generator, codes: Codes, changes: Mapping[str, Tensor] | N
     changed = {f"generator.{name}": own[name] + change.to(own[name]) for name, change in changes.items()}
     images: Tensor = functional_call(_Synthesis(generator), changed, (codes,), options)
     return images
+
+
+def _shapes(weight: Tensor, images: int) -> list[tuple[int, ...]]:
+    """The shapes that a change of a weight may have: its own, and for noise maps one for each image."""
+    return [tuple(weight.shape), *([(images, 1, *weight.shape)] if weight.ndim == 2 else [])]

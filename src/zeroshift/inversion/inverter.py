@@ -156,7 +156,7 @@ class Inverter:
             self.generator, self.space, photos, self.distance, self.options, start=start, step_done=step_done
         )
         return [
-            self._result(photo[None], one, {name: change[0] for name, change in each.items()}, tuned=False)
+            self._result(photo[None], one, each, tuned=False)
             for photo, one, each in zip(photos, codes, _split(changes, len(photos)), strict=True)
         ]
 
@@ -228,5 +228,5 @@ class Inverter:
 
 
 def _split(changes: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
-    """The changes of each photo: [1, R, R] each."""
-    return [{name: value[index] for name, value in changes.items()} for index in range(count)]
+    """The changes of noise maps of each photo: [R, R] each."""
+    return [{name: value[index, 0] for name, value in changes.items()} for index in range(count)]

@@ -56,7 +56,7 @@ def test_the_shipped_encoder_draws_people_it_never_saw() -> None:
         images = generator.synthesize(codes)
     assert codes.shape == (16, 10, 128)
     assert psnr(images, photos) > 26
-    assert codes.std(dim=1).mean() < 0.2, "close to W"
+    assert codes.std(dim=1).mean() < 0.3, "close to W, whose deviation is 1"
 
 
 def test_another_generator_is_refused() -> None:
