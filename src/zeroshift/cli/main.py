@@ -27,6 +27,7 @@ COMMANDS = {
     "translate": "Translate real images into the domain of a run.",
     "invert": "Invert photos into a StyleGAN, for any run of it.",
     "export": "Write the adapted generator for other programs.",
+    "push": "Share the adapted generator on the Hugging Face Hub.",
     "models": "List the known generators: license, size, address.",
     "benchmark": "Compare methods with each other and with the truth, in the miniature world.",
     "miniature": "Draw the miniature world and train its models.",

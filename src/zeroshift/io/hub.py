@@ -11,7 +11,7 @@ from zeroshift.io.atomic import disk_errors
 from zeroshift.io.connection import unreachable
 from zeroshift.io.foreign import first_line
 
-__all__ = ["from_hub", "hub_file", "hub_folder", "looks_like_path"]
+__all__ = ["from_hub", "hub_file", "hub_folder", "looks_like_path", "upload_folder"]
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin", ".npz", ".pytorch")
 
@@ -103,6 +103,39 @@ def from_hub(make: Callable[[], T], what: str) -> T:
                 f"({reason}). Check the network."
             )
         return make()
+
+
+def upload_folder(folder: Path, repository: str, *, private: bool, message: str) -> str:
+    """Uploads the files of a folder into a model repository, and creates it if it does not exist; returns its address.
+
+    Args:
+        repository: "OWNER/NAME".
+        private: whether a new repository is private.
+        message: message of the commit.
+
+    Raises:
+        ZeroshiftError: no network, no valid login, or no right to write there.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    with _access() as reason:
+        if reason:
+            raise ZeroshiftError(f"Nothing was uploaded: the Hugging Face Hub cannot be reached ({reason}).")
+        try:
+            api = HfApi()
+            api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+        except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+            raise ZeroshiftError(
+                f"Nothing was uploaded to {_address(repository)} ({first_line(error)}). Log in with `hf auth login`, "
+                "with a token that may write there."
+            ) from error
+        except Exception as error:  # network errors of many types
+            raise ZeroshiftError(
+                f"The upload to {_address(repository)} failed ({first_line(error)}). Repeat the command."
+            ) from error
+    return _address(repository)
 
 
 @contextlib.contextmanager

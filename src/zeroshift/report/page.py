@@ -22,7 +22,7 @@ from zeroshift.sampling.generate import render_batches
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
 
-__all__ = ["draw_figures", "write_report"]
+__all__ = ["draw_figures", "result_rows", "write_report"]
 
 _MIN_PIXELS = 128  # smaller images are enlarged in pairs.png
 
@@ -74,7 +74,7 @@ def write_report(run: RunFolder, command: str | None = None) -> None:
         ],
         stages=_stages(records),
         layers=layer_shares(records),
-        results=_results(run),
+        results=result_rows(run),
         settings=_settings(run),
         command=command,
         version=version("zeroshift"),
@@ -116,7 +116,7 @@ def _settings(run: RunFolder) -> list[tuple[str, list[tuple[str, str]]]]:
     return list(groups.items())
 
 
-def _results(run: RunFolder) -> list[dict[str, Any]]:
+def result_rows(run: RunFolder) -> list[dict[str, Any]]:
     """The results of `zeroshift evaluate` so far, as strings."""
     if not any(run.path.glob("metrics-*.jsonl")):
         return []

@@ -16,6 +16,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.catalogue import named_entry, parse_description, read_header, resolve
 from zeroshift.generators.checkpoints.claims import listed, misfits
+from zeroshift.generators.checkpoints.hub_models import generator_in, hub_architecture
 from zeroshift.generators.checkpoints.readers import FOLDER_FAMILY, find_reader, first_bytes, read_foreign
 from zeroshift.generators.checkpoints.stylegan_files import load_safetensors
 from zeroshift.generators.module import ModuleGenerator, build
@@ -47,7 +48,8 @@ def load_generator(
     Args:
         name_or_path: one of
             - a name of the catalogue (`zeroshift models` lists them), downloaded once;
-            - a model on the Hugging Face Hub, such as "google/ddpm-cat-256", downloaded once;
+            - a model on the Hugging Face Hub, such as "google/ddpm-cat-256", or one of `zeroshift push`; downloaded
+              once;
             - a file: safetensors of `save_generator`, .pt in rosinality's layout, .pkl of stylegan2-ada-pytorch or
               stylegan3, .ckpt of a published diffusion autoencoder, or what a family of another package reads;
             - a folder with an unconditional diffusers pipeline (DDPM, DDIM or LDM);
@@ -96,7 +98,7 @@ def _looks_like_name(path: Path) -> bool:
 
 
 def architecture_of(name_or_path: str | Path) -> str | None:
-    """`Generator.architecture` of a generator, without loading or downloading it; None if it cannot be determined."""
+    """`Generator.architecture` of a generator, without loading its weights; None if it cannot be determined."""
     name, path = str(name_or_path), Path(name_or_path)
     entry = named_entry(name)
     if entry is not None:
@@ -104,8 +106,8 @@ def architecture_of(name_or_path: str | Path) -> str | None:
     if not os.path.exists(path):
         if is_factory_name(name):
             return ModuleGenerator.architecture
-        return FOLDER_FAMILY if "/" in name and _looks_like_name(path) else None
-    described = read_header(path)
+        return (hub_architecture(name) or FOLDER_FAMILY) if "/" in name and _looks_like_name(path) else None
+    described = read_header(generator_in(path))
     if described is not None:
         return str(described["architecture"])
     with contextlib.suppress(ZeroshiftError):
@@ -170,6 +172,7 @@ def export_generator(generator: Generator, path: str | Path, format: str = NATIV
 
 
 def _load_file(path: Path, module: nn.Module | None) -> Generator:
+    path = generator_in(path)
     # Checked first: the length at the start of a safetensors file may look like the start of any other file.
     if first_bytes(path)[5:9] == b"\0\0\0{":
         return _load_safetensors(path, module)
