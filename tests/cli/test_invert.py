@@ -98,6 +98,10 @@ def test_photos_are_inverted_once_and_every_run_can_show_them(
     mixed = blend_weights(source, [load_generator(run / "generator.safetensors") for run in runs], [0.35, 0.35])
     assert translate(*runs, photos[0], "--strength", 0.7, "--out", tmp_path / "mixed") == 0
     assert np.abs(halves(tmp_path / "mixed" / "me.png")[1] - drawn(mixed, one)).max() <= 0.51
+    assert translate(*runs, photos[0], "--separate", "--out", tmp_path / "both") == 0
+    row = np.asarray(Image.open(tmp_path / "both" / "me.png")).astype(float)
+    assert (row[:, -16:] == halves(runs[1] / "new" / "me.png")[1]).all()
+    assert (row[:, 17:33] == halves(runs[0] / "new" / "me.png")[1]).all()
     assert translate(runs[0], photos[0], "--strength", 0, "--out", tmp_path / "none") == 0
     assert (halves(tmp_path / "none" / "me.png")[1] == shown[1]).all()
 
@@ -218,6 +222,7 @@ def test_faces_are_aligned_and_pasted_back(
     capsys.readouterr()
     for arguments, message in (
         (["--align", "auto"], "you.jpg shows no face"),
+        (["--separate", "--mix", "1"], "nothing to mix"),
         (["--align", "middle"], "choose auto, none, or a square"),
         (["--align", "900,0,50"], "does not fit a photo of 30 x 20"),
     ):

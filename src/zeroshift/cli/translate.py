@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zeroshift.generators.base import Generator
-    from zeroshift.inversion.inverter import Inverter
+    from zeroshift.inversion.translate import Translator
 
 __all__ = ["main", "translate"]
 
@@ -30,6 +30,7 @@ def translate(
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional],
     strength: float = 1.0,
     mix: str | None = None,
+    separate: bool = False,
     steps: int | None = None,
     invert_steps: int | None = None,
     space: Space | None = None,
@@ -45,13 +46,15 @@ def translate(
 
     The source generator inverts an image, and the adapted one draws it. Diffusion models invert it to noise. For a
     StyleGAN, codes in W+ are found by an encoder or by optimization, and pivotal tuning (PTI) adapts the weights to the
-    image; `zeroshift invert` does this part alone. Writes input and result side by side: OUT/NAME.png. A folder of
-    images is translated with its subfolders.
+    image; `zeroshift invert` does this part alone. Writes input and result side by side: OUT/NAME.png. Several runs are
+    mixed into one result, or shown beside each other with --separate. A folder of images is translated with its
+    subfolders.
 
     Examples:
       zeroshift translate runs/zombie me.jpg
       zeroshift translate runs/zombie photos --strength 0.7 --out translated       # a folder, with less change
       zeroshift translate runs/zombie runs/sketch me.jpg --mix 0.5,0.5             # two domains at once
+      zeroshift translate runs/zombie runs/sketch me.jpg --separate                # one after the other
       zeroshift translate runs/zombie party.jpg --align auto --faces all --paste   # faces, back in the image
       zeroshift translate runs/zombie inverted/me.safetensors                      # of `zeroshift invert`
 
@@ -60,6 +63,7 @@ def translate(
             `zeroshift invert`.
         strength: Strength of adaptation, from 0 (source) to 1 (target).
         mix: One share per run. Default: equal shares.
+        separate: Show the result of each run in a column of its own.
         steps: DDIM steps from noise to the image, for diffusion models. Default: 40.
         invert_steps: DDIM steps from the image to noise (default: 40), or optimization steps of the codes of a StyleGAN
             (default: 500, or 100 from an encoder).
@@ -74,13 +78,13 @@ def translate(
         paste: Also write OUT/NAME-pasted.png, the whole image with the result in its place.
         out: Folder to write to. Default: "translated" in the folder of the first run.
     """
+    from zeroshift.inversion.translate import Translator
+
     folders, inputs = _split(paths)
     require_positive(steps=steps, invert_steps=invert_steps)
-    shares = [1 / len(folders)] * len(folders) if mix is None else parse_numbers(mix, "--mix")
-    if len(shares) != len(folders):
-        raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(folders)} runs: give one share per run.")
-    if not math.isfinite(strength):
-        raise ZeroshiftError(f"--strength is {strength}; it must be a number.")
+    columns = _columns(len(folders), strength, mix, separate)
+    if separate and paste and len(folders) > 1:
+        raise ZeroshiftError("--paste shows one result: leave --separate out.")
     found = portraits(inputs, align, faces, folders[0].source)
     out = default_output(folders[0], "translated", out)
     whole = _pasted(found, out) if paste else {}
@@ -91,7 +95,7 @@ def translate(
         source, folders[0].source, space=space, steps=invert_steps, tune_steps=tune_steps, distance=distance,
         encoder=encoder,
     )  # fmt: skip
-    results = _write(inverter, targets, [strength * share for share in shares], found, out)
+    results = _write([Translator(inverter, targets, shares) for shares in columns], found, out)
     for file, path in whole.items():
         _paste(file, [(one, results[one.name]) for one in found if one.file == file], path)
     print(found[0].result(out) if len(found) == 1 else f"{len(found)} images: {out}")
@@ -110,6 +114,20 @@ def _split(paths: Sequence[Path]) -> tuple[list[RunFolder], list[Path]]:
     folders = [RunFolder.read(run) for run in runs]
     require_one_source(folders)
     return folders, images
+
+
+def _columns(runs: int, strength: float, mix: str | None, separate: bool) -> list[list[float]]:
+    """For each result beside the image, the share of each run."""
+    if not math.isfinite(strength):
+        raise ZeroshiftError(f"--strength is {strength}; it must be a number.")
+    if separate:
+        if mix is not None:
+            raise ZeroshiftError("--separate shows every run alone, so there is nothing to mix: leave --mix out.")
+        return [[strength * (run == column) for run in range(runs)] for column in range(runs)]
+    shares = [1 / runs] * runs if mix is None else parse_numbers(mix, "--mix")
+    if len(shares) != runs:
+        raise ZeroshiftError(f"{len(shares)} shares of a mix for {runs} runs: give one share per run.")
+    return [[strength * share for share in shares]]
 
 
 def _pasted(found: Sequence[Portrait], out: Path) -> dict[Path, Path]:
@@ -145,31 +163,31 @@ def _load(
     return source, targets
 
 
-def _write(
-    inverter: "Inverter", targets: "Sequence[Generator]", shares: Sequence[float], found: Sequence[Portrait], out: Path
-) -> "dict[Path, Tensor]":
-    """Translates all portraits, a few at a time, and writes the pairs. Returns the results by name."""
+def _write(translators: "Sequence[Translator]", found: Sequence[Portrait], out: Path) -> "dict[Path, Tensor]":
+    """Translates all portraits, a few at a time, and writes the rows. Returns the first result of each by name."""
     import torch
 
-    from zeroshift.inversion.translate import Translator
     from zeroshift.io.image_files import ImageReader
     from zeroshift.io.images import make_grid, save_png
 
-    translator, reader, size = Translator(inverter, targets, shares), ImageReader(), inverter.generator.resolution
+    inverter, reader = translators[0].inverter, ImageReader()
+    size = inverter.generator.resolution
     results: dict[Path, torch.Tensor] = {}
     waiting = [one for one in found if one.inverted is None]
     for first in range(0, len(waiting), inverter.batch_size):
         part = waiting[first : first + inverter.batch_size]
         pictures = torch.stack([one.picture(reader, size) for one in part])
         with shown(pictures, out, first, len(waiting)) as progress:
-            translated = translator(pictures, progress)
-        for one, picture, result in zip(part, pictures, translated, strict=True):
-            save_png(one.result(out), make_grid(torch.stack([picture, result]), columns=2))
-            results[one.name] = result
+            inverted = inverter(pictures, progress)
+        for one, picture, photo in zip(part, pictures, inverted, strict=True):
+            row = [picture, *(translator.draw(photo)[0] for translator in translators)]
+            save_png(one.result(out), make_grid(torch.stack(row), columns=len(row)))
+            results[one.name] = row[1]
     for one in found:
         if one.inverted is not None:
-            pair = torch.stack([inverter.reconstruct(one.inverted), translator.draw(one.inverted)[0]])
-            save_png(one.result(out), make_grid(pair, columns=2))
+            drawn = [translator.draw(one.inverted)[0] for translator in translators]
+            row = [inverter.reconstruct(one.inverted), *drawn]
+            save_png(one.result(out), make_grid(torch.stack(row), columns=len(row)))
     return results
 
 

@@ -28,8 +28,8 @@ class Translator:
     """
 
     def __init__(self, inverter: Inverter, targets: Sequence[Generator], shares: Sequence[float]):
-        self.source, self._inverter = inverter.generator, inverter
-        self._mixed = self.source.mixed(targets, shares)
+        self.inverter = inverter
+        self._mixed = inverter.generator.mixed(targets, shares)
 
     def __call__(self, images: Tensor, progress: Callable[[InversionProgress], None] = lambda progress: None) -> Tensor:
         """The translation of images [N, 3, resolution, resolution] in [-1, 1] on the CPU, in the same form.
@@ -39,7 +39,7 @@ class Translator:
         Raises:
             ZeroshiftError: if values of the codes or of the result are not finite numbers.
         """
-        return torch.cat([self.draw(inverted) for inverted in self._inverter(images, progress)])
+        return torch.cat([self.draw(inverted) for inverted in self.inverter(images, progress)])
 
     @torch.no_grad()
     def draw(self, inverted: Inverted) -> Tensor:

@@ -87,12 +87,12 @@ def model_card(run: RunFolder, repository: str, command: str) -> str:
         "latents show the same scenes in both domains.\n",
         picture,
         _USE.format(repository=repository),
-        f"## How it was made\n\nThe settings are in `config.json`. This command repeats the run:\n\n"
+        "## How it was made\n\nThe settings are in `config.json`. This command repeats the run:\n\n"
         f"```bash\n{_without_folders(command)}\n```\n",
         _results(run),
-        f"## Limits\n\nThe target domain is what the guidance encoder ({', '.join(config.encoders)}) understands by "
-        "the text, with its biases and those of the source generator's training images. License of the source generator: "
-        f"{license_name or 'unknown; see where it comes from'}.\n",
+        f"## Limits\n\nThe target domain is what the guidance encoder ({', '.join(config.encoders)}) understands "
+        "by the text, with its biases and those of the source generator's training images. License of the source "
+        f"generator: {license_name or 'unknown; see where it comes from'}.\n",
     ]
     return "\n".join(section for section in sections if section)
 
