@@ -1,6 +1,7 @@
 """Generators of zeroshift in repositories of the Hugging Face Hub, and in folders laid out like them."""
 
 import contextlib
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ DESCRIPTION = "zeroshift.json"  # the description of the generator, for those wh
 def generator_in(path: Path) -> Path:
     """The generator file of zeroshift in a folder, or the path itself."""
     inside = path / GENERATOR_FILE
-    return inside if path.is_dir() and inside.is_file() else path
+    return inside if os.path.isfile(inside) else path  # False, too, for names that no file system takes
 
 
 @lru_cache(maxsize=64)

@@ -237,10 +237,14 @@ class StyleGAN2(StyleBased):
             raise ZeroshiftError(f"Codes must be [N, {self.num_ws}, {self.mapper_input_dim}], not {list(codes.shape)}.")
         if samples is not None and len(samples) != len(codes):
             raise ZeroshiftError(f"{len(samples)} sample numbers do not fit {len(codes)} codes.")
-        images: Tensor = self.synthesis(codes, self._noises(noise_mode, noise_seed, codes, samples))
+        if noise_mode != "random":
+            samples = ()
+        elif samples is None:
+            samples = range(len(codes))
+        images: Tensor = self.synthesis(codes, self._noises(noise_mode, noise_seed, samples))
         return images
 
-    def _noises(self, mode: str, seed: int, codes: Codes, samples: Sequence[int] | None) -> list[Tensor | None]:
+    def _noises(self, mode: str, seed: int, samples: Sequence[int]) -> list[Tensor | None]:
         convs = self.synthesis.convs()
         if mode == "none":
             return [None for _ in convs]
@@ -248,7 +252,6 @@ class StyleGAN2(StyleBased):
             return [conv.noise_const for conv in convs]
         if mode != "random":
             raise ZeroshiftError(f"Unknown noise mode {mode!r}: choose one of {', '.join(NOISE_MODES)}.")
-        samples = range(len(codes)) if samples is None else samples
         counts = [conv.noise_const.numel() for conv in convs]
         drawn = normal((sum(counts),), seed, "noise", samples=samples).to(self.device)
         shapes = [(len(samples), 1, *conv.noise_const.shape) for conv in convs]
