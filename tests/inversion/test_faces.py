@@ -26,6 +26,7 @@ def smooth(height: int, width: int) -> Tensor:
     return torch.stack([xs.sin(), ys.cos(), (xs + ys).sin()]) * 0.9
 
 
+@pytest.mark.slow
 def test_the_face_of_a_real_portrait_is_found(astronaut: Tensor) -> None:
     (face,) = find_faces(astronaut)
     expected = torch.tensor([[206, 102], [249, 105], [227, 130], [204, 142], [247, 144]]).float()
@@ -40,6 +41,7 @@ def test_the_face_of_a_real_portrait_is_found(astronaut: Tensor) -> None:
     assert turned.points[0, 0] == pytest.approx(512 - 249, abs=5)
 
 
+@pytest.mark.slow
 def test_all_faces_or_the_largest(astronaut: Tensor) -> None:
     small = torch.nn.functional.interpolate(astronaut[None, :, :256, 100:356], 192, mode="bilinear")[0]
     pair = torch.full((3, 512, 720), -0.2)
@@ -91,6 +93,7 @@ def test_a_rotated_crop_reads_and_writes_the_same_places() -> None:
     assert seam.diff(dim=2).abs().max() < 0.5, "the seam is feathered"
 
 
+@pytest.mark.slow
 def test_beyond_the_edge_the_photo_continues_smoothly() -> None:
     photo = smooth(120, 100)
     cut = Crop((5.0, 10.0), (60.0, 0.0)).cut(photo, 120)
@@ -102,6 +105,7 @@ def test_beyond_the_edge_the_photo_continues_smoothly() -> None:
     assert Crop((0.5, 0.5), (4.0, 0.0)).cut(torch.zeros(3, 1, 1), 8).shape == (3, 8, 8)
 
 
+@pytest.mark.slow
 def test_no_face_and_wrong_boxes_are_explained(astronaut: Tensor) -> None:
     with pytest.raises(ZeroshiftError, match=r"me\.jpg shows no face .* --align none"):
         photo_crops(smooth(100, 100), "auto", name="me.jpg")

@@ -76,6 +76,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the tripwire reads /proc")
 def test_a_signal_at_any_file_operation_leaves_no_temporary_file(tmp_path: Path) -> None:
     folder = Path(__file__).parents[2]
