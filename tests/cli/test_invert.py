@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from zeroshift.cli.main import main
+from zeroshift.cli.photos import portraits
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator, blend_weights
 from zeroshift.generators.checkpoints.catalogue import CATALOGUE
@@ -235,8 +236,25 @@ def test_faces_are_aligned_and_pasted_back(
 
 def test_generators_of_aligned_faces_align_by_default() -> None:
     aligned = {name for name, entry in CATALOGUE.items() if entry.alignment == "faces"}
-    assert {"ffhq", "ffhq256", "metfaces", "celebahq256", "stylegan3-r-ffhq-1024x1024"} <= aligned
-    assert not {"afhqcat", "stylegan3-r-ffhqu-1024x1024", "stylegan2-metfacesu-1024x1024", "miniature"} & aligned
+    assert {
+        "ffhq",
+        "ffhq256",
+        "metfaces",
+        "celebahq256",
+        "stylegan3-r-ffhq-1024x1024",
+        "google/ddpm-celebahq-256",
+    } <= aligned
+    assert (
+        not {
+            "google/ddpm-cat-256",
+            "google/ddpm-cifar10-32",
+            "afhqcat",
+            "stylegan3-r-ffhqu-1024x1024",
+            "stylegan2-metfacesu-1024x1024",
+            "miniature",
+        }
+        & aligned
+    )
 
 
 def test_a_film_from_photo_to_domain(
@@ -251,3 +269,16 @@ def test_a_film_from_photo_to_domain(
         assert frames.n_frames == 4
         assert frames.size == (32, 16)
     assert not (tmp_path / "inversion-preview.png").exists()
+
+
+def test_without_the_packages_the_middle_of_a_photo_is_used(
+    photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zeroshift.inversion.faces.can_find_faces", lambda: False)
+    with pytest.warns(UserWarning, match=r"pip install 'zeroshift\[faces\]'"):
+        (found,) = portraits([photos[1]], None, "largest", "ffhq")
+    assert found.crop is None
+    monkeypatch.setattr("zeroshift.inversion.faces.can_find_faces", lambda: True)
+    with pytest.raises(ZeroshiftError, match="shows no face"):
+        portraits([photos[1]], None, "largest", "ffhq")
+    assert len(portraits(photos, None, "largest", "miniature")) == 2

@@ -73,13 +73,20 @@ def portraits(paths: Sequence[Path], align: str | None, faces: "Faces", generato
         ZeroshiftError: files that cannot be read, folders without images, and as `photo_crops`.
     """
     from zeroshift.generators.checkpoints.catalogue import find_entry
-    from zeroshift.inversion.faces import photo_crops, require_alignment
+    from zeroshift.inversion.faces import can_find_faces, photo_crops, require_alignment
     from zeroshift.inversion.inverted import Inverted
     from zeroshift.io.image_files import ImageReader
 
     if align is None:
         entry = find_entry(generator)
         align = "auto" if entry is not None and entry.alignment == "faces" else "none"
+        if align == "auto" and not can_find_faces():
+            align = "none"
+            warnings.warn(
+                f"{generator} draws aligned faces, and the packages that find faces are not installed: the middle of "
+                "each photo is used. pip install 'zeroshift[faces]', or choose the part: --align LEFT,TOP,SIDE.",
+                stacklevel=2,
+            )
     require_alignment(align)
     found: list[Portrait] = []
     with ImageReader() as reader:

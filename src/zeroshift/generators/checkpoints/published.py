@@ -61,7 +61,10 @@ def published_entries() -> Iterator[CatalogueEntry]:
             yield CatalogueEntry(name, family, int(pixels), _NVIDIA_LICENSE, address, alignment=_alignment(data))
     for name, resolution in _DIFFUSION.items():
         address = f"{HUGGING_FACE}{name}"
-        yield CatalogueEntry(name, "diffusion", resolution, "Apache 2.0", address, _SIZES_MB.get(name))
+        alignment = _alignment(name.split("-")[-2])
+        yield CatalogueEntry(
+            name, "diffusion", resolution, "Apache 2.0", address, _SIZES_MB.get(name), alignment=alignment
+        )
 
 
 def _alignment(data: str) -> str:
