@@ -133,7 +133,8 @@ def require_results(out: Path, found: Sequence[Portrait], endings: Sequence[str]
     inputs = {os.path.realpath(one.file) for one in found}
     results = [one.result(out, ending) for one in found for ending in endings]
     if len(set(results)) < len(results):
-        raise ZeroshiftError("Two files have the same name. Name them one after the other, with different --out.")
+        double = next(result for result in results if results.count(result) > 1)
+        raise ZeroshiftError(f"Two results would be {double}. Use two commands, with different --out.")
     for result in results:
         if result == out / _PREVIEW:
             raise ZeroshiftError(f"The name {_PREVIEW} is used for the current state. Rename that photo.")
@@ -172,7 +173,8 @@ def make_inverter(
     given = {"space": space, "steps": steps, "tuning_steps": tune_steps, "distance": distance}
     chosen = {key: value for key, value in given.items() if value is not None}
     if generator.style_space() is None:
-        ignored = [f"--{name.replace('_', '-')}" for name in chosen if name != "steps"]
+        options_of = {"space": "--space", "tuning_steps": "--tune-steps", "distance": "--distance"}
+        ignored = [option for setting, option in options_of.items() if setting in chosen]
         if ignored:
             warnings.warn(
                 f"A {generator.architecture} generator has an inversion of its own. {', '.join(ignored)} is ignored.",
