@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from zeroshift.generators.checkpoints.files import export_generator, load_generator, save_generator
     from zeroshift.generators.diffusion.options import DDIMOptions
     from zeroshift.generators.module import ModuleSpec, wrap_generator
+    from zeroshift.inversion.inverted import Inverted
+    from zeroshift.inversion.inverter import Inverter
+    from zeroshift.inversion.loading import load_inversion_encoder
+    from zeroshift.inversion.options import InversionOptions
+    from zeroshift.inversion.translate import Translator
     from zeroshift.methods.base import Method, Stage
     from zeroshift.methods.configure import changed, default_config, preset
     from zeroshift.methods.ipl import IPLOptions, PromptStage
@@ -39,6 +44,9 @@ __all__ = [
     "Evaluation",
     "Generator",
     "IPLOptions",
+    "InversionOptions",
+    "Inverted",
+    "Inverter",
     "Method",
     "ModuleSpec",
     "NADAOptions",
@@ -46,6 +54,7 @@ __all__ = [
     "References",
     "RunFolder",
     "Stage",
+    "Translator",
     "ZeroshiftError",
     "__version__",
     "adapt",
@@ -57,6 +66,7 @@ __all__ = [
     "generate",
     "load_encoder",
     "load_generator",
+    "load_inversion_encoder",
     "preset",
     "save_generator",
     "walk",
@@ -72,6 +82,11 @@ _MODULES = {
     "generators.base": ("Generator", "blend_weights"),
     "generators.checkpoints.files": ("export_generator", "load_generator", "save_generator"),
     "generators.module": ("ModuleSpec", "wrap_generator"),
+    "inversion.inverted": ("Inverted",),
+    "inversion.inverter": ("Inverter",),
+    "inversion.loading": ("load_inversion_encoder",),
+    "inversion.options": ("InversionOptions",),
+    "inversion.translate": ("Translator",),
     "methods.base": ("Method", "Stage"),
     "methods.configure": ("changed", "default_config", "preset"),
     "generators.diffusion.options": ("DDIMOptions",),

@@ -80,6 +80,19 @@ def test_projection_comes_closer_and_photos_do_not_influence_each_other(
         assert (stored + change).square().mean().item() == pytest.approx(1, rel=1e-3)
 
 
+def test_projection_and_tuning_leave_a_trainable_generator_alone(generator: Generator, photos: Tensor) -> None:
+    style = generator.style_space()
+    assert style is not None
+    frozen, _ = project(generator, style, photos[:1], PyramidDistance(), OPTIONS)
+    generator.requires_grad_(True)
+    codes, changes = project(generator, style, photos[:1], PyramidDistance(), OPTIONS)
+    torch.testing.assert_close(codes, frozen)
+    tune(
+        generator, photos[:1], codes, {name: value[0, 0] for name, value in changes.items()}, PyramidDistance(), OPTIONS
+    )
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in generator.parameters())
+
+
 def test_the_schedule_is_published() -> None:
     rates = [learning_rate(step / 1000) for step in range(1000)]
     assert rates[0] == 0

@@ -52,7 +52,8 @@ def project(
     stored = dict(generator.named_buffers())
     names = space.noise_maps if options.noise_maps else ()
     noises = {name: stored[name].expand(len(photos), 1, -1, -1).clone().requires_grad_(True) for name in names}
-    optimizer = torch.optim.Adam([codes, *noises.values()], lr=options.lr)
+    searched = [codes, *noises.values()]
+    optimizer = torch.optim.Adam(searched, lr=options.lr)
     goal = distance.features(photos)
     for step in range(options.steps):
         optimizer.param_groups[0]["lr"] = options.lr * learning_rate(step / options.steps)
@@ -62,8 +63,8 @@ def project(
         loss = distance.between(distance.features(images), goal).sum()
         for noise in noises.values():
             loss = loss + _NOISE_WEIGHT * autocorrelation(noise).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for value, gradient in zip(searched, torch.autograd.grad(loss, searched), strict=True):
+            value.grad = gradient  # and none for the weights, which may be trainable
         optimizer.step()
         with torch.no_grad():
             for noise in noises.values():
