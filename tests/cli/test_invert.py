@@ -148,7 +148,7 @@ def test_unusual_photos_are_read_or_refused_with_a_sentence(
         ([photos[0], "--generator", tmp_path / "nothing"], "nothing"),
         ([photos[0], "--encoder", damaged], "cannot be read as a weights file"),
         ([photos[0], "--encoder", runs_encoder(tmp_path)], "has no weights named encoder"),
-        ([photos[0], "--tune-steps", "-1"], "tuning_steps is -1"),
+        ([photos[0], "--tune-steps", "-1"], "--tune-steps is -1"),
         ([photos[0], "--seed", "-1"], "--seed is -1"),
         ([], "Name at least one photo"),
     ):

@@ -15,7 +15,7 @@ from zeroshift.generators.checkpoints import catalogue, hub_models
 from zeroshift.generators.checkpoints.files import architecture_of, load_generator
 from zeroshift.io import hub
 from zeroshift.methods.configure import default_config, from_json
-from zeroshift.report.card import _without_folders
+from zeroshift.report.card import _shared_command, _without_folders
 
 
 @pytest.fixture
@@ -84,10 +84,20 @@ def test_the_card_says_what_it_is_and_nothing_about_this_machine(run: Path, tmp_
     assert json.loads((out / "zeroshift.json").read_text())["architecture"] == "stylegan2"
 
 
-def test_paths_become_names_and_addresses_stay() -> None:
-    text = '--generator /home/me/nets/ffhq.pkl --out runs/x https://a.b/c/d me/zombie "/data/photos" ViT-B-32/openai'
-    assert _without_folders(text) == (
-        '--generator ffhq.pkl --out runs/x https://a.b/c/d me/zombie "photos" ViT-B-32/openai'
+def test_paths_become_names_and_other_words_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "mine.pt").touch()
+    settings = {
+        "generator": "/home/John Doe/nets/ffhq.pkl", "encoders": ["ViT-B-32/openai", "~/clip.pt"],
+        "adapt": {"identity_network": "face:x", "lr": 0.1}, "images": ["nets/mine.pt"], "target": "me/zombie",
+    }  # fmt: skip
+    assert _without_folders(settings) == {
+        "generator": "ffhq.pkl", "encoders": ["ViT-B-32/openai", "clip.pt"],
+        "adapt": {"identity_network": "face:x", "lr": 0.1}, "images": ["mine.pt"], "target": "me/zombie",
+    }  # fmt: skip
+    assert _shared_command("zeroshift adapt --generator '/a b/ffhq.pkl' --target 'a b' --out runs/x") == (
+        "zeroshift adapt --generator ffhq.pkl --target 'a b' --out runs/x"
     )
 
 

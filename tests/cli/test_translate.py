@@ -182,7 +182,7 @@ def test_a_result_never_replaces_a_photo_or_a_file_of_somebody_else(
 ) -> None:
     before = photo.read_bytes()
     assert translate(runs[0], tmp_path, "--out", tmp_path) == 1
-    assert "would replace an image to translate" in " ".join(capsys.readouterr().err.split())
+    assert "would replace an input image" in " ".join(capsys.readouterr().err.split())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "me.png").write_bytes(before)
     assert translate(runs[0], photo, "--out", tmp_path / "out") == 1

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -93,6 +94,22 @@ def test_a_rotated_crop_reads_and_writes_the_same_places() -> None:
     assert seam.diff(dim=2).abs().max() < 0.5, "the seam is feathered"
 
 
+def test_a_large_crop_beyond_the_edge_takes_no_longer_than_a_moment() -> None:
+    start = time.monotonic()
+    assert Crop((100.0, 900.0), (800.0, 40.0)).cut(smooth(2128, 1600), 64).shape == (3, 64, 64)
+    assert time.monotonic() - start < 10
+
+
+def test_no_seam_is_left_at_the_edge_of_the_photo() -> None:
+    photo = smooth(64, 64)
+    crop = center_crop(photo)
+    assert torch.equal(crop.paste(photo, torch.ones(3, 64, 64)), torch.ones(3, 64, 64))
+    wide = smooth(64, 100)
+    painted = center_crop(wide).paste(wide, torch.ones(3, 64, 64))
+    assert (painted[:, 0, 50] == 1).all()
+    assert torch.equal(painted[:, :, :18], wide[:, :, :18])
+
+
 @pytest.mark.slow
 def test_beyond_the_edge_the_photo_continues_smoothly() -> None:
     photo = smooth(120, 100)
@@ -114,7 +131,10 @@ def test_no_face_and_wrong_boxes_are_explained(astronaut: Tensor) -> None:
     for align in ("left", "1,2", "1,2,x", "1,2,-3", "1,2,nan"):
         with pytest.raises(ZeroshiftError, match="choose auto, none, or a square"):
             require_alignment(align)
-    for box in ((600, 0, 50), (0, 0, 5), (-90, 0, 50), (0, 512, 50)):
+    for side in (5, 1e5):
+        with pytest.raises(ZeroshiftError, match="at least 8 pixels, and at most four times"):
+            box_crop(astronaut, 0, 0, side)
+    for box in ((600, 0, 50), (-90, 0, 50), (0, 512, 50)):
         with pytest.raises(ZeroshiftError, match="does not fit a photo of 512 x 512"):
             box_crop(astronaut, *box)
     assert photo_crops(astronaut, "10,20.5,100") == [Crop((60.0, 70.5), (50.0, 0.0))]

@@ -116,6 +116,8 @@ def test_folders_of_others_and_other_settings_are_refused(generators: list[Gener
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(ZeroshiftError, match="holds no data set of zeroshift"):
         next(write_pairs(tmp_path / "mine", generators, PAIRS))
+    with pytest.raises(ZeroshiftError, match="holds more than 4 pairs already"):
+        list(write_pairs(tmp_path / "set", generators, replace(PAIRS, num=4)))
     damaged = tmp_path / "set" / "pairs-00000004.tar"
     damaged.write_bytes(damaged.read_bytes()[:700])
     list(write_pairs(tmp_path / "set", generators, PAIRS))

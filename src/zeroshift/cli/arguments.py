@@ -12,7 +12,8 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = [
-    "call", "default_output", "parse_numbers", "require_positive", "require_seed", "tracked", "warn_no_truncation",
+    "call", "default_output", "parse_numbers", "require_count", "require_positive", "require_seed", "tracked",
+    "warn_no_truncation",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -80,6 +81,13 @@ def require_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not 0 < value < math.inf:
             raise ZeroshiftError(f"--{name.replace('_', '-')} is {value}; it must be positive.")
+
+
+def require_count(**values: int | None) -> None:
+    """Raises ZeroshiftError for the first value below 0; None, for a default, is allowed."""
+    for name, value in values.items():
+        if value is not None and value < 0:
+            raise ZeroshiftError(f"--{name.replace('_', '-')} is {value}; it must be at least 0.")
 
 
 def require_seed(seed: int) -> None:

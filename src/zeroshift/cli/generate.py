@@ -84,6 +84,7 @@ def generate(
     if format != "samples":
         size = -(-shard_size // batch_size) * batch_size
         layout: Layout = "folder" if format == "pairs" else "webdataset"
+        folder.require_generator()
         described = {"run": folder.config.target, "steps": steps, "generator": file_digest(folder.generator_path)}
         pairs = PairSet(num, seed, psi, config.class_index, batch_size, size, layout, described)
         _write_data_set(folder, steps, pairs, out)
@@ -111,7 +112,6 @@ def _write_data_set(folder: RunFolder, steps: int | None, pairs: "PairSet", out:
     from zeroshift.sampling.pair_set import write_pairs
     from zeroshift.training.run_generators import load_source_and_target
 
-    folder.require_generator()
     truth = load_truth(find_entry(folder.source))
     describe = getattr(truth, "factors", lambda latents: None)
     console = Console(stderr=True)

@@ -50,7 +50,8 @@ def interpolate(
         seeds: Samples to visit, separated by commas: SEED, or SEED:NUMBER (0:7 is sample 7 of
             `zeroshift generate --seed 0`).
         photos: Photos to visit instead of samples, or files of `zeroshift invert`. They are inverted with the default
-            settings of `zeroshift translate`.
+            settings of `zeroshift invert`, by diffusion models with those of the run. --seeds, --truncation-psi and
+            --batch-size do not apply to them.
         strength: Strength of adaptation, from 0 (source) to 1 (target). The film passes through several numbers,
             separated by commas, in order.
         mix: One share per run: blends the targets into one instead of showing them side by side.
@@ -77,6 +78,8 @@ def interpolate(
     source, targets = _load(folders, steps)
     frames = max(1, round(seconds * fps))
     strengths, shares = parse_numbers(strength, "--strength"), None if mix is None else parse_numbers(mix, "--mix")
+    if shares is not None and len(shares) != len(targets):
+        raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(targets)} runs: give one share per run.")
     if found:
         inverted = _inverted(found, source, folders[0].source, out.parent)
         film = photo_walk(source, targets, inverted, strengths=strengths, mix=shares, frames=frames)
@@ -92,19 +95,22 @@ def interpolate(
 
 
 def _inverted(found: "Sequence[Portrait]", source: "Generator", name: str, folder: Path) -> "list[Inverted]":
-    """The inverted photos, in order."""
+    """The inverted photos, in order, on the CPU."""
     import torch
 
     from zeroshift.io.image_files import ImageReader
 
-    waiting = [one for one in found if one.inverted is None]
+    waiting = [one for one in found if not one.is_inverted]
     results: dict[Path, Inverted] = {}
-    if waiting:
-        reader, inverter = ImageReader(), make_inverter(source, name)
-        pictures = torch.stack([one.picture(reader, source.resolution) for one in waiting])
-        with shown(pictures, folder) as progress:
-            results = dict(zip((one.file for one in waiting), inverter(pictures, progress), strict=True))
-    return [one.inverted or results[one.file] for one in found]
+    reader, inverter = ImageReader(), make_inverter(source, name) if waiting else None
+    for first in range(0, len(waiting), 4):
+        assert inverter is not None
+        part = waiting[first : first + 4]
+        pictures = torch.stack([one.picture(reader, source.resolution) for one in part])
+        with shown(pictures, folder, first, len(waiting)) as progress:
+            for one, result in zip(part, inverter(pictures, progress), strict=True):
+                results[one.file] = result.to("cpu")
+    return [one.inverted() if one.is_inverted else results[one.file] for one in found]
 
 
 def _open(runs: Sequence[Path]) -> list[RunFolder]:

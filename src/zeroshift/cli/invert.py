@@ -1,12 +1,13 @@
 """`zeroshift invert`: inverts photos into a generator, for use with any generator that was adapted from it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from zeroshift.cli.arguments import call, require_positive, require_seed
+from zeroshift.cli.arguments import call, require_count, require_positive, require_seed
 from zeroshift.cli.photos import Space, make_inverter, portraits, require_results, shown
 
 __all__ = ["invert", "main"]
@@ -15,11 +16,11 @@ __all__ = ["invert", "main"]
 def invert(
     photos: Annotated[tuple[Path, ...], tyro.conf.Positional],
     generator: str = "miniature",
-    space: Space = "w+",
+    space: Space | None = None,
     steps: int | None = None,
-    tune_steps: int = 350,
+    tune_steps: int | None = None,
     encoder: str = "auto",
-    distance: Annotated[str, tyro.conf.arg(metavar="auto|lpips|pyramid")] = "auto",
+    distance: Annotated[str | None, tyro.conf.arg(metavar="auto|lpips|pyramid")] = None,
     align: Annotated[str | None, tyro.conf.arg(metavar="auto|none|LEFT,TOP,SIDE")] = None,
     faces: Literal["largest", "all"] = "largest",
     seed: int = 0,
@@ -42,12 +43,13 @@ def invert(
     Args:
         photos: Images, or folders of images.
         generator: Name or file of the source generator, as in `zeroshift adapt`.
-        space: "w": one style for all layers, easier to edit; "w+": one for each layer, closer to the photo.
-        steps: Optimization steps of the codes; 0 keeps those of the encoder. Default: 500, or 100 from an encoder.
-        tune_steps: Greatest number of steps of pivotal tuning; 0: none, the weights stay.
+        space: "w": one style for all layers, easier to edit; "w+" (default): one for each layer, closer to the photo.
+        steps: Optimization steps of the codes; 0 keeps those of the encoder. Default: 500, or 100 from an encoder. For
+            diffusion models: DDIM steps from the photo to noise. Default: 40.
+        tune_steps: Greatest number of steps of pivotal tuning; 0: none, the weights stay. Default: 350.
         encoder: File of a pSp, e4e or ReStyle encoder. "auto": the one of the generator, if it has one; "none".
-        distance: Distance between photo and reconstruction. "auto": LPIPS if its weights are on this machine, otherwise
-            a pyramid of pixels.
+        distance: Distance between photo and reconstruction. "auto" (default): LPIPS if its weights are on this machine,
+            otherwise a pyramid of pixels.
         align: Part of the photo. "auto": the face, aligned as in FFHQ; "none": the middle; or a square in pixels.
             Default: auto for generators of aligned faces in `zeroshift models`, otherwise none.
         faces: With --align auto: the largest face of a photo, or all.
@@ -60,19 +62,23 @@ def invert(
     from zeroshift.core.distributed import Distributed
     from zeroshift.errors import ZeroshiftError
     from zeroshift.generators.checkpoints.files import load_generator
+    from zeroshift.generators.diffusion.options import DDIMOptions
     from zeroshift.io.image_files import ImageReader
     from zeroshift.io.images import make_grid, save_png
 
     if not photos:
         raise ZeroshiftError("Name at least one photo: zeroshift invert me.jpg --generator ffhq")
     require_seed(seed)
-    require_positive(steps=steps or None)
+    require_count(steps=steps, tune_steps=tune_steps)
     found = portraits(photos, align, faces, generator)
-    inverted = [one.file for one in found if one.inverted is not None]
+    inverted = [one.file for one in found if one.is_inverted]
     if inverted:
         raise ZeroshiftError(f"{inverted[0]} is no photo, but already inverted.")
     require_results(out, found, (".png", ".safetensors"))
     loaded = load_generator(generator, device=Distributed(device).device)
+    if isinstance(loaded.options, DDIMOptions):
+        require_positive(steps=steps)
+        loaded.configure(replace(loaded.options, invert_steps=steps or 40))
     inverter = make_inverter(
         loaded,
         generator,

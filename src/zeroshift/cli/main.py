@@ -25,7 +25,7 @@ COMMANDS = {
     "evaluate": "Measure runs: quality, diversity, identity, structure.",
     "interpolate": "Make a film, from sample to sample or from source to target.",
     "translate": "Translate real images into the domain of a run.",
-    "invert": "Invert photos into a StyleGAN, for any run of it.",
+    "invert": "Invert photos into a generator, for every run adapted from it.",
     "export": "Write the adapted generator for other programs.",
     "push": "Share the adapted generator on the Hugging Face Hub.",
     "models": "List the known generators: license, size, address.",

@@ -41,17 +41,23 @@ class Portrait:
         file: the file.
         name: relative path of its result in the output folder, without a suffix.
         crop: the part of the photo; None: the middle, or an inverted photo.
-        inverted: the content of a file of `zeroshift invert`.
+        is_inverted: whether it is a file of `zeroshift invert`.
     """
 
     file: Path
     name: Path
     crop: "Crop | None" = None
-    inverted: "Inverted | None" = None
+    is_inverted: bool = False
 
     def result(self, out: Path, ending: str = ".png") -> Path:
         """The file of its result."""
         return out / f"{self.name}{ending}"
+
+    def inverted(self) -> "Inverted":
+        """The content of a file of `zeroshift invert`."""
+        from zeroshift.inversion.inverted import Inverted
+
+        return Inverted.load(self.file)
 
     def picture(self, reader: "ImageReader", resolution: int) -> "Tensor":
         """The square [3, resolution, resolution] to invert."""
@@ -70,17 +76,20 @@ def portraits(paths: Sequence[Path], align: str | None, faces: "Faces", generato
         generator: name or file of the source generator.
 
     Raises:
-        ZeroshiftError: files that cannot be read, folders without images, and as `photo_crops`.
+        ZeroshiftError: files that cannot be read, folders without images, and as `photo_crops`. Of several photos,
+            those without a face are left out with a warning.
     """
     from zeroshift.generators.checkpoints.catalogue import find_entry
     from zeroshift.inversion.faces import can_find_faces, photo_crops, require_alignment
     from zeroshift.inversion.inverted import Inverted
     from zeroshift.io.image_files import ImageReader
 
+    files = _named(paths)
     if align is None:
         entry = find_entry(generator)
         align = "auto" if entry is not None and entry.alignment == "faces" else "none"
-        if align == "auto" and not can_find_faces():
+        photos = [file for file in files if file.suffix != ".safetensors"]
+        if align == "auto" and photos and not can_find_faces():
             align = "none"
             warnings.warn(
                 f"{generator} draws aligned faces, and the packages that find faces are not installed: the middle of "
@@ -89,21 +98,33 @@ def portraits(paths: Sequence[Path], align: str | None, faces: "Faces", generato
             )
     require_alignment(align)
     found: list[Portrait] = []
+    missed: list[ZeroshiftError] = []  # photos without a face
     with ImageReader() as reader:
-        for file, name in _named(paths).items():
+        for file, name in files.items():
             if file.suffix == ".safetensors":
-                found.append(Portrait(file, name, inverted=Inverted.load(file)))
+                Inverted.load(file)
+                found.append(Portrait(file, name, is_inverted=True))
                 continue
             photo = reader.read(file)
             if align == "none":
                 found.append(Portrait(file, name))
                 continue
-            crops = photo_crops(photo, align, faces, f"The photo {file}")
+            try:
+                crops = photo_crops(photo, align, faces, f"The photo {file}")
+            except ZeroshiftError as error:
+                if len(files) == 1 or align != "auto":
+                    raise
+                missed.append(error)
+                continue
             numbers = [f"-{number}" for number in range(1, len(crops) + 1)] if len(crops) > 1 else [""]
             found += [
                 Portrait(file, name.with_name(name.name + number), crop)
                 for number, crop in zip(numbers, crops, strict=True)
             ]
+    if missed and not found:
+        raise missed[0]
+    for one in missed:
+        warnings.warn(f"{one} It is left out.", stacklevel=2)
     return found
 
 
@@ -124,14 +145,20 @@ def _named(paths: Sequence[Path]) -> dict[Path, Path]:
     return {file: name if counts[name.with_suffix("")] > 1 else name.with_suffix("") for file, name in files.items()}
 
 
-def require_results(out: Path, found: Sequence[Portrait], endings: Sequence[str] = (".png",)) -> None:
+def require_results(
+    out: Path, found: Sequence[Portrait], endings: Sequence[str] = (".png",), others: Sequence[Path] = ()
+) -> None:
     """Checks that the results can be written, and that none of them replaces a photo that is still to be read.
+
+    Args:
+        endings: of the results of each portrait.
+        others: further results.
 
     Raises:
         ZeroshiftError: if not.
     """
     inputs = {os.path.realpath(one.file) for one in found}
-    results = [one.result(out, ending) for one in found for ending in endings]
+    results = [*(one.result(out, ending) for one in found for ending in endings), *others]
     if len(set(results)) < len(results):
         double = next(result for result in results if results.count(result) > 1)
         raise ZeroshiftError(f"Two results would be {double}. Use two commands, with different --out.")
@@ -139,7 +166,7 @@ def require_results(out: Path, found: Sequence[Portrait], endings: Sequence[str]
         if result == out / _PREVIEW:
             raise ZeroshiftError(f"The name {_PREVIEW} is used for the current state. Rename that photo.")
         if os.path.realpath(result) in inputs:
-            raise ZeroshiftError(f"The result {result} would replace an image to translate. Give another --out.")
+            raise ZeroshiftError(f"The result {result} would replace an input image. Give another --out.")
     require_outputs(*results, out / _PREVIEW)
 
 
@@ -177,7 +204,7 @@ def make_inverter(
         ignored = [option for setting, option in options_of.items() if setting in chosen]
         if ignored:
             warnings.warn(
-                f"A {generator.architecture} generator has an inversion of its own. {', '.join(ignored)} is ignored.",
+                f"A {generator.architecture} generator has an inversion of its own. Ignored: {', '.join(ignored)}.",
                 stacklevel=2,
             )
         return Inverter(generator, encoder=load_inversion_encoder(name, encoder) if encoder != "auto" else None)
@@ -193,6 +220,7 @@ class _Shown:
     def __init__(self, display: Display, photos: "Tensor", path: Path, first: int, total: int):
         self._display, self._photos, self._path, self._first, self._total = display, photos, path, first, total
         self._last = time.monotonic()
+        self.wrote = False
 
     def __call__(self, progress: "InversionProgress") -> None:
         if progress.images is None:
@@ -214,7 +242,7 @@ class _Shown:
         from zeroshift.io.images import make_grid, save_png
 
         assert progress.images is not None
-        photos = self._photos[list(progress.photos)]
+        photos, self.wrote = self._photos[list(progress.photos)], True
         save_png(self._path, make_grid(torch.cat([photos, progress.images.cpu()]), columns=len(photos)))
 
 
@@ -226,10 +254,16 @@ def shown(photos: "Tensor", out: Path, first: int = 0, total: int | None = None)
         photos: [N, 3, R, R] in [-1, 1].
         out: the output folder.
         first, total: number of the first of these photos among all, and how many there are; default: these alone.
+
+    Raises:
+        ZeroshiftError: if the file of the current pictures cannot be written, or is of somebody else.
     """
     path = out / _PREVIEW
+    require_outputs(path)
     with Display() as display:
+        shows = _Shown(display, photos, path, first, len(photos) if total is None else total)
         try:
-            yield _Shown(display, photos, path, first, len(photos) if total is None else total)
+            yield shows
         finally:
-            remove_temporary(path)
+            if shows.wrote:
+                remove_temporary(path)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive
+from zeroshift.cli.arguments import call, default_output, parse_numbers, require_count, require_positive
 from zeroshift.cli.photos import Portrait, Space, make_inverter, portraits, require_results, shown
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.outputs import require_outputs
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -81,21 +80,21 @@ def translate(
     from zeroshift.inversion.translate import Translator
 
     folders, inputs = _split(paths)
-    require_positive(steps=steps, invert_steps=invert_steps)
+    require_positive(steps=steps, invert_steps=invert_steps or None)
+    require_count(invert_steps=invert_steps, tune_steps=tune_steps)
     columns = _columns(len(folders), strength, mix, separate)
     if separate and paste and len(folders) > 1:
         raise ZeroshiftError("--paste shows one result: leave --separate out.")
     found = portraits(inputs, align, faces, folders[0].source)
     out = default_output(folders[0], "translated", out)
     whole = _pasted(found, out) if paste else {}
-    require_results(out, found)
-    require_outputs(*whole.values())
+    require_results(out, found, others=tuple(whole.values()))
     source, targets = _load(folders, steps, invert_steps)
     inverter = make_inverter(
         source, folders[0].source, space=space, steps=invert_steps, tune_steps=tune_steps, distance=distance,
         encoder=encoder,
     )  # fmt: skip
-    results = _write([Translator(inverter, targets, shares) for shares in columns], found, out)
+    results = _write([Translator(inverter, targets, shares) for shares in columns], found, out, keep=paste)
     for file, path in whole.items():
         _paste(file, [(one, results[one.name]) for one in found if one.file == file], path)
     print(found[0].result(out) if len(found) == 1 else f"{len(found)} images: {out}")
@@ -132,7 +131,7 @@ def _columns(runs: int, strength: float, mix: str | None, separate: bool) -> lis
 
 def _pasted(found: Sequence[Portrait], out: Path) -> dict[Path, Path]:
     """The photos into which results are pasted, each with its result."""
-    inverted = [one.file for one in found if one.inverted is not None]
+    inverted = [one.file for one in found if one.is_inverted]
     if inverted:
         raise ZeroshiftError(f"{inverted[0]} does not hold the whole photo. Name the photo, or leave --paste out.")
     names: dict[Path, list[Path]] = {}
@@ -156,6 +155,7 @@ def _load(
     source, targets = loaded[0][0], [target for _, target in loaded]
     for generator in (source, *targets):
         if isinstance(generator.options, DDIMOptions):
+            require_positive(invert_steps=invert_steps)
             options = replace(generator.options, steps=steps or _STEPS, invert_steps=invert_steps or _STEPS)
             generator.configure(options)
         elif steps is not None:
@@ -163,8 +163,10 @@ def _load(
     return source, targets
 
 
-def _write(translators: "Sequence[Translator]", found: Sequence[Portrait], out: Path) -> "dict[Path, Tensor]":
-    """Translates all portraits, a few at a time, and writes the rows. Returns the first result of each by name."""
+def _write(
+    translators: "Sequence[Translator]", found: Sequence[Portrait], out: Path, *, keep: bool
+) -> "dict[Path, Tensor]":
+    """Translates all portraits, a few at a time, and writes the rows. If `keep`, returns the first results by name."""
     import torch
 
     from zeroshift.io.image_files import ImageReader
@@ -173,7 +175,7 @@ def _write(translators: "Sequence[Translator]", found: Sequence[Portrait], out: 
     inverter, reader = translators[0].inverter, ImageReader()
     size = inverter.generator.resolution
     results: dict[Path, torch.Tensor] = {}
-    waiting = [one for one in found if one.inverted is None]
+    waiting = [one for one in found if not one.is_inverted]
     for first in range(0, len(waiting), inverter.batch_size):
         part = waiting[first : first + inverter.batch_size]
         pictures = torch.stack([one.picture(reader, size) for one in part])
@@ -182,11 +184,12 @@ def _write(translators: "Sequence[Translator]", found: Sequence[Portrait], out: 
         for one, picture, photo in zip(part, pictures, inverted, strict=True):
             row = [picture, *(translator.draw(photo)[0] for translator in translators)]
             save_png(one.result(out), make_grid(torch.stack(row), columns=len(row)))
-            results[one.name] = row[1]
+            if keep:
+                results[one.name] = row[1]
     for one in found:
-        if one.inverted is not None:
-            drawn = [translator.draw(one.inverted)[0] for translator in translators]
-            row = [inverter.reconstruct(one.inverted), *drawn]
+        if one.is_inverted:
+            photo = one.inverted()
+            row = [inverter.reconstruct(photo), *(translator.draw(photo)[0] for translator in translators)]
             save_png(one.result(out), make_grid(torch.stack(row), columns=len(row)))
     return results
 

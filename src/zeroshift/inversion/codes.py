@@ -20,7 +20,7 @@ from zeroshift.io.image_files import ImageReader, find_images
 from zeroshift.io.images import square
 from zeroshift.io.tensor_files import read_metadata
 
-__all__ = ["add_weights", "generator_hash", "invert", "read_folder"]
+__all__ = ["add_weights", "generator_hash", "generator_identity", "invert", "read_folder"]
 
 _BATCH_SIZE = 4
 
@@ -112,6 +112,15 @@ def generator_hash(generator: Generator) -> "hashlib._Hash":
     common = hashlib.sha256(json.dumps([generator.architecture, config], sort_keys=True).encode())
     add_weights(common, generator)
     return common
+
+
+def generator_identity(generator: Generator) -> str:
+    """What codes belong to: a hash of the weights, and for diffusion models of the noise level t0 of the codes."""
+    options = generator.options
+    level = options.t0 if isinstance(options, DDIMOptions) else None
+    total = hashlib.sha256(json.dumps([generator.architecture, level]).encode())
+    add_weights(total, generator)
+    return total.hexdigest()[:16]
 
 
 def add_weights(common: "hashlib._Hash", module: nn.Module) -> None:

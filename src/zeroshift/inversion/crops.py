@@ -41,6 +41,13 @@ class Crop:
 
         Beyond the edges the photo continues by reflection, increasingly blurred, as in the FFHQ data set.
         """
+        shrink = int(self.side / resolution / 2)
+        if shrink > 1:  # leaves at least two samples per pixel; the padding and its blur would take long
+            smaller = Crop(
+                (self.center[0] / shrink, self.center[1] / shrink), (self.axis[0] / shrink, self.axis[1] / shrink)
+            )
+            if min(photo.shape[-2:]) >= shrink:
+                return smaller.cut(F.avg_pool2d(photo[None], shrink)[0], resolution)
         padded, left, top = self._padded(photo)
         factor = max(1, math.ceil(self.side / resolution))  # samples per pixel and direction, against aliasing
         grid = self._grid(resolution * factor)
@@ -62,10 +69,22 @@ class Crop:
         drawn = F.grid_sample(
             smaller, torch.stack([u, v], dim=-1)[None], mode="bilinear", padding_mode="border", align_corners=False
         )[0]
-        inside = torch.minimum(1 - u.abs(), 1 - v.abs())  # 0 at the edge, 1 in the center
+        distances = [one for edge, one in self._edges(u, v).items() if _is_inside(edge, width, height)]
+        inside = torch.stack([torch.full_like(u, 2), *distances]).amin(dim=0)  # 0 at the edge, 1 in the center
+        inside = torch.where((u.abs() <= 1) & (v.abs() <= 1), inside, 0)
         weight = (inside / (2 * _FEATHER)).clamp(0, 1)
         weight = weight * weight * (3 - 2 * weight)  # smoothstep
         return torch.lerp(photo, drawn, weight)
+
+    def _edges(self, u: Tensor, v: Tensor) -> dict[tuple[float, float], Tensor]:
+        """The middles (x, y) of the four edges, and the distance of points from each, in half sides."""
+        (cx, cy), (ax, ay) = self.center, self.axis
+        return {
+            (cx + ax, cy + ay): 1 - u,
+            (cx - ax, cy - ay): 1 + u,
+            (cx - ay, cy + ax): 1 - v,
+            (cx + ay, cy - ax): 1 + v,
+        }
 
     def _grid(self, samples: int) -> Tensor:
         """Positions (x, y) in the photo of samples x samples points of the crop: [samples, samples, 2]."""
@@ -101,10 +120,17 @@ def _blurred_border(padded: Tensor, sides: list[int], side: float) -> Tensor:
     depth = torch.maximum(x.expand(height, width), y.expand(height, width))  # 1 at the outer edge, below 0 inside
     deviation = max(side * _BLUR, 0.1)
     kernel = 2 * min(math.ceil(3 * deviation), (min(height, width) - 1) // 2) + 1
-    blurred = gaussian_blur(padded, [kernel, kernel], [deviation, deviation])
+    blurred = gaussian_blur(padded, [kernel, 1], [deviation, deviation])
+    blurred = gaussian_blur(blurred, [1, kernel], [deviation, deviation])
     padded = torch.lerp(padded, blurred, (3 * depth + 1).clamp(0, 1))
     median = padded.flatten(1).median(dim=1).values[:, None, None]
     return torch.lerp(padded, median, depth.clamp(0, 1))
+
+
+def _is_inside(point: tuple[float, float], width: int, height: int) -> bool:
+    """Whether an edge with this middle lies inside a photo, so that its seam shows."""
+    x, y = point
+    return 1 < x < width - 1 and 1 < y < height - 1
 
 
 def _sampled(image: Tensor, positions: Tensor) -> Tensor:
@@ -125,10 +151,15 @@ def box_crop(photo: Tensor, left: float, top: float, side: float) -> Crop:
     """A square of the user's choice in a photo [3, H, W], in pixels.
 
     Raises:
-        ZeroshiftError: if it does not touch the photo, or is smaller than 8 pixels.
+        ZeroshiftError: if it does not touch the photo, or has an unsuitable size.
     """
     height, width = photo.shape[-2:]
-    if side < 8 or left >= width or top >= height or left + side <= 0 or top + side <= 0:
+    if not 8 <= side <= 4 * max(height, width):
+        raise ZeroshiftError(
+            f"The side of the box is {side:g}; it must be at least 8 pixels, and at most four times the longer side of "
+            f"the photo, {max(height, width)}."
+        )
+    if left >= width or top >= height or left + side <= 0 or top + side <= 0:
         raise ZeroshiftError(
             f"The box {left:g},{top:g},{side:g} (left, top, side in pixels) does not fit a photo of {width} x {height}."
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 from zeroshift.core.finite import require_finite_images
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
+from zeroshift.inversion.codes import generator_identity
 from zeroshift.inversion.inverted import Inverted, render
 from zeroshift.io.images import make_grid
 from zeroshift.sampling.film import latent_loop, strength_loop
@@ -46,7 +47,9 @@ def photo_walk(
     if len({one.codes.shape for one in photos}) > 1:
         raise ZeroshiftError("These photos were inverted into different generators. Invert them into one.")
     columns = [list(mix)] if mix is not None else np.eye(len(targets)).tolist()  # one share per target
-    photos = [one.to(source.device) for one in photos]
+    identity = generator_identity(source)
+    for one in photos:
+        one.require_generator(identity)
     path = _path(source, photos, frames)
     mixed: dict[tuple[float, int], Generator] = {}
     for strength, (codes, changes) in zip(strength_loop(strengths, len(photos) * frames), path, strict=True):
@@ -67,10 +70,11 @@ def _path(source: Generator, photos: Sequence[Inverted], frames: int) -> Iterato
     Codes of styles and changes move in straight lines, with cosine easing; noise of diffusion models keeps its length.
     """
     straight = source.style_space() is not None
-    around = None if straight else latent_loop(torch.stack([one.codes for one in photos]), frames)
+    around = None if straight else latent_loop(torch.stack([one.codes for one in photos]), frames).to(source.device)
     for frame in range(len(photos) * frames):
-        first = photos[frame // frames]
-        second = photos[(frame // frames + 1) % len(photos)]
+        if frame % frames == 0:  # only the two photos in use are on the device
+            first = photos[frame // frames].to(source.device)
+            second = photos[(frame // frames + 1) % len(photos)].to(source.device)
         part = (1 - math.cos(math.pi * (frame % frames) / frames)) / 2
         codes = torch.lerp(first.codes, second.codes, part) if around is None else around[frame]
         yield codes[None], _between(first.changes, second.changes, part)

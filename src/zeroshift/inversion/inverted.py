@@ -62,6 +62,17 @@ class Inverted:
         changes = {name.removeprefix(_CHANGE): value for name, value in tensors.items() if name.startswith(_CHANGE)}
         return cls(tensors["codes"], changes, record)
 
+    def require_generator(self, identity: str) -> None:
+        """Raises ZeroshiftError if the photo was inverted into another generator than the one with this identity.
+
+        Photos without a record of their generator pass.
+        """
+        if self.record.get("generator", identity) != identity:
+            raise ZeroshiftError(
+                "The inverted photo belongs to another generator, or for diffusion models to another t0. Invert the "
+                "photo into the source generator of the run."
+            )
+
     def to(self, device: torch.device | str) -> "Inverted":
         """The same on a device."""
         changes = {name: value.to(device) for name, value in self.changes.items()}

@@ -16,7 +16,7 @@ from torch import Tensor
 from zeroshift.core.finite import is_finite
 from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Codes, Generator, StyleSpace
-from zeroshift.inversion.codes import add_weights, generator_hash, invert
+from zeroshift.inversion.codes import add_weights, generator_hash, generator_identity, invert
 from zeroshift.inversion.distance import Distance, load_distance
 from zeroshift.inversion.encoders import InversionEncoder
 from zeroshift.inversion.inverted import Inverted, render
@@ -128,6 +128,7 @@ class Inverter:
     @torch.no_grad()
     def reconstruct(self, inverted: Inverted) -> Tensor:
         """What the source generator draws of an inverted photo: [3, R, R] on the CPU."""
+        inverted = inverted.to(self.generator.device)
         return render(self.generator, inverted.codes[None], inverted.changes)[0].float().cpu()
 
     def _own_inversion(self, photos: Tensor, progress: Callable[[InversionProgress], None]) -> list[Inverted]:
@@ -136,7 +137,8 @@ class Inverter:
 
         with torch.no_grad():
             codes = invert(self.generator, photos, self._cache, done)
-        return [Inverted(one, {}, {"inversion": self.generator.architecture}) for one in codes]
+        record = {"inversion": self.generator.architecture, "generator": self.identity}
+        return [Inverted(one, {}, record) for one in codes]
 
     def _project(
         self, photos: Tensor, numbers: Sequence[int], progress: Callable[[InversionProgress], None]
@@ -188,7 +190,9 @@ class Inverter:
                 "generator."
             )
         psnr = 10 * torch.log10(4 / F.mse_loss(image, photo).clamp(min=1e-10)).item()
-        return Inverted(codes, dict(changes), {**self._settings(tuned), "psnr": round(psnr, 2)})
+        return Inverted(
+            codes, dict(changes), {**self._settings(tuned), "generator": self.identity, "psnr": round(psnr, 2)}
+        )
 
     def _settings(self, tuned: bool) -> dict[str, Any]:
         """What a result depends on, besides the photo and the generator; JSON-able."""
@@ -197,6 +201,11 @@ class Inverter:
         if not options.tuning_steps:
             values = {name: value for name, value in values.items() if not name.startswith("tuning_")}
         return {"inversion": "stylegan", **values, "encoder": None if self.encoder is None else self.encoder.name}
+
+    @cached_property
+    def identity(self) -> str:
+        """What the codes of inverted photos belong to, see `generator_identity`."""
+        return generator_identity(self.generator)
 
     @cached_property
     def _common(self) -> "hashlib._Hash":

@@ -48,6 +48,7 @@ class Translator:
         Raises:
             ZeroshiftError: if it belongs to another generator, or values of the result are not finite numbers.
         """
+        inverted.require_generator(self.inverter.identity)
         inverted = inverted.to(self._mixed.device)
         translated = render(self._mixed, inverted.codes[None], inverted.changes).float().cpu()
         require_finite_images(translated)

@@ -1,7 +1,8 @@
 """The model card of a run, and the folder with which a generator is shared on the Hugging Face Hub."""
 
 import json
-import re
+import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -55,7 +56,7 @@ def write_hub_folder(run: RunFolder, folder: Path, repository: str, command: str
         if run.pairs_path.exists():
             shutil.copyfile(run.pairs_path, new / run.pairs_path.name)
         texts = {
-            "config.json": _without_folders(to_json(run.config)) + "\n",
+            "config.json": json.dumps(_without_folders(json.loads(to_json(run.config))), indent=2) + "\n",
             _CARD: model_card(run, repository, command),
             DESCRIPTION: json.dumps(read_header(run.generator_path), indent=2) + "\n",
         }
@@ -88,7 +89,7 @@ def model_card(run: RunFolder, repository: str, command: str) -> str:
         picture,
         _USE.format(repository=repository),
         "## How it was made\n\nThe settings are in `config.json`. This command repeats the run:\n\n"
-        f"```bash\n{_without_folders(command)}\n```\n",
+        f"```bash\n{_shared_command(command)}\n```\n",
         _results(run),
         f"## Limits\n\nThe target domain is what the guidance encoder ({', '.join(config.encoders)}) understands "
         "by the text, with its biases and those of the source generator's training images. License of the source "
@@ -97,15 +98,29 @@ def model_card(run: RunFolder, repository: str, command: str) -> str:
     return "\n".join(section for section in sections if section)
 
 
-def _without_folders(text: str) -> str:
-    """A text in which absolute paths are only names: they say something about this machine, and nothing to others."""
-    return re.sub(r"(?<![\w./:])/(?:[^\s\"'/]+/)+([^\s\"'/]+)", r"\1", text)
+def _is_local(value: str) -> bool:
+    """Whether a setting is a path of this machine."""
+    return value.startswith(("/", "~", ".")) or "\\" in value or os.path.exists(value)
+
+
+def _without_folders(value: Any) -> Any:
+    """Settings, as read from JSON, in which paths of this machine are only names."""
+    if isinstance(value, dict):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    return Path(value).name if isinstance(value, str) and _is_local(value) else value
+
+
+def _shared_command(command: str) -> str:
+    """A command line without the folders of this machine."""
+    return shlex.join(_without_folders(shlex.split(command)))
 
 
 def _source_name(config: AdaptConfig) -> str:
     """The source generator without the folders of this machine."""
     named = find_entry(config.generator)
-    return named.name if named is not None else Path(config.generator).name
+    return named.name if named is not None else str(_without_folders(config.generator))
 
 
 def _results(run: RunFolder) -> str:

@@ -44,7 +44,7 @@ class PairSet:
         seed: samples 0 to num - 1 of this seed.
         truncation_psi, class_index, batch_size: see `render_batches`.
         shard_size: pairs per shard, or per part of a folder; a multiple of the batch size.
-        layout: "webdataset": pairs-000000.tar, ...; "folder": source/, target/ and metadata.jsonl.
+        layout: "webdataset": pairs-00000000.tar, ...; "folder": source/, target/ and metadata.jsonl.
         described: what else the result depends on, such as the run; JSON-able.
     """
 
@@ -83,6 +83,8 @@ def write_pairs(
     with made_folder(out):
         _write_index(out, pairs)
         done = _finished(out, pairs)
+        if done > pairs.num:
+            raise ZeroshiftError(f"{out} holds more than {pairs.num} pairs already. Choose another folder.")
         yield done
         while done < pairs.num:
             last = min(pairs.num, (done // pairs.shard_size + 1) * pairs.shard_size)
@@ -180,12 +182,16 @@ def _finished(out: Path, pairs: PairSet) -> int:
     if pairs.layout == "folder":
         count = _good_lines(out / METADATA)
         done = count - count % pairs.batch_size
+        if count == pairs.num:
+            done = count
         _keep_lines(out / METADATA, done)
-        return min(done, pairs.num)
+        return done
     done = 0
-    while done < pairs.num and _length(_shard(out, done)) == min(pairs.shard_size, pairs.num - done):
-        done += pairs.shard_size
-    return min(done, pairs.num)
+    while length := _length(_shard(out, done)):
+        if length != pairs.shard_size:  # the last one, which is complete only if no more are wanted
+            return done + length if done + length == pairs.num else done
+        done += length
+    return done
 
 
 def _good_lines(path: Path) -> int:

@@ -86,6 +86,7 @@ def test_the_networks_draw_the_same_images_in_nvidias_programs(kind: str, tmp_pa
         expected = generator(z, labels, truncation_psi=psi, truncation_cutoff=cutoff)
         drawn = network(z, c, truncation_psi=psi, truncation_cutoff=cutoff, noise_mode="const")
         torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=1e-5)
+    assert hasattr(network.synthesis, "input") == kind.startswith("stylegan3"), "gen_images.py of stylegan3 asks so"
     ws = network.mapping(z, c, truncation_psi=0.6)
     torch.testing.assert_close(network.synthesis(ws, noise_mode="none"), generator.synthesize(ws, noise_mode="none"))
     noisy = network.synthesis(ws, noise_mode="random")

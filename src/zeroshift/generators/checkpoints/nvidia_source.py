@@ -95,7 +95,7 @@ class SynthesisNetwork(StyleGAN2Synthesis):
         self.block_resolutions, self.num_ws = list(self.sizes), 2 * len(self.sizes)
         self.b4.const = self._modules.pop("input").const  # as NVIDIA's programs name it
 
-    def input(self, batch):
+    def start(self, batch):
         return self.b4.const.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def forward(self, ws, noise_mode="random", **_):
@@ -161,7 +161,8 @@ def stylegan3_source() -> str:
 def _assembled(title: str, parts: Sequence[Callable[..., Any]], synthesis: str) -> str:
     source = "\n\n".join([_HEAD.format(title=title), *map(inspect.getsource, parts), synthesis, _MAPPING])
     # Newer than the Python 3.7 and PyTorch 1.7 of NVIDIA's first program:
-    return source.replace("torch.autocast(", "_Plain(").replace(", strict=True)", ")")
+    source = source.replace("torch.autocast(", "_Plain(").replace(", strict=True)", ")")
+    return source.replace("x = self.input(batch)", "x = self.start(batch)")  # `input` means StyleGAN3 to these programs
 
 
 def network_module(source: str) -> types.ModuleType:

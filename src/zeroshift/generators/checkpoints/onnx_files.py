@@ -5,6 +5,7 @@ autoencoder: denoiser.onnx, one prediction of its decoder; DDIM over the noise l
 """
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -68,7 +69,7 @@ def write_stylegan(generator: Any, path: Path) -> None:
     Raises:
         ZeroshiftError: if the packages of the extra "onnx" are missing, or the folder holds files of others.
     """
-    generator = generator.cpu().eval()
+    generator = copy.deepcopy(generator).cpu().eval()
     z, psi = torch.zeros(2, *generator.latent_shape), torch.tensor(0.7)
     inputs: dict[str, Tensor] = {"z": z, "truncation_psi": psi}
     if generator.num_classes:
@@ -88,7 +89,7 @@ def write_denoiser(generator: Any, path: Path) -> None:
     Raises:
         ZeroshiftError: as `write_stylegan`.
     """
-    generator = generator.cpu().eval()
+    generator = copy.deepcopy(generator).cpu().eval()
     size, width = generator.resolution, generator.config["unet"]["z_dim"]
     inputs = {"x": torch.zeros(2, 3, size, size), "timestep": torch.tensor([1, 1]), "condition": torch.zeros(2, width)}
     described = {
