@@ -79,7 +79,7 @@ def interpolate(
     frames = max(1, round(seconds * fps))
     strengths, shares = parse_numbers(strength, "--strength"), None if mix is None else parse_numbers(mix, "--mix")
     if shares is not None and len(shares) != len(targets):
-        raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(targets)} runs: give one share per run.")
+        raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(targets)} targets: give one share per target.")
     if found:
         inverted = _inverted(found, source, folders[0].source, out.parent)
         film = photo_walk(source, targets, inverted, strengths=strengths, mix=shares, frames=frames)
