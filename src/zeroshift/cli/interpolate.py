@@ -102,10 +102,9 @@ def _inverted(found: "Sequence[Portrait]", source: "Generator", name: str, folde
 
     waiting = [one for one in found if not one.is_inverted]
     results: dict[Path, Inverted] = {}
-    reader, inverter = ImageReader(), make_inverter(source, name) if waiting else None
-    for first in range(0, len(waiting), 4):
-        assert inverter is not None
-        part = waiting[first : first + 4]
+    reader, inverter = ImageReader(), make_inverter(source, name)
+    for first in range(0, len(waiting), inverter.batch_size):
+        part = waiting[first : first + inverter.batch_size]
         pictures = torch.stack([one.picture(reader, source.resolution) for one in part])
         with shown(pictures, folder, first, len(waiting)) as progress:
             for one, result in zip(part, inverter(pictures, progress), strict=True):

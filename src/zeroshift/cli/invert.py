@@ -65,6 +65,7 @@ def invert(
     from zeroshift.generators.diffusion.options import DDIMOptions
     from zeroshift.io.image_files import ImageReader
     from zeroshift.io.images import make_grid, save_png
+    from zeroshift.methods.configure import default_config
 
     if not photos:
         raise ZeroshiftError("Name at least one photo: zeroshift invert me.jpg --generator ffhq")
@@ -76,9 +77,10 @@ def invert(
         raise ZeroshiftError(f"{inverted[0]} is no photo, but already inverted.")
     require_results(out, found, (".png", ".safetensors"))
     loaded = load_generator(generator, device=Distributed(device).device)
-    if isinstance(loaded.options, DDIMOptions):
+    sampling = default_config(generator).sampling  # with the t0 of its runs
+    if isinstance(sampling, DDIMOptions):
         require_positive(steps=steps)
-        loaded.configure(replace(loaded.options, invert_steps=steps or 40))
+        loaded.configure(replace(sampling, invert_steps=steps or 40))
     inverter = make_inverter(
         loaded,
         generator,
