@@ -131,6 +131,17 @@ def test_images_with_the_same_name_are_kept_apart(runs: list[Path], photo: Path,
     assert made == {"a.png.png", "a.jpg.png", "deep/a.png"}
 
 
+def test_inverted_photos_of_another_noise_level_are_refused(
+    runs: list[Path], source: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "inverted"
+    command = ["invert", str(photo), "--generator", str(source), "--steps", "2", "--device", "cpu", "--out", str(out)]
+    assert main(command) == 0
+    assert translate(runs[0], out / "me.safetensors", "--out", tmp_path / "out") == 1
+    assert "for diffusion models to another t0" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_export(runs: list[Path], tmp_path: Path) -> None:
     assert main(["export", str(runs[0]), "--format", "diffusers", "--out", str(tmp_path / "model")]) == 0
     ours, theirs = (DDIMPipeline.from_pretrained(path).unet for path in (runs[0] / "pipeline", tmp_path / "model"))
