@@ -135,7 +135,7 @@ def test_memory_does_not_grow_with_the_number_of_pairs(generators: list[Generato
     assert large < small * 1.3 + 200_000
 
 
-def test_the_command_writes_factors_of_the_world(tiny_generator: Path, tmp_path: Path) -> None:
+def test_the_command_writes_both_layouts(tiny_generator: Path, tmp_path: Path) -> None:
     run = make_run(tiny_generator, tmp_path / "run").path
     for _ in range(2):
         assert main(["generate", str(run), "--num", "3", "--format", "webdataset", "--shard-size", "1"]) == 0

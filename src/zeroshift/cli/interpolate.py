@@ -102,13 +102,14 @@ def _inverted(found: "Sequence[Portrait]", source: "Generator", name: str, folde
 
     waiting = [one for one in found if not one.is_inverted]
     results: dict[Path, Inverted] = {}
-    reader, inverter = ImageReader(), make_inverter(source, name)
-    for first in range(0, len(waiting), inverter.batch_size):
-        part = waiting[first : first + inverter.batch_size]
-        pictures = torch.stack([one.picture(reader, source.resolution) for one in part])
-        with shown(pictures, folder, first, len(waiting)) as progress:
-            for one, result in zip(part, inverter(pictures, progress), strict=True):
-                results[one.file] = result.to("cpu")
+    if waiting:  # otherwise no encoder is needed
+        reader, inverter = ImageReader(), make_inverter(source, name)
+        for first in range(0, len(waiting), inverter.batch_size):
+            part = waiting[first : first + inverter.batch_size]
+            pictures = torch.stack([one.picture(reader, source.resolution) for one in part])
+            with shown(pictures, folder, first, len(waiting)) as progress:
+                for one, result in zip(part, inverter(pictures, progress), strict=True):
+                    results[one.file] = result.to("cpu")
     return [one.inverted() if one.is_inverted else results[one.file] for one in found]
 
 

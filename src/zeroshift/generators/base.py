@@ -188,10 +188,11 @@ class Generator(nn.Module, ABC):
         """Codes of real images [N, 3, resolution, resolution] in [-1, 1], from which `synthesize` restores them.
 
         Raises:
-            ZeroshiftError: if this family has no inversion.
+            ZeroshiftError: if this family has no inversion of its own; photos may still be found in its `style_space`.
         """
         raise ZeroshiftError(
-            f"A {self.architecture} generator has no inversion, so it cannot use real images. Choose a diffusion model."
+            f"A {self.architecture} generator has no inversion of its own. Choose a diffusion model, or to translate "
+            "photos a StyleGAN."
         )
 
     def style_space(self) -> StyleSpace | None:
