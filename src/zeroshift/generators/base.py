@@ -15,7 +15,17 @@ from zeroshift.config.settings import GeneratorOptions
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 
-__all__ = ["NOISE_MODES", "Codes", "Generator", "Latents", "StyleSpace", "blend_weights", "style_mix", "truncate"]
+__all__ = [
+    "NOISE_MODES",
+    "Codes",
+    "Generator",
+    "Latents",
+    "StyleSpace",
+    "Synthesis",
+    "blend_weights",
+    "style_mix",
+    "truncate",
+]
 
 Latents = Tensor  # [N, *latent_shape], Gaussian
 Codes = Tensor  # what synthesize reads; StyleGAN: ws [N, num_ws, w_dim]
@@ -272,6 +282,18 @@ class Generator(nn.Module, ABC):
         None if the codes have no rows: there is no adaptive choice then, and `adaptive` means `all`.
         """
         return None
+
+
+class Synthesis(nn.Module):
+    """`Generator.synthesize` as the forward pass of a module, for functions of PyTorch that take modules."""
+
+    def __init__(self, generator: Generator):
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, codes: Codes, **options: Any) -> Tensor:
+        """Images of codes; `options` as for `synthesize`."""
+        return self.generator.synthesize(codes, **options)
 
 
 def truncate(ws: Tensor, w_avg: Tensor, truncation_psi: float, cutoff: int | None = None) -> Tensor:

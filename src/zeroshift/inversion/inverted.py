@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from zeroshift.core.finite import is_finite
 from zeroshift.errors import DamagedFileError, ZeroshiftError
-from zeroshift.generators.base import Codes, Generator
+from zeroshift.generators.base import Codes, Generator, Synthesis
 from zeroshift.io.checksums import load_tensors, save_tensors
 from zeroshift.io.foreign import parse_json
 
@@ -79,17 +79,6 @@ class Inverted:
         return Inverted(self.codes.to(device), changes, self.record)
 
 
-class _Synthesis(nn.Module):
-    """`Generator.synthesize` as a module's forward, for `functional_call`."""
-
-    def __init__(self, generator: Generator):
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, codes: Codes, **options: Any) -> Tensor:
-        return self.generator.synthesize(codes, **options)
-
-
 def render(generator: Generator, codes: Codes, changes: Mapping[str, Tensor] | None = None, **options: Any) -> Tensor:
     """Images [N, 3, R, R] of a generator with changed weights; the generator itself stays as it is.
 
@@ -112,7 +101,7 @@ def render(generator: Generator, codes: Codes, changes: Mapping[str, Tensor] | N
                 f"{list(change.shape)}. Invert the photo into this generator."
             )
     changed = {f"generator.{name}": own[name] + change.to(own[name]) for name, change in changes.items()}
-    images: Tensor = functional_call(_Synthesis(generator), changed, (codes,), options)
+    images: Tensor = functional_call(Synthesis(generator), changed, (codes,), options)
     return images
 
 

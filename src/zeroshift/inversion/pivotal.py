@@ -30,7 +30,8 @@ def tune(
 ) -> dict[str, Tensor]:
     """The changes of weights, and those in `changes`, after which the generator draws a photo from its codes.
 
-    Minimizes mean squared error + distance (equation 1 with both weights 1) with Adam over all adaptable layers.
+    Minimizes the tuning loss of the paper, mean squared error + distance with both weights 1, with Adam over all
+    adaptable layers.
 
     Args:
         photo: [1, 3, R, R] in [-1, 1].

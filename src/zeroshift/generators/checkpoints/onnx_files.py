@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import Generator, truncate
+from zeroshift.generators.base import Synthesis, truncate
 from zeroshift.io.owned_folder import replaced_folder, require_owned_folder
 
 __all__ = ["INDEX", "OPSET", "write_denoiser", "write_stylegan"]
@@ -38,17 +38,6 @@ class _Mapping(nn.Module):
         w: Tensor = self.mapping(z, labels)
         w = self.mapping.w_avg + truncation_psi * (w - self.mapping.w_avg)
         return w.unsqueeze(1).repeat(1, self.num_ws, 1)
-
-
-class _Synthesis(nn.Module):
-    """ws [N, num_ws, w_dim] -> images [N, 3, R, R] around [-1, 1]."""
-
-    def __init__(self, generator: Generator):
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, ws: Tensor) -> Tensor:
-        return self.generator.synthesize(ws, noise_mode="const")
 
 
 class _Denoiser(nn.Module):
@@ -78,7 +67,7 @@ def write_stylegan(generator: Any, path: Path) -> None:
         ws = truncate(generator.codes(z, inputs.get("labels")), generator.mapping.w_avg, 0.7)
     networks = {
         "mapping": (_Mapping(generator), inputs, "ws"),
-        "synthesis": (_Synthesis(generator), {"ws": ws}, "images"),
+        "synthesis": (Synthesis(generator), {"ws": ws}, "images"),
     }
     _write(path, networks, {"architecture": generator.architecture, "resolution": generator.resolution})
 
