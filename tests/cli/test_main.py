@@ -309,7 +309,7 @@ def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path, format: str,
 def test_export_offers_the_formats_of_the_run(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
     code, out, _ = run_cli(capsys, "export", finished, "--help")
     assert code == 0
-    assert "{safetensors,rosinality-pt,nvidia-pkl,onnx}" in out
+    assert "{safetensors,rosinality-pt,nvidia-pkl,onnx,torch-export}" in out
     code, out, err = run_cli(capsys, "export", finished, "--format", "diffusers")
     assert (code, out) == (2, "")
     assert "rosinality-pt" in err

@@ -32,13 +32,14 @@ def test_families_are_registered_under_their_architecture():
 
 
 def test_formats_belong_to_their_family():
-    assert export_formats("stylegan2") == ["safetensors", "rosinality-pt", "nvidia-pkl", "onnx"]
+    assert export_formats("stylegan2") == ["safetensors", "rosinality-pt", "nvidia-pkl", "onnx", "torch-export"]
     assert export_formats("diffusion") == ["safetensors", "diffusers"]
-    assert export_formats("diffusion_autoencoder") == ["safetensors", "onnx"]
+    assert export_formats("diffusion_autoencoder") == ["safetensors", "onnx", "torch-export"]
     assert [export_suffix("stylegan2", name) for name in export_formats("stylegan2")] == [
         ".safetensors",
         ".pt",
         ".pkl",
+        "",
         "",
     ]
     assert export_suffix("diffusion", "diffusers") == ""

@@ -74,7 +74,8 @@ def main(arguments: Sequence[str]) -> None:
 
         The formats depend on the family of the generator: safetensors (ours) for all; rosinality-pt for StyleGAN2 (read
         by the published IPL, NADA, e4e and ReStyle programs); nvidia-pkl for StyleGAN2 and StyleGAN3 (read by
-        stylegan2-ada-pytorch and stylegan3); onnx for StyleGANs and the diffusion autoencoder (a folder of networks);
+        stylegan2-ada-pytorch and stylegan3); onnx and torch-export for StyleGANs and the diffusion autoencoder (folders
+        of networks, for onnxruntime and for PyTorch without zeroshift);
         diffusers for diffusion models (a folder for DDIMPipeline.from_pretrained, or LDMPipeline for latent
         diffusion). `zeroshift export RUN --help` lists those of a run.
 

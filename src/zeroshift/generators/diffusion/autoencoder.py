@@ -40,7 +40,10 @@ class DiffusionAutoencoder(Diffusion):
 
     architecture = "diffusion_autoencoder"
     unused_settings = frozenset({"class_index", *ADAPTIVE_SETTINGS})
-    exports: ClassVar[Mapping[str, str]] = {"onnx": "zeroshift.generators.checkpoints.onnx_files:write_denoiser"}
+    exports: ClassVar[Mapping[str, str]] = {
+        "onnx": "zeroshift.generators.checkpoints.network_files:write_onnx_denoiser",
+        "torch-export": "zeroshift.generators.checkpoints.network_files:write_torch_denoiser",
+    }
     deliveries: ClassVar[Mapping[str, str]] = {}
 
     z_mean: Tensor  # [z_dim]

@@ -172,7 +172,8 @@ class StyleGAN2(StyleBased):
     exports: ClassVar[MappingType[str, str]] = {
         "rosinality-pt": "zeroshift.generators.checkpoints.rosinality:write_rosinality",
         "nvidia-pkl": "zeroshift.generators.checkpoints.nvidia_pickle:write_nvidia_pickle",
-        "onnx": "zeroshift.generators.checkpoints.onnx_files:write_stylegan",
+        "onnx": "zeroshift.generators.checkpoints.network_files:write_onnx_stylegan",
+        "torch-export": "zeroshift.generators.checkpoints.network_files:write_torch_stylegan",
     }
     export_suffix: ClassVar[MappingType[str, str]] = {"rosinality-pt": ".pt", "nvidia-pkl": ".pkl"}
 

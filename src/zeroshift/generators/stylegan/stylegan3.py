@@ -49,7 +49,8 @@ class StyleGAN3(StyleBased):
     unused_settings = StyleBased.unused_settings | {"adapt.noise_mode"}
     exports: ClassVar[MappingType[str, str]] = {
         "nvidia-pkl": "zeroshift.generators.checkpoints.nvidia_pickle:write_nvidia_pickle",
-        "onnx": "zeroshift.generators.checkpoints.onnx_files:write_stylegan",
+        "onnx": "zeroshift.generators.checkpoints.network_files:write_onnx_stylegan",
+        "torch-export": "zeroshift.generators.checkpoints.network_files:write_torch_stylegan",
     }
     export_suffix: ClassVar[MappingType[str, str]] = {"nvidia-pkl": ".pkl"}
 

@@ -1,7 +1,8 @@
-"""ONNX files compute what PyTorch computes, for every batch size."""
+"""ONNX files and programs of torch.export compute what the generator computes, for every batch size."""
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
+import zeroshift
 from tests.helpers.evaluated_runs import make_run
 from zeroshift.cli.main import main
 from zeroshift.errors import ZeroshiftError
@@ -21,10 +23,20 @@ from zeroshift.generators.stylegan.stylegan3 import StyleGAN3
 pytestmark = pytest.mark.slow
 
 
-def run(path: Path, **inputs: torch.Tensor) -> np.ndarray:
+FORMATS = pytest.mark.parametrize("form", ["onnx", "torch-export"])
+
+
+def run(folder: Path, name: str, **inputs: torch.Tensor) -> np.ndarray:
+    """The output of a network of the index, by the program that its format is for."""
+    network = json.loads((folder / "index.json").read_text())["networks"][name]
+    assert list(network["inputs"]) == list(inputs)
+    path = folder / network["file"]
+    if path.suffix == ".pt2":
+        output: torch.Tensor = torch.export.load(path).module()(*inputs.values())
+        return output.numpy()
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (output,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    return output
+    (onnx_output,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    return onnx_output
 
 
 def stylegan(kind: str) -> Generator:
@@ -41,23 +53,25 @@ def stylegan(kind: str) -> Generator:
     return made.eval()
 
 
+@FORMATS
 @pytest.mark.parametrize("kind", ["stylegan2", "conditional", "stylegan3"])
-def test_mapping_and_synthesis_equal_pytorch(kind: str, tmp_path: Path) -> None:
-    generator = stylegan(kind)
-    export_generator(generator, tmp_path / "onnx", format="onnx")
-    index = json.loads((tmp_path / "onnx" / "index.json").read_text())
+def test_mapping_and_synthesis_equal_the_generator(kind: str, form: str, tmp_path: Path) -> None:
+    generator, folder = stylegan(kind), tmp_path / form
+    export_generator(generator, folder, format=form)
+    index = json.loads((folder / "index.json").read_text())
+    assert index["format"] == form
     assert index["networks"]["synthesis"]["outputs"] == {
         "images": ["batch", 3, generator.resolution, generator.resolution]
     }
-    assert index["opset"] == 18
+    assert index["opset"] == 18 if form == "onnx" else index["torch"] == torch.__version__
     for number in (1, 2, 5):
         z = generator.sample_latents(1, range(number))
         labels = torch.arange(number) % 3 if kind == "conditional" else None
         inputs = {"z": z, "truncation_psi": torch.tensor(0.6)}
         if labels is not None:
             inputs["labels"] = torch.eye(3)[labels]
-        ws = run(tmp_path / "onnx" / "mapping.onnx", **inputs)
-        images = run(tmp_path / "onnx" / "synthesis.onnx", ws=torch.from_numpy(ws))
+        ws = run(folder, "mapping", **inputs)
+        images = run(folder, "synthesis", ws=torch.from_numpy(ws))
         with torch.no_grad():
             codes = generator.codes(z, labels, truncation_psi=0.6)
             expected = generator.synthesize(codes)
@@ -65,7 +79,8 @@ def test_mapping_and_synthesis_equal_pytorch(kind: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(images, expected, atol=1e-3)
 
 
-def test_a_denoiser_equals_pytorch(tmp_path: Path) -> None:
+@FORMATS
+def test_a_denoiser_equals_the_generator(form: str, tmp_path: Path) -> None:
     network = {"resolution": 16, "channels": (8, 16), "z_dim": 6, "blocks": 1, "attention": (8,), "groups": 4}
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -73,8 +88,8 @@ def test_a_denoiser_equals_pytorch(tmp_path: Path) -> None:
         for parameter in generator.parameters():  # some are zero at first
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.7 / parameter[0].numel() ** 0.5)
-    export_generator(generator, tmp_path / "onnx", format="onnx")
-    index = json.loads((tmp_path / "onnx" / "index.json").read_text())
+    export_generator(generator, tmp_path / form, format=form)
+    index = json.loads((tmp_path / form / "index.json").read_text())
     assert index["prediction_type"] == "epsilon"
     np.testing.assert_allclose(index["alphas_cumprod"], generator.schedule.alphas.numpy())
     rng = torch.Generator().manual_seed(0)
@@ -83,7 +98,7 @@ def test_a_denoiser_equals_pytorch(tmp_path: Path) -> None:
         condition, time = torch.randn(number, generator.mapper_input_dim, generator=rng), torch.full((number,), 7)
         with torch.no_grad():
             expected = generator.unet(x, time, condition)
-        prediction = run(tmp_path / "onnx" / "denoiser.onnx", x=x, timestep=time, condition=condition)
+        prediction = run(tmp_path / form, "denoiser", x=x, timestep=time, condition=condition)
         np.testing.assert_allclose(prediction, expected, atol=1e-3)
 
 
@@ -99,6 +114,15 @@ def test_the_command_writes_a_folder_again_but_not_over_files_of_others(
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     assert main(["export", str(run), "--format", "onnx", "--out", str(tmp_path / "mine")]) == 1
     assert "not as zeroshift has written them" in " ".join(capsys.readouterr().err.split())
+
+
+def test_programs_name_no_files_of_this_machine(tmp_path: Path) -> None:
+    export_generator(stylegan("stylegan2"), tmp_path / "export", format="torch-export")
+    for path in (tmp_path / "export").glob("*.pt2"):
+        with zipfile.ZipFile(path) as archive:
+            content = b"".join(archive.read(name) for name in archive.namelist())
+        assert b"site-packages" not in content
+        assert str(Path(zeroshift.__file__).parent).encode() not in content
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
