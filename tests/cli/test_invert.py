@@ -1,5 +1,6 @@
 """`zeroshift invert`, and `zeroshift translate` with runs of a StyleGAN."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import torch
 from PIL import Image
 
 from zeroshift.cli.main import main
-from zeroshift.cli.photos import portraits
+from zeroshift.cli.photos import Portrait, make_inverter, portraits
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator, blend_weights
 from zeroshift.generators.checkpoints.catalogue import CATALOGUE
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.inversion import inverter
 from zeroshift.inversion.inverted import Inverted, render
+from zeroshift.inversion.inverter import Inverter
+from zeroshift.inversion.translate import Translator
 from zeroshift.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -105,6 +108,77 @@ def test_photos_are_inverted_once_and_every_run_can_show_them(
     assert (row[:, 17:33] == halves(runs[0] / "new" / "me.png")[1]).all()
     assert translate(runs[0], photos[0], "--strength", 0, "--out", tmp_path / "none") == 0
     assert (halves(tmp_path / "none" / "me.png")[1] == shown[1]).all()
+
+
+@pytest.fixture
+def fast_inversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`zeroshift generate --photos` with few steps."""
+
+    def few_steps(found: list[Portrait], generator: Generator, name: str) -> Inverter:
+        return make_inverter(generator, name, steps=4, tune_steps=3, distance="pyramid")
+
+    monkeypatch.setattr("zeroshift.cli.generate.default_inverter", few_steps)
+
+
+def test_photos_take_the_place_of_samples(
+    runs: list[Path], tiny_generator: Path, photos: list[Path], tmp_path: Path, fast_inversion: None
+) -> None:
+    assert invert(tiny_generator, photos[1], tmp_path / "inverted") == 0
+    files = [photos[0], tmp_path / "inverted" / "you.safetensors"]
+    assert main(["generate", str(runs[0]), "--photos", *map(str, files)]) == 0
+    out = runs[0] / "samples-photos"
+    assert {str(path.relative_to(out)) for path in out.rglob("*.*")} == {
+        "grid.png", "source/me.png", "source/you.png", "target/me.png", "target/you.png",
+    }  # fmt: skip
+    source, target = load_generator(tiny_generator), load_generator(runs[0] / "generator.safetensors")
+    you = Inverted.load(files[1])
+    for side, generator in (("source", source), ("target", target)):
+        assert np.abs(np.asarray(Image.open(out / side / "you.png")) - drawn(generator, you)).max() <= 0.51
+    assert translate(runs[0], photos[0], "--out", tmp_path / "translated") == 0
+    assert (np.asarray(Image.open(out / "target" / "me.png")) == halves(tmp_path / "translated" / "me.png")[1]).all()
+    assert main(["generate", str(runs[0]), "--photos", *map(str, files), "--num", "1", "--out", str(tmp_path)]) == 0
+    assert [path.name for path in (tmp_path / "source").iterdir()] == ["me.png"]
+
+
+@pytest.mark.parametrize("form", ["pairs", "webdataset"])
+def test_a_data_set_of_photos_resumes(
+    form: str, runs: list[Path], tiny_generator: Path, photos: list[Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, fast_inversion: None, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def generate(out: Path) -> int:
+        paths = [str(runs[0]), "--photos", str(photos[0].parent), "--out", str(out)]
+        return main(["generate", *paths, "--format", form, "--batch-size", "1", "--shard-size", "1"])
+
+    def content(folder: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert generate(tmp_path / "whole") == 0
+    draw, drawn_pairs = Translator.draw, 0
+
+    def stopped(self: Translator, photo: Inverted) -> torch.Tensor:
+        nonlocal drawn_pairs
+        drawn_pairs += 1
+        if drawn_pairs == 2:
+            raise KeyboardInterrupt
+        return draw(self, photo)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Translator, "draw", stopped)
+        capsys.readouterr()
+        assert generate(tmp_path / "parts") == 130
+        assert "Stopped. Run the same command again to resume." in capsys.readouterr().err
+    assert content(tmp_path / "parts") != content(tmp_path / "whole")
+    assert generate(tmp_path / "parts") == 0
+    assert content(tmp_path / "parts") == content(tmp_path / "whole")
+    if form == "pairs":
+        lines = (tmp_path / "whole" / "metadata.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        assert [record["photo"] for record in records] == ["me", "you"]
+        source = load_generator(tiny_generator)
+        assert {len(record["codes"]) for record in records} == {source.codes(source.sample_latents(0, [0])).numel()}
+    Image.new("RGB", (20, 20)).save(photos[1])
+    assert generate(tmp_path / "whole") == 1
+    assert "holds a data set with other settings (photos:" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_interrupted_inversion_keeps_the_codes_and_leaves_no_preview(

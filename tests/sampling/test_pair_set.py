@@ -21,9 +21,13 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.io.images import to_uint8
-from zeroshift.sampling.pair_set import PairSet, write_pairs
+from zeroshift.sampling.pair_set import Describe, Draw, PairSet, sampled_pairs, write_pairs
 
-PAIRS = PairSet(10, 3, 0.7, None, 2, 4, "webdataset", {"generator": "x"})
+PAIRS = PairSet(10, 2, 4, "webdataset", {"generator": "x"})
+
+
+def drawn(generators: list[Generator], describe: Describe = lambda latents: None) -> Draw:
+    return sampled_pairs(generators, 3, 0.7, describe=describe)
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def known(latents: torch.Tensor) -> list[dict[str, float]]:
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by webdataset
 def test_shards_hold_the_samples_in_order(generators: list[Generator], tmp_path: Path) -> None:
-    assert list(write_pairs(tmp_path, generators, PAIRS, known)) == [0, 2, 4, 6, 8, 10]
+    assert list(write_pairs(tmp_path, drawn(generators, known), PAIRS)) == [0, 2, 4, 6, 8, 10]
     assert sorted(files(tmp_path)) == [
         "dataset.json", "pairs-00000000.tar", "pairs-00000004.tar", "pairs-00000008.tar",
     ]  # fmt: skip
@@ -73,30 +77,30 @@ def test_an_interrupted_data_set_ends_as_if_it_had_not_stopped(
 ) -> None:
     pairs = replace(PAIRS, layout=layout)  # type: ignore[arg-type]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    list(write_pairs(whole, generators, pairs))
-    for count, _ in enumerate(write_pairs(parts, generators, pairs)):
+    list(write_pairs(whole, drawn(generators), pairs))
+    for count, _ in enumerate(write_pairs(parts, drawn(generators), pairs)):
         if count == stop:
             break
     if layout == "folder" and (parts / "metadata.jsonl").exists():
         with open(parts / "metadata.jsonl", "a") as file:
             file.write('{"number": ')  # a line that was being written
-    finished = list(write_pairs(parts, generators, pairs))
+    finished = list(write_pairs(parts, drawn(generators), pairs))
     assert finished[-1] == 10
     assert files(parts) == files(whole)
-    assert list(write_pairs(parts, generators, pairs)) == [10], "nothing is left to do"
+    assert list(write_pairs(parts, drawn(generators), pairs)) == [10], "nothing is left to do"
 
 
 def test_more_samples_extend_a_data_set(generators: list[Generator], tmp_path: Path) -> None:
     for layout in ("webdataset", "folder"):
         pairs = replace(PAIRS, layout=layout)  # type: ignore[arg-type]
-        list(write_pairs(tmp_path / layout, generators, replace(pairs, num=5)))
-        list(write_pairs(tmp_path / layout, generators, pairs))
-        list(write_pairs(tmp_path / f"{layout}-whole", generators, pairs))
+        list(write_pairs(tmp_path / layout, drawn(generators), replace(pairs, num=5)))
+        list(write_pairs(tmp_path / layout, drawn(generators), pairs))
+        list(write_pairs(tmp_path / f"{layout}-whole", drawn(generators), pairs))
         assert files(tmp_path / layout) == files(tmp_path / f"{layout}-whole")
 
 
 def test_a_folder_has_a_line_for_each_pair(generators: list[Generator], tmp_path: Path) -> None:
-    list(write_pairs(tmp_path, generators, replace(PAIRS, layout="folder", num=3), known))
+    list(write_pairs(tmp_path, drawn(generators, known), replace(PAIRS, layout="folder", num=3)))
     records = [json.loads(line) for line in (tmp_path / "metadata.jsonl").read_text().splitlines()]
     assert [record["file_name"] for record in records] == [f"target/{number:08d}.png" for number in range(3)]
     for record in records:
@@ -106,29 +110,38 @@ def test_a_folder_has_a_line_for_each_pair(generators: list[Generator], tmp_path
 
 
 def test_folders_of_others_and_other_settings_are_refused(generators: list[Generator], tmp_path: Path) -> None:
-    list(write_pairs(tmp_path / "set", generators, PAIRS))
+    list(write_pairs(tmp_path / "set", drawn(generators), PAIRS))
     before = files(tmp_path / "set")
-    for change in ({"seed": 4}, {"truncation_psi": 1.0}, {"layout": "folder"}, {"described": {"generator": "y"}}):
-        with pytest.raises(ZeroshiftError, match="holds a data set with another"):
-            next(write_pairs(tmp_path / "set", generators, replace(PAIRS, **change)))  # type: ignore[arg-type]
+    for change in ({"batch_size": 1}, {"layout": "folder"}, {"described": {"generator": "y"}}):
+        with pytest.raises(ZeroshiftError, match="holds a data set with other settings"):
+            next(write_pairs(tmp_path / "set", drawn(generators), replace(PAIRS, **change)))  # type: ignore[arg-type]
     assert files(tmp_path / "set") == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(ZeroshiftError, match="holds no data set of zeroshift"):
-        next(write_pairs(tmp_path / "mine", generators, PAIRS))
+        next(write_pairs(tmp_path / "mine", drawn(generators), PAIRS))
     with pytest.raises(ZeroshiftError, match="holds more than 4 pairs already"):
-        list(write_pairs(tmp_path / "set", generators, replace(PAIRS, num=4)))
+        list(write_pairs(tmp_path / "set", drawn(generators), replace(PAIRS, num=4)))
     damaged = tmp_path / "set" / "pairs-00000004.tar"
     damaged.write_bytes(damaged.read_bytes()[:700])
-    list(write_pairs(tmp_path / "set", generators, PAIRS))
+    list(write_pairs(tmp_path / "set", drawn(generators), PAIRS))
     assert files(tmp_path / "set") == before, "a damaged shard is written again"
+
+
+def test_a_second_process_is_refused(generators: list[Generator], tmp_path: Path) -> None:
+    first = write_pairs(tmp_path, drawn(generators), PAIRS)
+    next(first)
+    with pytest.raises(ZeroshiftError, match="Another process is writing a data set in"):
+        next(write_pairs(tmp_path, drawn(generators), PAIRS))
+    assert list(first)[-1] == 10
+    assert list(write_pairs(tmp_path, drawn(generators), PAIRS)) == [10]
 
 
 def test_memory_does_not_grow_with_the_number_of_pairs(generators: list[Generator], tmp_path: Path) -> None:
     peaks = []
     for num in (16, 160):
         tracemalloc.start()
-        list(write_pairs(tmp_path / str(num), generators, replace(PAIRS, num=num, shard_size=8)))
+        list(write_pairs(tmp_path / str(num), drawn(generators), replace(PAIRS, num=num, shard_size=8)))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     small, large = peaks

@@ -1,21 +1,24 @@
-"""`zeroshift generate`: samples of a run, source next to target."""
+"""`zeroshift generate`: samples of a run, source next to target; or photos in their place."""
 
+import hashlib
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, require_positive, require_seed, tracked, warn_no_truncation
+from zeroshift.cli.photos import Portrait, default_inverter, inverted_portraits, portraits, require_results
+from zeroshift.core.interrupts import RESUME_HINT
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.outputs import is_ours, require_outputs
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    import torch
-
-    from zeroshift.sampling.pair_set import PairSet
+    from zeroshift.inversion.inverted import Inverted
+    from zeroshift.sampling.pair_set import Draw, PairSet
 
 __all__ = ["generate", "main"]
 
@@ -24,8 +27,9 @@ _SIDES = ("source", "target")  # folders of the images of each generator
 
 def generate(
     run: Annotated[Path, tyro.conf.Positional],
-    num: int = 16,
+    num: int | None = None,
     seed: int = 0,
+    photos: tuple[Path, ...] = (),
     truncation_psi: float | None = None,
     steps: int | None = None,
     batch_size: int = 8,
@@ -44,16 +48,22 @@ def generate(
     factors, as a folder with metadata.jsonl or as shards pairs-00000000.tar, ... The same command continues an
     interrupted data set.
 
+    With --photos, inverted photos take the place of samples: source/NAME.png is the photo as the source generator draws
+    it, target/NAME.png the same in the new domain.
+
     Examples:
       zeroshift generate runs/disney --num 64
       zeroshift generate runs/disney --num 64 --seed 1 --truncation-psi 0.5
       zeroshift generate runs/disney --num 1000 --out samples
       zeroshift generate runs/disney --num 50000 --format webdataset --out pairs
+      zeroshift generate runs/disney --photos holiday --format pairs     # a folder of photos
 
     Args:
         run: Run folder that `zeroshift adapt` wrote.
-        num: Number of samples.
+        num: Number of samples (default: 16), or of photos (default: all).
         seed: Seed of the samples.
+        photos: Photos, folders of photos, or files of `zeroshift invert`, instead of samples. Photos are inverted with
+            the default settings of `zeroshift invert`. --seed and --truncation-psi do not apply to them.
         truncation_psi: 1 keeps the full variety of samples, smaller values move them toward the mean. Default: the
             setting of the run.
         steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the run.
@@ -63,66 +73,107 @@ def generate(
             data set as WebDataset shards.
         shard_size: Pairs per shard; rounded up to whole batches.
         out: Folder to write to. Default: RUN/samples-seed-SEED, or RUN/pairs-seed-SEED for a data set; options other
-            than --seed are added to the name.
+            than --seed are added to the name. For photos: RUN/samples-photos or RUN/pairs-photos.
     """
-    from zeroshift.io.owned_folder import file_digest
-    from zeroshift.sampling import generate as sampling
-    from zeroshift.sampling.pair_set import Layout, PairSet
-    from zeroshift.training.run_generators import load_source_and_target
+    from zeroshift.sampling.pair_set import PairSet
 
     folder = RunFolder.read(run)
-    config = folder.config
-    psi = config.truncation_psi if truncation_psi is None else truncation_psi
+    psi = folder.config.truncation_psi if truncation_psi is None else truncation_psi
     require_positive(
         num=num, batch_size=batch_size, columns=columns, truncation_psi=psi, steps=steps, shard_size=shard_size
     )
     require_seed(seed)
     warn_no_truncation(folder, truncation_psi)
-    changes = {"truncation-psi": truncation_psi, "steps": steps}
+    folder.require_generator()
+    kind, origin = "samples" if format == "samples" else "pairs", "photos" if photos else f"seed-{seed}"
+    changes = {"truncation-psi": None if photos else truncation_psi, "steps": steps}
     suffix = "".join(f"-{name}-{value}" for name, value in changes.items() if value)
-    out = default_output(folder, f"{'samples' if format == 'samples' else 'pairs'}-seed-{seed}{suffix}", out)
-    if format != "samples":
-        size = -(-shard_size // batch_size) * batch_size
-        layout: Layout = "folder" if format == "pairs" else "webdataset"
-        folder.require_generator()
-        described = {"run": folder.config.target, "steps": steps, "generator": file_digest(folder.generator_path)}
-        pairs = PairSet(num, seed, psi, config.class_index, batch_size, size, layout, described)
-        _write_data_set(folder, steps, pairs, out)
+    out = default_output(folder, f"{kind}-{origin}{suffix}", out)
+    found = portraits(photos, None, "largest", folder.source)[:num] if photos else []
+    num = len(found) if photos else 16 if num is None else num
+    if format == "samples":
+        names = [one.name for one in found] or [Path(f"{number:04d}") for number in range(num)]
+        for side in _SIDES:
+            require_results(out / side, found)
+        require_outputs(*(_file(out, side, name) for side in _SIDES for name in names), out / "grid.png")
+    draw, described = _photos(folder, found, steps, out) if photos else _samples(folder, seed, psi, steps)
+    if format == "samples":
+        batches = [range(start, min(num, start + batch_size)) for start in range(0, num, batch_size)]
+        _write(draw, batches if photos else tracked(batches, len(batches), "Generating"), names, columns, out)
+        if not photos:
+            _remove_from(out, num)
+        print(f"{num} pairs: {out / 'grid.png'}, {out / 'source'}, {out / 'target'}")
         return
-    require_outputs(*(_sample(out, side, i) for side in _SIDES for i in range(num)), out / "grid.png")
-    batches = sampling.generate(
-        load_source_and_target(folder, steps=steps),
-        num,
-        seed=seed,
-        truncation_psi=psi,
-        class_index=config.class_index,
-        batch_size=batch_size,
-    )
-    _write(tracked(batches, -(-num // batch_size), "Generating"), num, columns, out)
-    print(f"{num} pairs: {out / 'grid.png'}, {out / 'source'}, {out / 'target'}")
+    size = -(-shard_size // batch_size) * batch_size
+    layout: Literal["folder", "webdataset"] = "folder" if format == "pairs" else "webdataset"
+    _write_data_set(draw, PairSet(num, batch_size, size, layout, described), out, bar=not photos)
 
 
-def _write_data_set(folder: RunFolder, steps: int | None, pairs: "PairSet", out: Path) -> None:
-    """Writes source and target pairs with what is known of them."""
+def _samples(folder: RunFolder, seed: int, psi: float, steps: int | None) -> "tuple[Draw, Mapping[str, Any]]":
+    """The pairs of the samples of a seed, and what they depend on."""
+    from zeroshift.evaluation.truth import load_truth
+    from zeroshift.generators.checkpoints.catalogue import find_entry
+    from zeroshift.sampling.pair_set import sampled_pairs
+    from zeroshift.training.run_generators import load_source_and_target
+
+    known = getattr(load_truth(find_entry(folder.source)), "factors", lambda latents: None)
+    generators, class_index = load_source_and_target(folder, steps=steps), folder.config.class_index
+    described = {**_run(folder, steps), "seed": seed, "truncation_psi": psi, "class_index": class_index}
+    return sampled_pairs(generators, seed, psi, class_index, known), described
+
+
+def _photos(
+    folder: RunFolder, found: Sequence[Portrait], steps: int | None, out: Path
+) -> "tuple[Draw, Mapping[str, Any]]":
+    """The pairs of photos, and what they depend on."""
+    from zeroshift.inversion.pairs import photo_pairs
+    from zeroshift.inversion.translate import Translator
+    from zeroshift.io.owned_folder import file_digest
+    from zeroshift.training.run_generators import load_source_and_target
+
+    source, target = load_source_and_target(folder, steps=steps)
+    inverter = default_inverter(found, source, folder.source)
+
+    def read(numbers: range) -> "list[tuple[str, Inverted]]":
+        part = found[numbers.start : numbers.stop]
+        inverted = inverted_portraits(part, inverter, out, numbers.start, len(found))
+        return [(str(one.name), result) for one, _, result in inverted]
+
+    content = [(str(one.name), file_digest(one.file), repr(one.crop)) for one in found]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return photo_pairs(Translator(inverter, [target], [1.0]), read), {**_run(folder, steps), "photos": digest}
+
+
+def _run(folder: RunFolder, steps: int | None) -> dict[str, Any]:
+    """What all pairs of a run depend on."""
+    from zeroshift.io.owned_folder import file_digest
+
+    return {"run": folder.config.target, "steps": steps, "generator": file_digest(folder.generator_path)}
+
+
+def _write_data_set(draw: "Draw", pairs: "PairSet", out: Path, *, bar: bool) -> None:
+    """Writes source and target pairs with what is known of them.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, with a hint for the user.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
-    from zeroshift.evaluation.truth import load_truth
-    from zeroshift.generators.checkpoints.catalogue import find_entry
     from zeroshift.sampling.pair_set import write_pairs
-    from zeroshift.training.run_generators import load_source_and_target
 
-    truth = load_truth(find_entry(folder.source))
-    describe = getattr(truth, "factors", lambda latents: None)
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        task = bars.add_task("Generating", total=pairs.num)
-        for done in write_pairs(out, load_source_and_target(folder, steps=steps), pairs, describe):
-            bars.update(task, completed=done)
+    try:
+        with Progress(console=console, transient=True, disable=not (bar and console.is_terminal)) as bars:
+            task = bars.add_task("Generating", total=pairs.num)
+            for done in write_pairs(out, draw, pairs):
+                bars.update(task, completed=done)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(RESUME_HINT) from error
     print(f"{pairs.num} pairs: {out}")
 
 
-def _write(batches: "Iterable[list[torch.Tensor]]", num: int, columns: int, out: Path) -> None:
+def _write(draw: "Draw", batches: Iterable[range], names: Sequence[Path], columns: int, out: Path) -> None:
     """Writes batches of source and target images as single files and as a grid of pairs."""
     import torch
 
@@ -131,27 +182,27 @@ def _write(batches: "Iterable[list[torch.Tensor]]", num: int, columns: int, out:
     with disk_errors(out):
         (out / "grid.png").unlink(missing_ok=True)  # written last: it shows that all samples are there
     tiles: list[torch.Tensor] = []
-    for source, target in batches:
+    for numbers in batches:
+        source, target, _ = draw(numbers)
         for side, images in zip(_SIDES, (source, target), strict=True):
-            for i, pixels in enumerate(to_uint8(images), start=len(tiles)):
-                save_png(_sample(out, side, i), pixels)
+            for number, pixels in zip(numbers, to_uint8(images), strict=True):
+                save_png(_file(out, side, names[number]), pixels)
         tiles += torch.cat([source, target], dim=3).unbind()  # [3, R, 2R] each
-    for side in _SIDES:
-        _remove_from(out / side, num)
-    save_png(out / "grid.png", make_grid(torch.stack(tiles), columns=min(columns, num)))
+    save_png(out / "grid.png", make_grid(torch.stack(tiles), columns=min(columns, len(tiles))))
 
 
-def _sample(out: Path, side: str, number: int) -> Path:
-    return out / side / f"{number:04d}.png"
+def _file(out: Path, side: str, name: Path) -> Path:
+    return out / side / f"{name}.png"
 
 
-def _remove_from(folder: Path, num: int) -> None:
+def _remove_from(out: Path, num: int) -> None:
     """Removes samples with numbers from `num` on, which an earlier call with a larger --num wrote."""
-    with disk_errors(folder):
-        for file in folder.iterdir():
-            numbered = re.fullmatch(r"([0-9]{4}|[1-9][0-9]{4,})\.png", file.name)
-            if numbered and int(file.stem) >= num and is_ours(file):
-                file.unlink()
+    for folder in (out / side for side in _SIDES):
+        with disk_errors(folder):
+            for file in folder.iterdir():
+                numbered = re.fullmatch(r"([0-9]{4}|[1-9][0-9]{4,})\.png", file.name)
+                if numbered and int(file.stem) >= num and is_ours(file):
+                    file.unlink()
 
 
 def main(arguments: Sequence[str]) -> None:

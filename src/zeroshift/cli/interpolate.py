@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive, tracked, warn_no_truncation
-from zeroshift.cli.photos import Portrait, make_inverter, portraits, shown
+from zeroshift.cli.photos import default_inverter, inverted_portraits, portraits
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.outputs import require_outputs
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from zeroshift.generators.base import Generator
-    from zeroshift.inversion.inverted import Inverted
     from zeroshift.sampling.film import SampleKey
 
 __all__ = ["interpolate", "main"]
@@ -81,7 +80,8 @@ def interpolate(
     if shares is not None and len(shares) != len(targets):
         raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(targets)} targets: give one share per target.")
     if found:
-        inverted = _inverted(found, source, folders[0].source, out.parent)
+        inverter = default_inverter(found, source, folders[0].source)
+        inverted = [result for _, _, result in inverted_portraits(found, inverter, out.parent)]
         film = photo_walk(source, targets, inverted, strengths=strengths, mix=shares, frames=frames)
     else:
         psi = config.truncation_psi if truncation_psi is None else truncation_psi
@@ -92,25 +92,6 @@ def interpolate(
     total = frames * len(found or samples)
     save_film(out, tracked(film, total, "Rendering"), fps)
     print(f"{total} frames: {out}")
-
-
-def _inverted(found: "Sequence[Portrait]", source: "Generator", name: str, folder: Path) -> "list[Inverted]":
-    """The inverted photos, in order, on the CPU."""
-    import torch
-
-    from zeroshift.io.image_files import ImageReader
-
-    waiting = [one for one in found if not one.is_inverted]
-    results: dict[Path, Inverted] = {}
-    if waiting:  # otherwise no encoder is needed
-        reader, inverter = ImageReader(), make_inverter(source, name)
-        for first in range(0, len(waiting), inverter.batch_size):
-            part = waiting[first : first + inverter.batch_size]
-            pictures = torch.stack([one.picture(reader, source.resolution) for one in part])
-            with shown(pictures, folder, first, len(waiting)) as progress:
-                for one, result in zip(part, inverter(pictures, progress), strict=True):
-                    results[one.file] = result.to("cpu")
-    return [one.inverted() if one.is_inverted else results[one.file] for one in found]
 
 
 def _open(runs: Sequence[Path]) -> list[RunFolder]:

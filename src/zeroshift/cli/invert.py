@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from zeroshift.cli.arguments import call, require_count, require_positive, require_seed
-from zeroshift.cli.photos import Space, make_inverter, portraits, require_results, shown
+from zeroshift.cli.photos import Space, inverted_portraits, make_inverter, portraits, require_results
 
 __all__ = ["invert", "main"]
 
@@ -63,7 +63,6 @@ def invert(
     from zeroshift.errors import ZeroshiftError
     from zeroshift.generators.checkpoints.files import load_generator
     from zeroshift.generators.diffusion.options import DDIMOptions
-    from zeroshift.io.image_files import ImageReader
     from zeroshift.io.images import make_grid, save_png
     from zeroshift.methods.configure import default_config
 
@@ -91,18 +90,12 @@ def invert(
         encoder=encoder,
         seed=seed,
     )
-    reader = ImageReader()
-    for first in range(0, len(found), inverter.batch_size):
-        part = found[first : first + inverter.batch_size]
-        pictures = torch.stack([one.picture(reader, loaded.resolution) for one in part])
-        with shown(pictures, out, first, len(found)) as progress:
-            results = inverter(pictures, progress)
-        for one, picture, result in zip(part, pictures, results, strict=True):
-            result.to("cpu").save(one.result(out, ".safetensors"))
-            pair = torch.stack([picture, inverter.reconstruct(result)])
-            save_png(one.result(out), make_grid(pair, columns=2))
-            quality = f": PSNR {result.record['psnr']:.1f} dB" if "psnr" in result.record else ""
-            print(f"{one.result(out)}{quality}")
+    for one, picture, result in inverted_portraits(found, inverter, out):
+        assert picture is not None
+        result.save(one.result(out, ".safetensors"))
+        save_png(one.result(out), make_grid(torch.stack([picture, inverter.reconstruct(result)]), columns=2))
+        quality = f": PSNR {result.record['psnr']:.1f} dB" if "psnr" in result.record else ""
+        print(f"{one.result(out)}{quality}")
 
 
 def main(arguments: Sequence[str]) -> None:

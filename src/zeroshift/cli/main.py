@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.cli.progress import download_bar
-from zeroshift.core.interrupts import interrupts
+from zeroshift.core.interrupts import RESUME_HINT, interrupts
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.downloads import set_progress
@@ -89,8 +89,8 @@ def _guarded(name: str, command: Callable[[], None], console: Console) -> int:
     except ZeroshiftError as error:
         console.print("[bold red]Error:[/]", escape(str(error)), soft_wrap=True)
         return 1
-    except KeyboardInterrupt:
-        hint = " Run the same command again to resume." if name in RESUMABLE else ""
+    except KeyboardInterrupt as stop:
+        hint = f" {RESUME_HINT}" if name in RESUMABLE or str(stop) == RESUME_HINT else ""
         console.print(f"[yellow]Stopped.[/]{hint}")
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has exited

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from zeroshift.inversion.inverter import InversionProgress, Inverter
     from zeroshift.io.image_files import ImageReader
 
-__all__ = ["Portrait", "Space", "make_inverter", "portraits", "require_results", "shown"]
+__all__ = [
+    "Portrait", "Space", "default_inverter", "inverted_portraits", "make_inverter", "portraits", "require_results",
+    "shown",
+]  # fmt: skip
 
 Space = Literal["w", "w+"]
 _PREVIEW = "inversion-preview.png"
@@ -214,13 +217,49 @@ def make_inverter(
     return Inverter(generator, options, loaded)
 
 
+def default_inverter(found: Sequence[Portrait], generator: "Generator", name: str) -> "Inverter":
+    """The inverter with default settings; without an encoder if everything is inverted already."""
+    return make_inverter(generator, name, encoder="none" if all(one.is_inverted for one in found) else "auto")
+
+
+def inverted_portraits(
+    found: Sequence[Portrait], inverter: "Inverter", folder: Path, first: int = 0, total: int | None = None
+) -> "Iterator[tuple[Portrait, Tensor | None, Inverted]]":
+    """Inverts portraits, a batch at a time; yields each with its picture and its result, in order, on the CPU.
+
+    Args:
+        folder: where the current pictures are shown, see `shown`.
+        first, total: number of the first portrait among all, and how many there are; default: these alone.
+
+    Yields:
+        A portrait, its picture [3, R, R], which is None for an inverted photo, and the inverted photo.
+    """
+    import torch
+
+    from zeroshift.io.image_files import ImageReader
+
+    with ImageReader() as reader:
+        for start in range(0, len(found), inverter.batch_size):
+            part = found[start : start + inverter.batch_size]
+            waiting = [one for one in part if not one.is_inverted]
+            pictures = [one.picture(reader, inverter.generator.resolution) for one in waiting]
+            results: dict[Path, tuple[Tensor, Inverted]] = {}
+            if waiting:
+                batch = torch.stack(pictures)
+                with shown(batch, folder, first + start, len(found) if total is None else total) as progress:
+                    inverted = inverter(batch, progress)
+                results = {one.name: (x, y) for one, x, y in zip(waiting, pictures, inverted, strict=True)}
+            for one in part:
+                picture, result = results[one.name] if one.name in results else (None, one.inverted())
+                yield one, picture, result.to("cpu")
+
+
 class _Shown:
     """Shows the progress of an inversion on stderr, and the current pictures in a file of the output folder."""
 
     def __init__(self, display: Display, photos: "Tensor", path: Path, first: int, total: int):
         self._display, self._photos, self._path, self._first, self._total = display, photos, path, first, total
         self._last = time.monotonic()
-        self.wrote = False
 
     def __call__(self, progress: "InversionProgress") -> None:
         if progress.images is None:
@@ -242,7 +281,7 @@ class _Shown:
         from zeroshift.io.images import make_grid, save_png
 
         assert progress.images is not None
-        photos, self.wrote = self._photos[list(progress.photos)], True
+        photos = self._photos[list(progress.photos)]
         save_png(self._path, make_grid(torch.cat([photos, progress.images.cpu()]), columns=len(photos)))
 
 
@@ -265,5 +304,4 @@ def shown(photos: "Tensor", out: Path, first: int = 0, total: int | None = None)
         try:
             yield shows
         finally:
-            if shows.wrote:
-                remove_temporary(path)
+            remove_temporary(path)  # also that of a killed process

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, parse_numbers, require_count, require_positive
-from zeroshift.cli.photos import Portrait, Space, make_inverter, portraits, require_results, shown
+from zeroshift.cli.photos import Portrait, Space, inverted_portraits, make_inverter, portraits, require_results
 from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
@@ -169,28 +169,16 @@ def _write(
     """Translates all portraits, a few at a time, and writes the rows. If `keep`, returns the first results by name."""
     import torch
 
-    from zeroshift.io.image_files import ImageReader
     from zeroshift.io.images import make_grid, save_png
 
-    inverter, reader = translators[0].inverter, ImageReader()
-    size = inverter.generator.resolution
+    inverter = translators[0].inverter
     results: dict[Path, torch.Tensor] = {}
-    waiting = [one for one in found if not one.is_inverted]
-    for first in range(0, len(waiting), inverter.batch_size):
-        part = waiting[first : first + inverter.batch_size]
-        pictures = torch.stack([one.picture(reader, size) for one in part])
-        with shown(pictures, out, first, len(waiting)) as progress:
-            inverted = inverter(pictures, progress)
-        for one, picture, photo in zip(part, pictures, inverted, strict=True):
-            row = [picture, *(translator.draw(photo)[0] for translator in translators)]
-            save_png(one.result(out), make_grid(torch.stack(row), columns=len(row)))
-            if keep:
-                results[one.name] = row[1]
-    for one in found:
-        if one.is_inverted:
-            photo = one.inverted()
-            row = [inverter.reconstruct(photo), *(translator.draw(photo)[0] for translator in translators)]
-            save_png(one.result(out), make_grid(torch.stack(row), columns=len(row)))
+    for one, picture, inverted in inverted_portraits(found, inverter, out):
+        first = inverter.reconstruct(inverted) if picture is None else picture
+        row = [first, *(translator.draw(inverted)[0] for translator in translators)]
+        save_png(one.result(out), make_grid(torch.stack(row), columns=len(row)))
+        if keep:
+            results[one.name] = row[1]
     return results
 
 

@@ -8,11 +8,14 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["SIGNALS", "interrupt", "interrupts", "raises_interrupt"]
+__all__ = ["RESUME_HINT", "SIGNALS", "interrupt", "interrupts", "raises_interrupt"]
 
 # Ctrl-C; the stop of a cluster or `kill`; the end of the terminal session.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _EXIT_CODE = 130
+
+RESUME_HINT = "Run the same command again to resume."
+"""Message of a KeyboardInterrupt if the interrupted work can be resumed."""
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:

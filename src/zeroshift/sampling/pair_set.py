@@ -1,7 +1,7 @@
 """Data sets of registered source and target pairs: WebDataset shards, or an image folder with JSON lines.
 
-Sample i depends on (seed, i) only. Memory does not grow with the number of samples, and an interrupted data set
-continues after the last complete part, with the same bytes as if it had never stopped.
+A pair depends on its number only. Memory does not grow with the number of pairs, and an interrupted data set continues
+after the last complete part, with the same bytes as if it had never stopped.
 """
 
 import contextlib
@@ -22,10 +22,12 @@ from zeroshift.generators.base import Generator
 from zeroshift.io.atomic import append_record, atomic_write, made_folder
 from zeroshift.io.foreign import read_json
 from zeroshift.io.images import save_png, to_uint8
+from zeroshift.io.leftovers import TEMPORARY_PREFIX
+from zeroshift.io.locks import locked_folder
 from zeroshift.io.outputs import require_writable
 from zeroshift.sampling.generate import render_batches
 
-__all__ = ["INDEX", "METADATA", "Layout", "PairSet", "write_pairs"]
+__all__ = ["INDEX", "METADATA", "Describe", "Draw", "Layout", "PairSet", "sampled_pairs", "write_pairs"]
 
 INDEX = "dataset.json"
 METADATA = "metadata.jsonl"
@@ -33,6 +35,8 @@ _MAX_LATENT = 4096  # numbers; longer latents, of diffusion models, follow from 
 
 Layout = Literal["webdataset", "folder"]
 Describe = Callable[[Tensor], Sequence[Mapping[str, Any]] | None]  # latents [N, ...] -> what is known of each sample
+Draw = Callable[[range], tuple[Tensor, Tensor, Sequence[Mapping[str, Any]]]]
+"""Numbers of pairs -> source and target images [N, 3, R, R] in [-1, 1], and what is known of each pair; JSON-able."""
 
 
 @dataclass(frozen=True)
@@ -41,46 +45,73 @@ class PairSet:
 
     Attributes:
         num: number of pairs.
-        seed: samples 0 to num - 1 of this seed.
-        truncation_psi, class_index, batch_size: see `render_batches`.
+        batch_size: pairs that are drawn together.
         shard_size: pairs per shard, or per part of a folder; a multiple of the batch size.
         layout: "webdataset": pairs-00000000.tar, ...; "folder": source/, target/ and metadata.jsonl.
-        described: what else the result depends on, such as the run; JSON-able.
+        described: all that the pairs depend on, such as run and seed; JSON-able.
     """
 
     num: int
-    seed: int
-    truncation_psi: float
-    class_index: int | None
     batch_size: int
     shard_size: int
     layout: Layout
     described: Mapping[str, Any]
 
     def settings(self) -> dict[str, Any]:
-        """The content of the index: the same settings give the same files. More samples may be added later."""
+        """The content of the index: the same settings give the same files. More pairs may be added later."""
         return {
-            "command": "zeroshift generate --format pairs", **self.described, "layout": self.layout, "seed": self.seed,
-            "truncation_psi": self.truncation_psi, "class_index": self.class_index, "batch_size": self.batch_size,
-            "shard_size": self.shard_size,
+            "command": "zeroshift generate --format pairs", **self.described, "layout": self.layout,
+            "batch_size": self.batch_size, "shard_size": self.shard_size,
         }  # fmt: skip
 
 
-def write_pairs(
-    out: Path, generators: Sequence[Generator], pairs: PairSet, describe: Describe = lambda latents: None
-) -> Iterator[int]:
+def sampled_pairs(
+    generators: Sequence[Generator],
+    seed: int,
+    truncation_psi: float,
+    class_index: int | None = None,
+    describe: Describe = lambda latents: None,
+) -> Draw:
+    """Pairs of the samples of a seed; pair i is sample i.
+
+    Args:
+        generators: source and target.
+        seed, truncation_psi, class_index: see `generate`.
+        describe: what is known of samples, such as factors, by their latents.
+    """
+
+    def draw(numbers: range) -> tuple[Tensor, Tensor, list[dict[str, Any]]]:
+        latents = generators[0].sample_latents(seed, numbers)
+        (images,) = render_batches(
+            generators, latents, truncation_psi=truncation_psi, class_index=class_index, batch_size=len(numbers)
+        )
+        known = describe(latents) or [{}] * len(numbers)
+        records = []
+        for row, latent in zip(known, latents, strict=True):
+            record: dict[str, Any] = {"seed": seed}
+            if class_index is not None:
+                record["class"] = class_index
+            record |= row
+            if latent.numel() <= _MAX_LATENT:
+                record["latent"] = latent.flatten().tolist()
+            records.append(record)
+        return images[0], images[1], records
+
+    return draw
+
+
+def write_pairs(out: Path, draw: Draw, pairs: PairSet) -> Iterator[int]:
     """Writes a data set; yields the number of finished pairs after each batch, and first of those that exist already.
 
     Args:
         out: a new or empty folder, or one of an earlier call with the same settings.
-        generators: source and target.
-        describe: what is known of samples, such as factors, by their latents.
+        draw: makes the pairs, from what `pairs.described` describes.
     Raises:
-        ZeroshiftError: a folder of others or with other settings, or files that cannot be written.
+        ZeroshiftError: a folder of others, with other settings or in use, or files that cannot be written.
     """
     _require_folder(out, pairs)
     write = _write_shard if pairs.layout == "webdataset" else _write_part
-    with made_folder(out):
+    with made_folder(out), locked_folder(out, "writing a data set"):
         _write_index(out, pairs)
         done = _finished(out, pairs)
         if done > pairs.num:
@@ -88,7 +119,7 @@ def write_pairs(
         yield done
         while done < pairs.num:
             last = min(pairs.num, (done // pairs.shard_size + 1) * pairs.shard_size)
-            for count in write(out, _samples(generators, pairs, describe, done, last), done):
+            for count in write(out, _samples(draw, pairs, done, last), done):
                 yield done + count
             done = last
 
@@ -107,29 +138,17 @@ class _Sample:
         return f"{self.number:08d}"
 
 
-def _samples(
-    generators: Sequence[Generator], pairs: PairSet, describe: Describe, first: int, last: int
-) -> Iterator[list[_Sample]]:
-    """Batches of the samples first to last - 1."""
+def _samples(draw: Draw, pairs: PairSet, first: int, last: int) -> Iterator[list[_Sample]]:
+    """Batches of the pairs first to last - 1."""
     for start in range(first, last, pairs.batch_size):
         numbers = range(start, min(last, start + pairs.batch_size))
-        latents = generators[0].sample_latents(pairs.seed, numbers)
-        (images,) = render_batches(
-            generators, latents, truncation_psi=pairs.truncation_psi, class_index=pairs.class_index,
-            batch_size=len(numbers),
-        )  # fmt: skip
-        known = describe(latents) or [{}] * len(numbers)
-        sources, targets = (to_uint8(each) for each in images)
-        batch = []
-        for row, number in enumerate(numbers):
-            record: dict[str, Any] = {"number": number, "seed": pairs.seed}
-            if pairs.class_index is not None:
-                record["class"] = pairs.class_index
-            record |= known[row]
-            if latents[row].numel() <= _MAX_LATENT:
-                record["latent"] = latents[row].flatten().tolist()
-            batch.append(_Sample(number, sources[row], targets[row], record))
-        yield batch
+        sources, targets, records = draw(numbers)
+        yield [
+            _Sample(number, source, target, {"number": number, **record})
+            for number, source, target, record in zip(
+                numbers, to_uint8(sources), to_uint8(targets), records, strict=True
+            )
+        ]
 
 
 def _write_shard(out: Path, batches: Iterator[list[_Sample]], first: int) -> Iterator[int]:
@@ -225,7 +244,7 @@ def _length(shard: Path) -> int:
 def _require_folder(out: Path, pairs: PairSet) -> None:
     """Checks that the data set can be written or continued there."""
     require_writable(out)
-    if not out.exists() or not any(out.iterdir()):
+    if not out.exists() or all(path.name.startswith(TEMPORARY_PREFIX) for path in out.iterdir()):
         return
     if not (out / INDEX).is_file():
         raise ZeroshiftError(f"{out} is not empty and holds no data set of zeroshift. Choose another folder.")
@@ -235,9 +254,10 @@ def _require_folder(out: Path, pairs: PairSet) -> None:
         raise ZeroshiftError(f"{out / INDEX} is damaged. Remove the folder, or choose another one.")
     different = [name for name in settings if earlier.get(name) != settings[name]]
     if different:
+        name = different[0]
         raise ZeroshiftError(
-            f"{out} holds a data set with another {different[0]} ({earlier.get(different[0])!r:.60}, now "
-            f"{settings[different[0]]!r:.60}). Choose another folder."
+            f"{out} holds a data set with other settings ({name}: {earlier.get(name)!r:.60}, now "
+            f"{settings[name]!r:.60}). Choose another folder."
         )
 
 

@@ -7,17 +7,16 @@ import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock, Timeout
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.io.atomic import append_record, atomic_write, disk_errors
 from zeroshift.io.foreign import first_line, parse_json, read_json
-from zeroshift.io.leftovers import TEMPORARY_PREFIX, remove_leftovers
+from zeroshift.io.leftovers import TEMPORARY_PREFIX
+from zeroshift.io.locks import locked_folder
 from zeroshift.io.records import read_records
 from zeroshift.io.tensor_files import read_metadata
 from zeroshift.methods.configure import flat, from_values, to_json
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["RunFolder"]
-
-_LOCK = f"{TEMPORARY_PREFIX}lock"
 
 
 class RunFolder:
@@ -90,27 +87,13 @@ class RunFolder:
             with atomic_write(self._config_path) as temporary:
                 temporary.write_text(to_json(self.config), encoding="utf-8")
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> contextlib.AbstractContextManager[None]:
         """Prevents other processes from training in this folder, and removes temporary files of a killed process.
 
         Raises:
             ZeroshiftError: if another process trains in it.
         """
-        with disk_errors(self.path):
-            lock = FileLock(self.path / _LOCK, thread_local=False)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout as error:
-                raise ZeroshiftError(
-                    f"Another process is training in {self.path}. Wait until it ends, or give another folder (--out)."
-                ) from error
-            try:
-                remove_leftovers(self.path, recursive=True)
-                yield
-            finally:
-                (self.path / _LOCK).unlink(missing_ok=True)  # while it is held: no process waits for it
-                lock.release()
+        return locked_folder(self.path, "training")
 
     @classmethod
     def read(cls, path: str | Path) -> "RunFolder":
