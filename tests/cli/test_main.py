@@ -23,6 +23,7 @@ from zeroshift.io.images import to_uint8
 from zeroshift.methods.configure import changed, default_config, preset
 from zeroshift.miniature.world.domains import parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents
+from zeroshift.report.command import command_line
 from zeroshift.training.run_folder import RunFolder
 
 
@@ -195,13 +196,13 @@ def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_printed_command_repeats_a_run(monkeypatch: pytest.MonkeyPatch, config: AdaptConfig) -> None:
-    command = adapt_command.command_line(config, Path("runs/my run"))
+    command = command_line(config, Path("runs/my run"))
     assert parsed(monkeypatch, command) == (config, Path("runs/my run"))
 
 
 def test_the_command_omits_defaults() -> None:
     config = default_config("miniature")
-    command = adapt_command.command_line(replace(config, target="zombie"), Path("runs/a"))
+    command = command_line(replace(config, target="zombie"), Path("runs/a"))
     assert command == "zeroshift adapt --target zombie --out runs/a"
 
 

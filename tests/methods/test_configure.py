@@ -117,6 +117,35 @@ def test_unknown_names_are_refused_and_old_names_give_the_new_one(name: str, sen
         changed(preset("published", "x", generator="miniature"), {name: 1})
 
 
+def test_presets_and_configurations_take_short_and_nested_names() -> None:
+    config = preset("published", "x", steps=20, encoder="ViT-B-16/openai", adapt={"lr": 0.5}, prompts={"steps": 7})
+    assert (config.adapt.steps, config.adapt.lr, config.options.prompts.steps) == (20, 0.5, 7)
+    assert config.encoders == ("ViT-B-16/openai",)
+    other = config.replace(seed=3, layers="all", **{"adapt.ema_decay": 0.5})
+    assert (other.seed, other.adapt.layers, other.adapt.ema_decay, other.adapt.lr) == (3, ("all",), 0.5, 0.5)
+    assert config.seed == 0
+    assert config.replace(adapt=AdaptStage(steps=1)).adapt == AdaptStage(steps=1)
+    nada = preset("published", "x", method="nada", steps=20)
+    assert (nada.adapt.steps, nada.method) == (20, "nada")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"stepss": 3}, r"There is no setting 'stepss'\. Did you mean .*'steps'"),
+        ({"adapt": {"learning_rate": 1.0}}, r"There is no setting 'adapt\.learning_rate'"),
+        ({"num_context": 2}, "Did you mean 'prompts.num_context'"),
+        ({"adapt": 3}, "There is no setting 'adapt', but a group"),
+        ({"method": "nada"}, r"Another method has other settings\. Use zeroshift\.changed"),
+        ({"generator": "ffhq"}, "Another generator has other settings"),
+        ({"seed": "one"}, "seed"),
+    ],
+)
+def test_invalid_replacements_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ZeroshiftError, match=sentence):
+        preset("published", "x", generator="miniature").replace(**changes)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -14,23 +14,16 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from zeroshift.cli.arguments import call
+from zeroshift.config.changes import SHORT
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
-from zeroshift.methods.configure import changed, current_name, default_config, flat, resolve, setting_names, settings
+from zeroshift.methods.configure import changed, current_name, default_config, resolve, setting_names, settings
 from zeroshift.methods.registry import METHODS, PRESETS
+from zeroshift.report.command import HIDDEN
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["command_line", "default_folder", "main", "run_adaptation"]
+__all__ = ["default_folder", "main", "run_adaptation"]
 
-# Short options for common settings.
-SHORT = {
-    "--encoder": "--encoders",
-    "--steps": "--adapt.steps",
-    "--lr": "--adapt.lr",
-    "--batch-size": "--adapt.batch-size",
-    "--layers": "--adapt.layers",
-}
-HIDDEN = ("family",)  # follows from the generator
 # Settings without which a run would do something else than asked: never ignored. Which runs have them.
 _DATA = {
     "source_images_dir": "a diffusion model (--generator)",
@@ -43,25 +36,6 @@ def default_folder(config: AdaptConfig) -> Path:
     """runs/GENERATOR-TARGET-METHOD, in characters that every file system accepts."""
     parts = (Path(config.generator).stem, config.target, config.method)
     return Path("runs") / "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.").lower()[:40] for part in parts)
-
-
-def command_line(config: AdaptConfig, out: Path) -> str:
-    """The command that repeats a run: settings that differ from the defaults of its generator and method."""
-    defaults = flat(default_config(config.generator, method=config.method))
-    defaults |= {"generator": AdaptConfig.generator, "method": AdaptConfig.method}
-    short_names = {name: short for short, name in SHORT.items()}
-    words = ["zeroshift", "adapt"]
-    for name, value in flat(config).items():
-        if name in HIDDEN or value == defaults.get(name):
-            continue
-        option = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            group, dot, last = option[2:].rpartition(".")
-            words.append(option if value else f"--{group}{dot}no-{last}")  # tyro's form
-        else:
-            values = value if isinstance(value, list) else [value]
-            words += [short_names.get(option, option), *(str(one) for one in values)]
-    return shlex.join([*words, "--out", str(out)])
 
 
 def run_adaptation(config: AdaptConfig, out: Path) -> None:
@@ -95,7 +69,7 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
     if not run.report_path.exists() or not run.pairs_path.exists():
         from zeroshift.report.page import write_report
 
-        write_report(run, command_line(config, out))
+        write_report(run)
     print(f"Images: {run.pairs_path}")
     print(f"Report: {run.report_path}")
     print(f"Next:   zeroshift generate {shlex.quote(str(out))} --num 64")
@@ -237,4 +211,5 @@ def _full_name(argument: str) -> str:
     present = "batch_size" if name == "batch" else current_name(name)
     if present != name:
         raise ZeroshiftError(f"{option} is called --{present.replace('_', '-')} now.")
-    return SHORT.get(option, option) + equals + value
+    full = SHORT.get(option[2:].replace("-", "_"))
+    return (option if full is None else f"--{full.replace('_', '-')}") + equals + value

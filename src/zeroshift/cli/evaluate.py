@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from zeroshift.cli.adapt import command_line
 from zeroshift.cli.arguments import require_positive, require_seed, tracked, warn_no_truncation
 from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.io.atomic import atomic_write
@@ -99,7 +98,7 @@ def evaluate(
             )
             measured.append((folder, evaluation))
             problems += evaluation.unsaved
-            write_report(folder, command_line(folder.config, folder.path))
+            write_report(folder)
         except ZeroshiftError as error:
             diverged = isinstance(error, NotFiniteError) and len(folders) > 1  # does not end a comparison
             if not (measured or diverged):

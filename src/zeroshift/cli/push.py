@@ -7,7 +7,6 @@ from typing import Annotated
 
 import tyro
 
-from zeroshift.cli.adapt import command_line
 from zeroshift.cli.arguments import call
 from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
@@ -42,6 +41,7 @@ def push(
     """
     from zeroshift.io.hub import upload_folder
     from zeroshift.report.card import write_hub_folder
+    from zeroshift.report.command import command_line
 
     if not _NAME.fullmatch(repository):
         raise ZeroshiftError(f"{repository!r} is no name of a repository. Write OWNER/NAME, such as me/ffhq-zombie.")

@@ -6,9 +6,11 @@ Settings of a method (`AdaptConfig.options`) are at the top level: for example, 
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from zeroshift.config.changes import full_names, replaced
 from zeroshift.config.schema import check_types, require
+from zeroshift.errors import ZeroshiftError
 
 __all__ = ["AdaptConfig", "AdaptStage", "GeneratorOptions", "MethodOptions"]
 
@@ -176,6 +178,28 @@ class AdaptConfig:
     def weights(self) -> tuple[float, ...]:
         """The weight of each encoder."""
         return self.encoder_weights or (1.0,) * len(self.encoders)
+
+    def replace(self, **changes: Any) -> "AdaptConfig":
+        """The configuration with other values: `config.replace(seed=1, steps=20, adapt={"lr": 0.01})`.
+
+        Args:
+            changes: settings by name, nested as mappings or dotted (`**{"adapt.lr": 0.01}`), with the short names of
+                the command line.
+
+        Raises:
+            ZeroshiftError: if there is no such setting, a value has another type, or the method or generator is
+                another one, which has other settings: `zeroshift.changed` chooses those.
+        """
+        config = self
+        for name, value in full_names(self, changes).items():
+            if name in ("method", "generator") and value != getattr(self, name):
+                raise ZeroshiftError(
+                    f"Another {name} has other settings. Use zeroshift.changed(config, {{{name!r}: {value!r}}}), or "
+                    "make a new configuration with zeroshift.preset."
+                )
+            config = replaced(config, name, value)
+        check_types(config)
+        return config
 
     def validate(self) -> None:
         """Checks the values of all settings; `methods.configure.resolve` also checks the method.

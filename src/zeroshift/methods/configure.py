@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from zeroshift.config.changes import full_names, has_setting, near_names, replaced
 from zeroshift.config.schema import build, field_docs, is_text, require
 from zeroshift.config.settings import AdaptConfig, AdaptStage, GeneratorOptions, MethodOptions
 from zeroshift.errors import ZeroshiftError
@@ -79,11 +80,12 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
     Args:
         name: a name of PRESETS.
         target: label of the new domain.
-        fields: other fields of AdaptConfig, such as method="nada" or seed=1. Without a generator or family among them,
-            the sampling settings are the preset's, for a generator that `adapt` is given as an object.
+        fields: other settings, such as method="nada", seed=1, steps=20 or adapt={"lr": 0.01}; names as in `changed`.
+            Without a generator or family among them, the sampling settings are the preset's, for a generator that
+            `adapt` is given as an object.
 
     Raises:
-        ZeroshiftError: if there is no such preset or method.
+        ZeroshiftError: if there is no such preset, method or setting.
     """
     method_name = fields.get("method", AdaptConfig.method)
     method = METHODS[method_name]
@@ -97,8 +99,8 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
     if sampling is not _family_options(config):
         family = ""  # that of the object that `adapt` will be given
     config = dataclasses.replace(config, family=family, sampling=sampling())
-    config = changed(config, {key: value for key, value in settings.items() if _has(config, key)})
-    return dataclasses.replace(config, **fields)
+    config = changed(config, {key: value for key, value in settings.items() if has_setting(config, key)})
+    return changed(config, {key: value for key, value in fields.items() if key not in ("method", "generator")})
 
 
 def _preset_settings(name: str, method: str) -> dict[str, Any]:
@@ -134,8 +136,9 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
 
 
 def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
-    """The configuration with changed values by dotted name, such as {"adapt.lr": 0.005, "method": "nada"}.
+    """The configuration with changed values by name, such as {"adapt.lr": 0.005, "method": "nada"}.
 
+    Names are dotted, short ("steps", see `config.changes.SHORT`) or nested ({"adapt": {"lr": 0.005}}).
     A change of the method resets the method's own settings to their defaults. So does a change of the generator with
     those of its family, if the new one has others.
 
@@ -147,25 +150,16 @@ def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
     if changes.get("method", config.method) != config.method:
         options = METHODS[changes["method"]].Options()
         config = dataclasses.replace(config, method=changes["method"], options=options)
-    for name, value in changes.items():
+    for name, value in full_names(config, changes).items():
         if name == "method":
             continue
         if name.startswith("sampling.") and type(config.sampling) is GeneratorOptions:
             config = dataclasses.replace(config, sampling=_family_options(config)())
-        if not _has(config, name):
+        if not has_setting(config, name):
             new_name = current_name(name)
-            hint = f" It is called {new_name!r} now." if new_name != name else " Names are those of config.json."
+            hint = f" It is called {new_name!r} now." if new_name != name else near_names(config, name)
             raise ZeroshiftError(f"There is no setting {name!r} for {config.method!r} with this generator.{hint}")
-        if name == "options":
-            config = dataclasses.replace(config, options=value)
-            continue
-        *path, last = _path(config, name)
-        owners: list[Any] = [config]
-        for part in path:
-            owners.append(getattr(owners[-1], part))
-        for owner, part in zip(reversed(owners), reversed([*path, last]), strict=True):
-            value = dataclasses.replace(owner, **{part: value})
-        config = value
+        config = replaced(config, name, value)
     return config
 
 
@@ -386,20 +380,3 @@ def _walk(owner: Any, prefix: str, path: str) -> Iterator[Setting]:
             yield from _walk(value, "" if spec.name == "options" and not path else f"{prefix}{spec.name}.", inner)
         else:
             yield Setting(f"{prefix}{spec.name}", value, types[spec.name], docs.get(spec.name, ""), path)
-
-
-def _path(config: AdaptConfig, name: str) -> list[str]:
-    """The attribute path of a dotted name: the method's own settings are in `options`."""
-    first = name.split(".")[0]
-    return (["options"] if hasattr(config.options, first) else []) + name.split(".")
-
-
-def _has(config: AdaptConfig, name: str) -> bool:
-    if name == "options":
-        return True
-    owner: Any = config
-    for part in _path(config, name):
-        if not dataclasses.is_dataclass(owner) or part not in {spec.name for spec in dataclasses.fields(owner)}:
-            return False
-        owner = getattr(owner, part)
-    return not dataclasses.is_dataclass(owner)

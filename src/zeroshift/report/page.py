@@ -18,6 +18,7 @@ from zeroshift.io.images import data_uri, labeled_rows, make_grid, save_png
 from zeroshift.methods.configure import flat
 from zeroshift.methods.registry import STAGES
 from zeroshift.report.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, charts, layer_shares
+from zeroshift.report.command import command_line
 from zeroshift.sampling.generate import render_batches
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
@@ -54,7 +55,7 @@ def write_report(run: RunFolder, command: str | None = None) -> None:
 
     Args:
         run: a finished run.
-        command: the command that repeats the run, shown in the report.
+        command: the command that repeats the run, shown in the report. Default: that of its settings.
 
     Raises:
         ZeroshiftError: if the run is not finished, or a file cannot be read or written.
@@ -76,7 +77,7 @@ def write_report(run: RunFolder, command: str | None = None) -> None:
         layers=layer_shares(records),
         results=result_rows(run),
         settings=_settings(run),
-        command=command,
+        command=command_line(run.config, run.path) if command is None else command,
         version=version("zeroshift"),
         chart={"width": WIDTH, "height": HEIGHT, "left": LEFT, "bottom": BOTTOM, "top": TOP},
     )

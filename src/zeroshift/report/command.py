@@ -1,0 +1,32 @@
+"""The command that repeats a run."""
+
+import shlex
+from pathlib import Path
+
+from zeroshift.config.changes import SHORT
+from zeroshift.config.settings import AdaptConfig
+from zeroshift.methods.configure import default_config, flat
+
+__all__ = ["HIDDEN", "command_line"]
+
+HIDDEN = ("family",)
+"""Settings that are no options, because they follow from others."""
+
+
+def command_line(config: AdaptConfig, out: Path) -> str:
+    """The command that repeats a run: settings that differ from the defaults of its generator and method."""
+    defaults = flat(default_config(config.generator, method=config.method))
+    defaults |= {"generator": AdaptConfig.generator, "method": AdaptConfig.method}
+    short_names = {name: short for short, name in SHORT.items()}
+    words = ["zeroshift", "adapt"]
+    for name, value in flat(config).items():
+        if name in HIDDEN or value == defaults.get(name):
+            continue
+        option = "--" + short_names.get(name, name).replace("_", "-")
+        if isinstance(value, bool):
+            group, dot, last = option[2:].rpartition(".")
+            words.append(option if value else f"--{group}{dot}no-{last}")  # tyro's form
+        else:
+            values = value if isinstance(value, list) else [value]
+            words += [option, *(str(one) for one in values)]
+    return shlex.join([*words, "--out", str(out)])
