@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from zeroshift.methods.configure import changed, default_config, preset
     from zeroshift.methods.ipl import IPLOptions, PromptStage
     from zeroshift.methods.nada import NADAOptions
+    from zeroshift.report.page import write_report
     from zeroshift.sampling.film import walk
     from zeroshift.sampling.generate import generate
+    from zeroshift.training.callbacks import StepEvent
     from zeroshift.training.run_folder import RunFolder
     from zeroshift.training.trainer import AdaptResult, adapt
 
@@ -54,6 +56,7 @@ __all__ = [
     "References",
     "RunFolder",
     "Stage",
+    "StepEvent",
     "Translator",
     "ZeroshiftError",
     "__version__",
@@ -71,6 +74,7 @@ __all__ = [
     "save_generator",
     "walk",
     "wrap_generator",
+    "write_report",
 ]
 
 _MODULES = {
@@ -92,8 +96,10 @@ _MODULES = {
     "generators.diffusion.options": ("DDIMOptions",),
     "methods.ipl": ("IPLOptions", "PromptStage"),
     "methods.nada": ("NADAOptions",),
+    "report.page": ("write_report",),
     "sampling.film": ("walk",),
     "sampling.generate": ("generate",),
+    "training.callbacks": ("StepEvent",),
     "training.run_folder": ("RunFolder",),
     "training.trainer": ("AdaptResult", "adapt"),
 }

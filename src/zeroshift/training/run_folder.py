@@ -189,7 +189,12 @@ class RunFolder:
 
     def discard_if_unused(self) -> None:
         """Removes the folder of a run that failed before its first step, for example because a file was missing."""
-        if [entry.name for entry in self.path.iterdir()] == ["config.json"]:
+        first_preview = self._image_path("000000")
+        written = {str(entry.relative_to(self.path)) for entry in self.path.rglob("*")}
+        if "config.json" in written and written <= {"config.json", "previews", f"previews/{first_preview.name}"}:
+            first_preview.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                first_preview.parent.rmdir()
             self._config_path.unlink()
             if self._made_folder:
                 self.path.rmdir()
@@ -270,7 +275,10 @@ class RunFolder:
         """Writes images [N, C, H, W] in [-1, 1] as a grid to previews/NAME.png."""
         from zeroshift.io.images import make_grid, save_png
 
-        return save_png(self.path / "previews" / f"{name}.png", make_grid(images, columns))
+        return save_png(self._image_path(name), make_grid(images, columns))
+
+    def _image_path(self, name: str) -> Path:
+        return self.path / "previews" / f"{name}.png"
 
     def close(self) -> None:
         """Closes the TensorBoard files; a later `log` opens new ones."""

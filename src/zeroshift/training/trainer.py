@@ -1,22 +1,16 @@
 """Runs an adaptation from its configuration: the stages of its method, then the generator; resumes, logs, previews."""
 
 import contextlib
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
+from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from zeroshift.clip.encoder import Encoder
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.core.distributed import Distributed
 from zeroshift.core.finite import first_not_finite, require_finite_weights
-from zeroshift.core.interrupts import SIGNALS, raises_interrupt
 from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
@@ -25,10 +19,12 @@ from zeroshift.methods.base import Method, Stage
 from zeroshift.methods.configure import resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.registry import METHODS
-from zeroshift.sampling.generate import generate
 from zeroshift.training.adaptation import Adaptation
+from zeroshift.training.callbacks import Callback, StepEvent
 from zeroshift.training.preparation import Progress, make_context
+from zeroshift.training.previews import save_preview
 from zeroshift.training.run_folder import RunFolder
+from zeroshift.training.step_interrupts import StopRequest, interrupts_at_step_ends
 
 __all__ = ["AdaptResult", "Progress", "adapt"]
 
@@ -47,13 +43,16 @@ class AdaptResult:
     """The method with what it has learned, such as IPL's `mappers`."""
     history: list[Record]
     """A record per step: "stage", "step", "loss", further losses, "seconds"; with a run folder, of all its steps."""
+    finished: bool = True
+    """False if a callback stopped the run; the generator is that of its last step."""
 
 
 def adapt(
     config: AdaptConfig,
-    run: RunFolder | None = None,
+    run: RunFolder | str | Path | None = None,
     *,
     progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
     generator: Generator | None = None,
     encoders: Sequence[Encoder] | None = None,
 ) -> AdaptResult:
@@ -65,15 +64,35 @@ def adapt(
     Args:
         config: the settings.
         run: folder for checkpoints, metrics, previews and the adapted generator; None: nothing is written.
-        progress: called after every step.
+            `zeroshift.write_report` adds a report and a picture of pairs, as the command line does.
+        progress: called after every step, for progress bars.
+        callbacks: functions that are called with a `StepEvent` after every step and once before the first one; they
+            can draw images and stop the run. If one raises, the run can be resumed.
         generator, encoders: used instead of those that `config` names. A run folder keeps a copy of the generator.
 
     Raises:
         ZeroshiftError: if settings, files or the folder are invalid, another source generator started the run, or a
             loss, a weight or an image is not a finite number. The files of the last checkpoint are unchanged then.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint at the end of the step; on a second Ctrl-C at once.
+
+    Example: a run that shows pictures every 20 steps and stops when the loss is low::
+
+        def show(event):
+            if event.step % 20 == 0:
+                source, adapted = event.images(4)
+                ...
+            if event.losses.get("loss", 1) < 0.3:
+                event.stop()
+
+        result = adapt(preset("miniature", target="zombie"), "runs/zombie", callbacks=[show])
     """
     distributed = Distributed(config.device)
+    if isinstance(run, str | Path):
+        config = resolve(config)
+        with _unused_removed(_opened(Path(run), config, distributed)) as opened:
+            return adapt(config, opened, progress=progress, callbacks=callbacks, generator=generator, encoders=encoders)
+    if run is not None and not isinstance(run, RunFolder):
+        raise ZeroshiftError(f"The run is {run!r:.60}. Give the path of a folder, or a RunFolder.")
     if generator is not None:
         if run is not None and run.source_path.exists():
             _require_same_source(digest(load_tensors(run.source_path)[0]), digest(generator.state_dict()))
@@ -90,7 +109,7 @@ def adapt(
     written = run if distributed.leads else None
     with written.lock() if written is not None else contextlib.nullcontext():
         source = "" if run is None else digest(context.source.state_dict())
-        training = _Training(context, stages, written, progress, source)
+        training = _Training(context, stages, written, progress, callbacks, source)
         training.resume(run)
         if written is not None:
             adaptation.target_ema.require_delivery(written.path)
@@ -98,11 +117,14 @@ def adapt(
             written.write_config()
             if generator is not None and not written.source_path.exists():
                 save_generator(context.source, written.source_path)  # config.json cannot name it
-        with _interrupts_at_step_ends() as stop_if_requested:
+        with interrupts_at_step_ends() as stop_if_requested:
             training.train(adaptation, stop_if_requested)
+        finished = not training.stopped
         adapted = adaptation.target_ema.merged()
         require_finite_weights(adapted, "The adapted generator")
-        if written is not None:
+        if written is not None and not finished:
+            written.close()
+        elif written is not None:
             metadata = {"source": config.source, "target": config.target, "method": config.method}
             metadata["steps"] = str(config.adapt.steps)
             adaptation.target_ema.deliver(written.path)
@@ -110,7 +132,22 @@ def adapt(
             save_generator(adapted, written.generator_path, metadata)
             written.close()
     distributed.wait()
-    return AdaptResult(adapted, context.source, method, training.history if run is None else run.records())
+    return AdaptResult(adapted, context.source, method, training.history if run is None else run.records(), finished)
+
+
+def _opened(path: Path, config: AdaptConfig, distributed: Distributed) -> RunFolder:
+    """The run in a folder; only the leading process writes there."""
+    return RunFolder.open(path, config) if distributed.leads else RunFolder(path, config)
+
+
+@contextlib.contextmanager
+def _unused_removed(run: RunFolder) -> Iterator[RunFolder]:
+    """Removes a new run folder if the body fails before it has written results."""
+    try:
+        yield run
+    except BaseException:
+        run.discard_if_unused()
+        raise
 
 
 def _require_same_source(before: str, now: str) -> None:
@@ -146,20 +183,27 @@ class _Training:
     stages: Sequence[Stage]
     run: RunFolder | None  # None: nothing is written
     progress: Progress | None
+    callbacks: Sequence[Callback] = ()
     source: str = ""  # digest of the source generator's weights
     history: list[Record] = field(default_factory=list)
     stage: int = 0  # index of the current stage
     step: int = 0  # its next step
     unlogged: list[Record] = field(default_factory=list)  # records of finished steps that are not in the folder yet
+    stopped: bool = False  # by a callback
 
-    def train(self, adaptation: Adaptation, stop_if_requested: "_Stop") -> None:
-        """Trains the remaining steps."""
+    def train(self, adaptation: Adaptation, stop_if_requested: StopRequest) -> None:
+        """Trains the remaining steps, or until a callback stops the run."""
         config = self.context.config
+        if self.stage == self.step == 0:
+            self._preview()
+            self._call_back(adaptation, {})
+            if self._stops():
+                return
         try:
             while self.stage < len(self.stages):
                 stage = self.stages[self.stage]
                 while self.step < stage.steps:
-                    self._one_step(stage)
+                    losses = self._one_step(stage)
                     last = self.step == stage.steps
                     preview = stage is adaptation and (last or _due(self.step, config.preview_every))
                     checkpoint = last or _due(self.step, config.checkpoint_every)
@@ -170,6 +214,9 @@ class _Training:
                     if checkpoint:
                         self._checkpoint()
                     stop_if_requested(self.context.distributed)
+                    self._call_back(adaptation, losses)
+                    if self._stops():
+                        return
                 if self.stage == len(self.stages) - 1:
                     return
                 self.stage, self.step = self.stage + 1, 0
@@ -202,7 +249,44 @@ class _Training:
             self.unlogged = state["unlogged"]
             self._log()
 
-    def _one_step(self, stage: Stage) -> None:
+    def _preview(self, target: Generator | None = None) -> None:
+        """Saves samples of source and target; before the first step the target is a copy of the source."""
+        if self.run is not None:
+            save_preview(self.run, self.context.config, self.context.source, target, step=self.step if target else 0)
+
+    def _call_back(self, adaptation: Adaptation, losses: Mapping[str, float]) -> None:
+        """Calls the callbacks. If one raises, a checkpoint is written first."""
+        if not self.callbacks or not self.context.distributed.leads:
+            return
+        stage = self.stages[self.stage]
+        event = StepEvent(
+            stage.name, stage.title, self.step, stage.steps, losses, self.context.config, self.context.source,
+            adaptation.target_ema, self._stop,
+        )  # fmt: skip
+        try:
+            for callback in self.callbacks:
+                callback(event)
+        except BaseException:
+            self._checkpoint()
+            raise
+
+    def _stop(self) -> None:
+        self.stopped = True
+
+    def _stops(self) -> bool:
+        """Whether a callback has stopped the run; then a checkpoint is written, unless the run is at its end."""
+        if not self.callbacks:
+            return False
+        self.stopped = self.context.distributed.any(self.stopped)
+        at_end = self.stage == len(self.stages) - 1 and self.step == self.stages[self.stage].steps
+        self.stopped = self.stopped and not at_end
+        if self.stopped:
+            self._check_weights()
+            self._checkpoint()
+        return self.stopped
+
+    def _one_step(self, stage: Stage) -> dict[str, float]:
+        """Trains one step; returns its losses."""
         began = time.perf_counter()
         values = stage.step(self.step)
         record = {"stage": stage.name, "step": self.step, **values, "seconds": time.perf_counter() - began}
@@ -210,9 +294,10 @@ class _Training:
         self.unlogged.append(record)
         self.history.append(record)
         self._log()
+        losses = {name: value for name, value in values.items() if isinstance(value, float)}
         if self.progress is not None and self.context.distributed.leads:
-            losses = {name: value for name, value in values.items() if isinstance(value, float)}
             self.progress.update(stage.name, self.step, stage.steps, losses)
+        return losses
 
     def _log(self) -> None:
         while self.unlogged:
@@ -243,56 +328,6 @@ class _Training:
             {"stage": name, "step": self.step, "states": states, "unlogged": self.unlogged, "source": self.source}
         )
 
-    def _preview(self, target: Generator) -> None:
-        if self.run is None:
-            return
-        config, source = self.context.config, self.context.source
-        batches = generate(
-            [source, target],
-            config.preview_samples,
-            seed=config.seed,
-            truncation_psi=config.truncation_psi,
-            class_index=config.class_index,
-        )
-        rows: list[Tensor] = [torch.cat(images) for images in zip(*batches, strict=True)]
-        self.run.save_image(f"{self.step:06d}", torch.cat(rows), columns=config.preview_samples)
-
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-class _Stop:
-    """Remembers an interrupt request; called between steps, it raises KeyboardInterrupt in all processes."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.within_step = False  # a second interrupt did not wait for the end of the step
-        self.before: dict[int, Any] = {}  # handlers by signal, which raise KeyboardInterrupt
-
-    def __call__(self, distributed: Distributed) -> None:
-        if distributed.any(self.requested):
-            raise KeyboardInterrupt
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            self.within_step = True
-            self.before[number](number, frame)
-        self.requested = True
-
-
-@contextlib.contextmanager
-def _interrupts_at_step_ends() -> Iterator[_Stop]:
-    """Lets Ctrl-C wait for the end of a step, and other signals if they raise KeyboardInterrupt as well."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
-        yield stop
-        return
-    for number in filter(raises_interrupt, SIGNALS):
-        stop.before[number] = signal.signal(number, stop.handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in stop.before.items():
-            if signal.getsignal(number) == stop.handle:  # else a second interrupt is being handled
-                signal.signal(number, handler)

@@ -1,0 +1,22 @@
+"""Preview grids of a run: the same samples from source and target."""
+
+import torch
+
+from zeroshift.config.settings import AdaptConfig
+from zeroshift.generators.base import Generator
+from zeroshift.sampling.generate import generate
+from zeroshift.training.run_folder import RunFolder
+
+__all__ = ["save_preview"]
+
+
+def save_preview(
+    run: RunFolder, config: AdaptConfig, source: Generator, target: Generator | None, *, step: int
+) -> None:
+    """Writes previews/STEP.png: samples of the source above those of the target; None: the target equals the source."""
+    batches = generate(
+        [source] if target is None else [source, target], config.preview_samples, seed=config.seed,
+        truncation_psi=config.truncation_psi, class_index=config.class_index,
+    )  # fmt: skip
+    rows = [torch.cat(images) for images in zip(*batches, strict=True)]
+    run.save_image(f"{step:06d}", torch.cat([rows[0], rows[-1]]), columns=config.preview_samples)
