@@ -25,6 +25,7 @@ LEVELS = (
     ("evaluation",),
     ("miniature",),
     ("report",),
+    ("api",),
     ("studio", "cli"),
 )
 # The package itself (public names) and `python -m zeroshift` are above all levels.

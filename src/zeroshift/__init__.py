@@ -10,6 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zeroshift.api.films import interpolate
+    from zeroshift.api.photos import invert, translate
+    from zeroshift.api.pictures import save_image
+    from zeroshift.api.samples import generate
+    from zeroshift.api.sharing import export, push
     from zeroshift.clip.encoder import Encoder
     from zeroshift.clip.loading import load_encoder
     from zeroshift.config.settings import AdaptConfig, AdaptStage
@@ -24,13 +29,13 @@ if TYPE_CHECKING:
     from zeroshift.inversion.loading import load_inversion_encoder
     from zeroshift.inversion.options import InversionOptions
     from zeroshift.inversion.translate import Translator
+    from zeroshift.io.images import save_film
     from zeroshift.methods.base import Method, Stage
     from zeroshift.methods.configure import changed, default_config, preset
     from zeroshift.methods.ipl import IPLOptions, PromptStage
     from zeroshift.methods.nada import NADAOptions
     from zeroshift.report.page import write_report
     from zeroshift.sampling.film import walk
-    from zeroshift.sampling.generate import generate
     from zeroshift.training.callbacks import StepEvent
     from zeroshift.training.run_folder import RunFolder
     from zeroshift.training.trainer import AdaptResult, adapt
@@ -65,19 +70,31 @@ __all__ = [
     "changed",
     "default_config",
     "evaluate",
+    "export",
     "export_generator",
     "generate",
+    "interpolate",
+    "invert",
     "load_encoder",
     "load_generator",
     "load_inversion_encoder",
     "preset",
+    "push",
+    "save_film",
     "save_generator",
+    "save_image",
+    "translate",
     "walk",
     "wrap_generator",
     "write_report",
 ]
 
 _MODULES = {
+    "api.films": ("interpolate",),
+    "api.photos": ("invert", "translate"),
+    "api.pictures": ("save_image",),
+    "api.samples": ("generate",),
+    "api.sharing": ("export", "push"),
     "clip.encoder": ("Encoder",),
     "clip.loading": ("load_encoder",),
     "config.settings": ("AdaptConfig", "AdaptStage"),
@@ -98,7 +115,7 @@ _MODULES = {
     "methods.nada": ("NADAOptions",),
     "report.page": ("write_report",),
     "sampling.film": ("walk",),
-    "sampling.generate": ("generate",),
+    "io.images": ("save_film",),
     "training.callbacks": ("StepEvent",),
     "training.run_folder": ("RunFolder",),
     "training.trainer": ("AdaptResult", "adapt"),

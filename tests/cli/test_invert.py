@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from zeroshift.cli.main import main
-from zeroshift.cli.photos import Portrait, make_inverter, portraits
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator, blend_weights
 from zeroshift.generators.checkpoints.catalogue import CATALOGUE
@@ -19,6 +18,7 @@ from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.inversion import inverter
 from zeroshift.inversion.inverted import Inverted, render
 from zeroshift.inversion.inverter import Inverter
+from zeroshift.inversion.portraits import Portrait, make_inverter, portraits
 from zeroshift.inversion.translate import Translator
 from zeroshift.training.run_folder import RunFolder
 
@@ -117,7 +117,7 @@ def fast_inversion(monkeypatch: pytest.MonkeyPatch) -> None:
     def few_steps(found: list[Portrait], generator: Generator, name: str) -> Inverter:
         return make_inverter(generator, name, steps=4, tune_steps=3, distance="pyramid")
 
-    monkeypatch.setattr("zeroshift.cli.generate.default_inverter", few_steps)
+    monkeypatch.setattr("zeroshift.inversion.portraits.default_inverter", few_steps)
 
 
 def test_photos_take_the_place_of_samples(
@@ -348,11 +348,11 @@ def test_a_film_from_photo_to_domain(
 def test_without_the_packages_the_middle_of_a_photo_is_used(
     photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zeroshift.inversion.faces.can_find_faces", lambda: False)
+    monkeypatch.setattr("zeroshift.inversion.portraits.can_find_faces", lambda: False)
     with pytest.warns(UserWarning, match=r"pip install 'zeroshift\[faces\]'"):
         (found,) = portraits([photos[1]], None, "largest", "ffhq")
     assert found.crop is None
-    monkeypatch.setattr("zeroshift.inversion.faces.can_find_faces", lambda: True)
+    monkeypatch.setattr("zeroshift.inversion.portraits.can_find_faces", lambda: True)
     with pytest.raises(ZeroshiftError, match="shows no face"):
         portraits([photos[1]], None, "largest", "ffhq")
     assert len(portraits(photos, None, "largest", "miniature")) == 2

@@ -8,43 +8,9 @@ import tyro
 
 from zeroshift.cli.arguments import call
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.outputs import require_outputs, require_writable
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["export", "main"]
-
-
-def export(run: Path, format: str = "safetensors", out: Path | None = None) -> Path:
-    """Writes the adapted generator of a finished run and returns the path of the result.
-
-    Args:
-        run: a run folder.
-        format: see `zeroshift.export_generator`.
-        out: the file or folder to write. None: "export" with the suffix of the format, in the run folder.
-    Raises:
-        ZeroshiftError: if the run is not finished, the format does not fit the generator, or `out` holds files that
-            zeroshift did not write.
-    """
-    from zeroshift.generators.checkpoints.files import (
-        architecture_of,
-        export_generator,
-        export_suffix,
-        load_generator,
-    )
-
-    folder = RunFolder.read(run)
-    folder.require_generator()
-    architecture = architecture_of(folder.generator_path)
-    suffix = "" if architecture is None else export_suffix(architecture, format)
-    if out is None:
-        out = folder.path / f"export{suffix}"
-    if suffix:
-        require_outputs(out)
-    else:  # a folder
-        require_writable(out)
-    generator = load_generator(folder.generator_path)
-    export_generator(generator, out, format=format)
-    return out
+__all__ = ["main"]
 
 
 def _formats(arguments: Sequence[str]) -> list[str]:
@@ -91,6 +57,8 @@ def main(arguments: Sequence[str]) -> None:
             out: File or folder to write. Default: RUN/export with the suffix of the format, such as
                 RUN/export.safetensors.
         """
+        from zeroshift.api.sharing import export
+
         print(export(run, format, out))
 
     call(command, "export", arguments)

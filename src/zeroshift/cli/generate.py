@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, require_positive, require_seed, tracked, warn_no_truncation
-from zeroshift.cli.photos import Portrait, default_inverter, inverted_portraits, portraits, require_results
+from zeroshift.cli.photos import inverted_portraits, require_results
 from zeroshift.core.interrupts import RESUME_HINT
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.outputs import is_ours, require_outputs
@@ -18,6 +18,7 @@ from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from zeroshift.inversion.inverted import Inverted
+    from zeroshift.inversion.portraits import Portrait
     from zeroshift.sampling.pair_set import Draw, PairSet
 
 __all__ = ["generate", "main"]
@@ -75,6 +76,7 @@ def generate(
         out: Folder to write to. Default: RUN/samples-seed-SEED, or RUN/pairs-seed-SEED for a data set; options other
             than --seed are added to the name. For photos: RUN/samples-photos or RUN/pairs-photos.
     """
+    from zeroshift.inversion.portraits import portraits
     from zeroshift.sampling.pair_set import PairSet
 
     folder = RunFolder.read(run)
@@ -123,10 +125,11 @@ def _samples(folder: RunFolder, seed: int, psi: float, steps: int | None) -> "tu
 
 
 def _photos(
-    folder: RunFolder, found: Sequence[Portrait], steps: int | None, out: Path
+    folder: RunFolder, found: "Sequence[Portrait]", steps: int | None, out: Path
 ) -> "tuple[Draw, Mapping[str, Any]]":
     """The pairs of photos, and what they depend on."""
     from zeroshift.inversion.pairs import photo_pairs
+    from zeroshift.inversion.portraits import default_inverter
     from zeroshift.inversion.translate import Translator
     from zeroshift.io.owned_folder import file_digest
     from zeroshift.training.run_generators import load_source_and_target

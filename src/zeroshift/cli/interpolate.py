@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive, tracked, warn_no_truncation
-from zeroshift.cli.photos import default_inverter, inverted_portraits, portraits
+from zeroshift.cli.photos import inverted_portraits
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.outputs import require_outputs
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from zeroshift.generators.base import Generator
+    from zeroshift.inversion.inverted import Inverted
     from zeroshift.sampling.film import SampleKey
 
 __all__ = ["interpolate", "main"]
@@ -62,51 +62,41 @@ def interpolate(
         steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the first run.
         batch_size: Frames per batch. It changes images by rounding only: few values by one level of 255.
     """
-    from zeroshift.inversion.film import photo_walk
+    from zeroshift.api import films
     from zeroshift.io.images import require_film_name, save_film
-    from zeroshift.sampling.film import walk
 
     require_positive(seconds=seconds, fps=fps, batch_size=batch_size, steps=steps, truncation_psi=truncation_psi)
-    folders = _open(runs)
+    if not runs:
+        raise ZeroshiftError("Name at least one run folder, such as: zeroshift interpolate runs/disney --seeds 1,2,3")
+    folders = [RunFolder.read(run) for run in runs]
     warn_no_truncation(folders[0], truncation_psi)
-    config, samples = folders[0].config, parse_samples(seeds)
-    found = portraits(photos, None, "largest", folders[0].source) if photos else []
+    samples = parse_samples(seeds)
     out = default_output(folders[0], "walk.mp4", out)
     require_film_name(out)
     require_outputs(out)
-    source, targets = _load(folders, steps)
-    frames = max(1, round(seconds * fps))
     strengths, shares = parse_numbers(strength, "--strength"), None if mix is None else parse_numbers(mix, "--mix")
-    if shares is not None and len(shares) != len(targets):
-        raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(targets)} targets: give one share per target.")
-    if found:
-        inverter = default_inverter(found, source, folders[0].source)
-        inverted = [result for _, _, result in inverted_portraits(found, inverter, out.parent)]
-        film = photo_walk(source, targets, inverted, strengths=strengths, mix=shares, frames=frames)
-    else:
-        psi = config.truncation_psi if truncation_psi is None else truncation_psi
-        film = walk(
-            source, targets, samples, strengths=strengths, mix=shares, frames=frames, truncation_psi=psi,
-            class_index=config.class_index, batch_size=batch_size,
-        )  # fmt: skip
-    total = frames * len(found or samples)
+    if shares is not None and len(shares) != len(folders):  # before photos are inverted
+        raise ZeroshiftError(f"{len(shares)} shares of a mix for {len(folders)} targets: give one share per target.")
+    inverted = _inverted(photos, folders, out.parent) if photos else None
+    frames = max(1, round(seconds * fps))
+    film = films.interpolate(
+        folders, seeds=samples, photos=inverted, strengths=strengths, mix=shares, frames=frames,
+        truncation_psi=truncation_psi, steps=steps, batch_size=batch_size,
+    )  # fmt: skip
+    total = frames * len(samples if inverted is None else inverted)
     save_film(out, tracked(film, total, "Rendering"), fps)
     print(f"{total} frames: {out}")
 
 
-def _open(runs: Sequence[Path]) -> list[RunFolder]:
-    if not runs:
-        raise ZeroshiftError("Name at least one run folder, such as: zeroshift interpolate runs/disney --seeds 1,2,3")
-    return [RunFolder.read(run) for run in runs]
+def _inverted(photos: Sequence[Path], folders: Sequence[RunFolder], folder: Path) -> "list[Inverted]":
+    """The inverted photos, with progress on the terminal."""
+    from zeroshift.api.runs import load_generators
+    from zeroshift.inversion.portraits import default_inverter, portraits
 
-
-def _load(folders: Sequence[RunFolder], steps: int | None) -> "tuple[Generator, list[Generator]]":
-    """The source of all runs and the target of each, with the sampling settings of the first run."""
-    from zeroshift.training.run_generators import load_source_and_target, require_one_source
-
-    require_one_source(folders)
-    loaded = [load_source_and_target(folder, folders[0].config.sampling, steps=steps) for folder in folders]
-    return loaded[0][0], [target for _, target in loaded]
+    found = portraits(photos, None, "largest", folders[0].source)
+    source, _ = load_generators(folders)  # also checks the targets
+    inverter = default_inverter(found, source, folders[0].source)
+    return [result for _, _, result in inverted_portraits(found, inverter, folder)]
 
 
 def parse_samples(text: str) -> "list[SampleKey]":

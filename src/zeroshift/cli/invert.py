@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import tyro
 
 from zeroshift.cli.arguments import call, require_count, require_positive, require_seed
-from zeroshift.cli.photos import Space, inverted_portraits, make_inverter, portraits, require_results
+from zeroshift.cli.photos import inverted_portraits, require_results
+from zeroshift.inversion.options import Space
 
 __all__ = ["invert", "main"]
 
@@ -63,6 +64,7 @@ def invert(
     from zeroshift.errors import ZeroshiftError
     from zeroshift.generators.checkpoints.files import load_generator
     from zeroshift.generators.diffusion.options import DDIMOptions
+    from zeroshift.inversion.portraits import make_inverter, portraits
     from zeroshift.io.images import make_grid, save_png
     from zeroshift.methods.configure import default_config
 

@@ -1,6 +1,5 @@
 """`zeroshift push`: shares the adapted generator of a run on the Hugging Face Hub."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -8,12 +7,8 @@ from typing import Annotated
 import tyro
 
 from zeroshift.cli.arguments import call
-from zeroshift.errors import ZeroshiftError
-from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["main", "push"]
-
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def push(
@@ -39,19 +34,13 @@ def push(
         dry_run: Write the folder only.
         out: Folder to write before the upload. Default: RUN/hub.
     """
-    from zeroshift.io.hub import upload_folder
-    from zeroshift.report.card import write_hub_folder
-    from zeroshift.report.command import command_line
+    from zeroshift.api import sharing
 
-    if not _NAME.fullmatch(repository):
-        raise ZeroshiftError(f"{repository!r} is no name of a repository. Write OWNER/NAME, such as me/ffhq-zombie.")
-    folder = RunFolder.read(run)
-    out = folder.path / "hub" if out is None else out
-    files = write_hub_folder(folder, out, repository, command_line(folder.config, Path("runs") / folder.path.name))
-    if dry_run:
-        print(f"{out}: {', '.join(file.name for file in files)}")
-        return
-    print(upload_folder(out, repository, private=private, message=f"{folder.config.target}, by zeroshift"))
+    result = sharing.push(run, repository, private=private, dry_run=dry_run, out=out)
+    if isinstance(result, str):
+        print(result)
+    else:
+        print(f"{result[0].parent}: {', '.join(file.name for file in result)}")
 
 
 def main(arguments: Sequence[str]) -> None:

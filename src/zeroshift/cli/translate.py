@@ -1,28 +1,25 @@
 """`zeroshift translate`: translates real images into the domain of a run."""
 
 import itertools
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, parse_numbers, require_count, require_positive
-from zeroshift.cli.photos import Portrait, Space, inverted_portraits, make_inverter, portraits, require_results
+from zeroshift.cli.photos import inverted_portraits, require_results
 from zeroshift.errors import ZeroshiftError
+from zeroshift.inversion.options import Space
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from zeroshift.generators.base import Generator
+    from zeroshift.inversion.portraits import Portrait
     from zeroshift.inversion.translate import Translator
 
 __all__ = ["main", "translate"]
-
-_STEPS = 40  # DDIM steps of diffusion models, each way
 
 
 def translate(
@@ -77,19 +74,22 @@ def translate(
         paste: Also write OUT/NAME-pasted.png, the whole image with the result in its place.
         out: Folder to write to. Default: "translated" in the folder of the first run.
     """
+    from zeroshift.api.photos import result_shares
+    from zeroshift.api.runs import load_for_photos
+    from zeroshift.inversion.portraits import make_inverter, portraits
     from zeroshift.inversion.translate import Translator
 
     folders, inputs = _split(paths)
     require_positive(steps=steps, invert_steps=invert_steps or None)
     require_count(invert_steps=invert_steps, tune_steps=tune_steps)
-    columns = _columns(len(folders), strength, mix, separate)
+    columns = result_shares(len(folders), strength, None if mix is None else parse_numbers(mix, "--mix"), separate)
     if separate and paste and len(folders) > 1:
         raise ZeroshiftError("--paste shows one result: leave --separate out.")
     found = portraits(inputs, align, faces, folders[0].source)
     out = default_output(folders[0], "translated", out)
     whole = _pasted(found, out) if paste else {}
     require_results(out, found, others=tuple(whole.values()))
-    source, targets = _load(folders, steps, invert_steps)
+    source, targets = load_for_photos(folders, steps, invert_steps)
     inverter = make_inverter(
         source, folders[0].source, space=space, steps=invert_steps, tune_steps=tune_steps, distance=distance,
         encoder=encoder,
@@ -108,28 +108,12 @@ def _split(paths: Sequence[Path]) -> tuple[list[RunFolder], list[Path]]:
         RunFolder.read(paths[0])  # says what is wrong with it
     if not runs or not images:
         raise ZeroshiftError("Name one or more run folders and then images: zeroshift translate runs/zombie me.jpg")
-    from zeroshift.training.run_generators import require_one_source
+    from zeroshift.api.runs import open_runs
 
-    folders = [RunFolder.read(run) for run in runs]
-    require_one_source(folders)
-    return folders, images
+    return open_runs(runs), images
 
 
-def _columns(runs: int, strength: float, mix: str | None, separate: bool) -> list[list[float]]:
-    """For each result beside the image, the share of each run."""
-    if not math.isfinite(strength):
-        raise ZeroshiftError(f"--strength is {strength}; it must be a number.")
-    if separate:
-        if mix is not None:
-            raise ZeroshiftError("--separate shows every run alone, so there is nothing to mix: leave --mix out.")
-        return [[strength * (run == column) for run in range(runs)] for column in range(runs)]
-    shares = [1 / runs] * runs if mix is None else parse_numbers(mix, "--mix")
-    if len(shares) != runs:
-        raise ZeroshiftError(f"{len(shares)} shares of a mix for {runs} runs: give one share per run.")
-    return [[strength * share for share in shares]]
-
-
-def _pasted(found: Sequence[Portrait], out: Path) -> dict[Path, Path]:
+def _pasted(found: "Sequence[Portrait]", out: Path) -> dict[Path, Path]:
     """The photos into which results are pasted, each with its result."""
     inverted = [one.file for one in found if one.is_inverted]
     if inverted:
@@ -143,28 +127,8 @@ def _pasted(found: Sequence[Portrait], out: Path) -> dict[Path, Path]:
     }
 
 
-def _load(
-    folders: Sequence[RunFolder], steps: int | None, invert_steps: int | None
-) -> "tuple[Generator, list[Generator]]":
-    """The source of all runs, and the target of each, with these numbers of DDIM steps if they are diffusion models."""
-    from zeroshift.generators.diffusion.options import DDIMOptions
-    from zeroshift.training.run_generators import load_source_and_target
-
-    first = folders[0].config.sampling
-    loaded = [load_source_and_target(run, first) for run in folders]
-    source, targets = loaded[0][0], [target for _, target in loaded]
-    for generator in (source, *targets):
-        if isinstance(generator.options, DDIMOptions):
-            require_positive(invert_steps=invert_steps)
-            options = replace(generator.options, steps=steps or _STEPS, invert_steps=invert_steps or _STEPS)
-            generator.configure(options)
-        elif steps is not None:
-            raise ZeroshiftError(f"A {source.architecture} generator has no sampling steps. Leave --steps out.")
-    return source, targets
-
-
 def _write(
-    translators: "Sequence[Translator]", found: Sequence[Portrait], out: Path, *, keep: bool
+    translators: "Sequence[Translator]", found: "Sequence[Portrait]", out: Path, *, keep: bool
 ) -> "dict[Path, Tensor]":
     """Translates all portraits, a few at a time, and writes the rows. If `keep`, returns the first results by name."""
     import torch

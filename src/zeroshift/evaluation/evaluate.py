@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Evaluation:
 
 
 def evaluate(
-    run: RunFolder,
+    run: RunFolder | str | Path,
     metrics: Sequence[str] | None = None,
     *,
     references: References | None = None,
@@ -52,7 +53,7 @@ def evaluate(
     of images that are too small for a measure, for a network that guided the run, and for a run that has diverged.
 
     Args:
-        run: a finished run.
+        run: a finished run, or its folder.
         metrics: names in `MEASURES`, each as "MEASURE" or "MEASURE:NETWORK". None: every available measure; if the
             generator has a held-out evaluator of its own, only with networks that suit its images.
         references: real images of the target domain.
@@ -65,6 +66,7 @@ def evaluate(
         ZeroshiftError: an unfinished run, a run folder that cannot be written, an unknown or unavailable measure or
             network, or missing reference images. A disk that is full later raises nothing, see `Evaluation.unsaved`.
     """
+    run = run if isinstance(run, RunFolder) else RunFolder.read(run)
     run.require_generator()
     require_writable_results(run)
     config = run.source_config

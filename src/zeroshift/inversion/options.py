@@ -6,7 +6,9 @@ from typing import Literal
 
 from zeroshift.config.schema import require
 
-__all__ = ["DISTANCES", "InversionOptions"]
+__all__ = ["DISTANCES", "InversionOptions", "Space"]
+
+Space = Literal["w", "w+"]
 
 DISTANCES = ("auto", "lpips", "pyramid")
 
@@ -15,7 +17,7 @@ DISTANCES = ("auto", "lpips", "pyramid")
 class InversionOptions:
     """How photos are inverted into a StyleGAN. The numbers are those of stylegan2-ada's projector and of PTI."""
 
-    space: Literal["w", "w+"] = "w+"
+    space: Space = "w+"
     """Space of the codes: "w", one style for all layers, or "w+", one for each layer: closer to the photo, but less
     editable."""
     steps: int = 500

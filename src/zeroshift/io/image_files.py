@@ -17,7 +17,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.foreign import first_line
 from zeroshift.io.pixels import Unsuitable, to_rgb
 
-__all__ = ["MAX_PIXELS", "ImageReader", "find_images", "read_image"]
+__all__ = ["MAX_PIXELS", "ImageReader", "find_images", "read_image", "to_tensor"]
 
 MAX_PIXELS = 120_000_000
 """Largest image that is read: about 1.4 GB as float32."""
@@ -93,8 +93,7 @@ class ImageReader:
         notes += [str(each.message) for each in caught if each.category is UserWarning]
         for note in notes:
             self._notes.setdefault(note, {}).setdefault(path, False)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        return pixels.float().div_(127.5).sub_(1)
+        return _pixels(image)
 
     def say(self) -> None:
         """Warns of what was left out in files that were not mentioned before; one warning per kind."""
@@ -118,6 +117,23 @@ def read_image(path: str | Path) -> torch.Tensor:
     """One image file, see `ImageReader.read`. Warns of what was left out."""
     with ImageReader() as reader:
         return reader.read(path)
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """A PIL image as [3, H, W], float32 in [-1, 1], in the same way as `ImageReader.read`.
+
+    Raises:
+        ZeroshiftError: if it has pixels whose scale is unknown.
+    """
+    try:
+        return _pixels(to_rgb(image)[0])
+    except Unsuitable as error:
+        raise ZeroshiftError(f"The image {error}.") from error
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """An RGB image as [3, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
 def _load(path: Path) -> tuple[Image.Image, list[str]]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,16 +51,17 @@ def draw_figures(run: RunFolder, num: int = 8) -> list[Figure]:
     return figures if true_images is None else [*figures, Figure("truth", "true images", true_images.cpu())]
 
 
-def write_report(run: RunFolder, command: str | None = None) -> None:
+def write_report(run: RunFolder | str | Path, command: str | None = None) -> None:
     """Writes RUN/pairs.png and RUN/report.html.
 
     Args:
-        run: a finished run.
+        run: a finished run, or its folder.
         command: the command that repeats the run, shown in the report. Default: that of its settings.
 
     Raises:
         ZeroshiftError: if the run is not finished, or a file cannot be read or written.
     """
+    run = run if isinstance(run, RunFolder) else RunFolder.read(run)
     figures = draw_figures(run)
     scale = max(1, _MIN_PIXELS // figures[0].images.shape[-1])
     save_png(run.pairs_path, labeled_rows({figure.label: figure.images for figure in figures}, scale))

@@ -1,0 +1,1 @@
+"""What the commands do, as functions for Python: `zeroshift.generate`, `translate`, `invert`, `interpolate`, ..."""
