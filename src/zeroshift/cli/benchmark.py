@@ -13,8 +13,8 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.outputs import require_outputs, require_writable
 
 if TYPE_CHECKING:
+    from zeroshift.benchmark.variants import Variant
     from zeroshift.miniature.benchmark.plan import BenchmarkPlan
-    from zeroshift.miniature.benchmark.variants import Variant
 
 __all__ = ["BenchmarkOptions", "benchmark", "main", "parse"]
 
@@ -126,7 +126,9 @@ def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
     Raises:
         ZeroshiftError: for an unknown method, target or setting, or a baseline that is not among the methods.
     """
-    from zeroshift.miniature.benchmark.plan import BenchmarkPlan, cores
+    from zeroshift.benchmark.processes import cores
+    from zeroshift.benchmark.variants import parse_changes
+    from zeroshift.miniature.benchmark.plan import BenchmarkPlan
     from zeroshift.miniature.benchmark.records import read_previous
     from zeroshift.miniature.benchmark.variants import (
         FITTED,
@@ -134,7 +136,6 @@ def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
         TARGETS,
         TRUTH,
         VARIANTS,
-        parse_changes,
         parse_variant,
     )
 
@@ -164,8 +165,8 @@ def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
 
 def _size_changes(texts: Sequence[str], variants: "Sequence[Variant]") -> dict[str, Any]:
     """The settings of a size that at least one of the variants has."""
+    from zeroshift.benchmark.variants import parse_changes
     from zeroshift.methods.configure import default_config, flat
-    from zeroshift.miniature.benchmark.variants import parse_changes
 
     configs = [default_config(variant.generator, method=variant.changes.get("method")) for variant in variants]
     applicable = {name for config in configs for name in flat(config)}
