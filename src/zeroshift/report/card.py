@@ -129,7 +129,6 @@ def _results(run: RunFolder) -> str:
     if not rows:
         return ""
     lines = ["## Results", "", "| measure | value | unadapted source |", "| --- | --- | --- |"]
-    lines += [
-        f"| {row['measure']} {row['arrow']} | {row['value']}{row['spread']} | {row['source_value']} |" for row in rows
-    ]
+    for row in rows:
+        lines.append(f"| {row['measure']} {row['arrow']} | {row['value']}{row['spread']} | {row['source_value']} |")
     return "\n".join(lines) + "\n"
