@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from torch import Tensor
+
 from zeroshift.benchmark.exports import csv_table, latex_table
 from zeroshift.benchmark.measures import Metric, Records, compare_variants
 from zeroshift.benchmark.plan import BOUNDS, DomainPair, GeneratorPlan
@@ -28,7 +30,7 @@ _COST = (
     Metric("gpu_memory", "GPU MiB", 0, 0, "peak memory of PyTorch on the GPU"),
 )
 _BOUNDS = {
-    "source": "`source` is the unadapted generator with the same samples: what a method has to change.",
+    "source": "`source` is the unadapted generator. Measures that compare with it, such as scs and id, are 1 there.",
     "truth": "`truth` is a renderer's true images of the same samples: what a perfect method would score.",
 }
 
@@ -103,7 +105,7 @@ def write_page(plan: GeneratorPlan, page: Path, baseline: str, conclusion: str =
 
 def _save_picture(plan: GeneratorPlan, pair: DomainPair, path: Path) -> None:
     """Draws the same samples by the source and by every variant with the first seed."""
-    images = {}
+    images: dict[str, Tensor] = {}
     for trial in plan.trials():
         if trial.pair == pair and trial.seed == plan.seeds[0] and (sides := read_pictures(plan, trial)):
             images.setdefault("source", sides[0])
@@ -181,8 +183,10 @@ def _command(plan: GeneratorPlan, baseline: str) -> str:
     """The command that repeats the benchmark."""
     generators = list(dict.fromkeys(pair.generator for pair in plan.pairs))
     words: list[object] = ["zeroshift", "benchmark"]
-    words += ["--generator", generators[0]] if len(generators) == 1 else ["--paper"]
-    if len(generators) == 1:
+    if len(generators) > 1:
+        words += ["--paper"]
+    else:
+        words += ["--generator", generators[0]]
         words += ["--targets", *(f"{pair.source}:{pair.target}" for pair in plan.pairs)]
     words += ["--methods", *(variant.name for variant in plan.variants), "--seeds", *plan.seeds]
     words += ["--metrics", *plan.metrics] if plan.metrics else []

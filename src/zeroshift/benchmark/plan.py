@@ -145,7 +145,7 @@ class GeneratorPlan:
         return self.out / "trials" / slug(trial.pair.name) / slug(trial.variant.name) / f"seed{trial.seed}-{digest}"
 
     def reference_folder(self, pair: DomainPair) -> Path | None:
-        """The folder of real images of a target: a subfolder with its name, or else the folder itself for one target."""
+        """The folder of a target's real images: a subfolder with its name, or for one target the folder itself."""
         if self.references is None:
             return None
         for name in (pair.target, slug(pair.target)):

@@ -168,7 +168,7 @@ def _samples(run: RunFolder) -> Tensor:
 
 
 def read_pictures(plan: GeneratorPlan, trial: GeneratorTrial) -> tuple[Tensor, Tensor] | None:
-    """The samples of source and target in the pictures of a trial, [NUM_SHOWN, 3, R, R] each; None if there are none."""
+    """The source's and the target's samples in the pictures of a trial, [NUM_SHOWN, 3, R, R] each, or None."""
     path = pictures_path(plan, trial)
     if not path.exists():
         return None

@@ -12,8 +12,8 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = [
-    "call", "default_output", "parse_numbers", "read_conclusion", "require_count", "require_positive", "require_seed", "tracked",
-    "warn_no_truncation",
+    "call", "default_output", "parse_numbers", "read_conclusion", "require_count", "require_positive", "require_seed",
+    "tracked", "warn_no_truncation",
 ]  # fmt: skip
 
 T = TypeVar("T")
