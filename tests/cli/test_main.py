@@ -447,6 +447,4 @@ def test_default_folders_name_other_seeds_than_0(tmp_path: Path, monkeypatch: py
     seeded = replace(config, seed=3)
     assert adapt_command.default_folder(seeded) == Path("runs/ffhq-pencil-sketch-ipl-seed-3")
     RunFolder.open("runs/ffhq-pencil-sketch-ipl", seeded)
-    assert adapt_command.default_folder(seeded) == Path("runs/ffhq-pencil-sketch-ipl"), (
-        "an older folder"
-    )
+    assert adapt_command.default_folder(seeded) == Path("runs/ffhq-pencil-sketch-ipl"), "an older folder"

@@ -165,7 +165,7 @@ def _introduction(plan: GeneratorPlan, records: Records, names: Sequence[str], b
     parts = [
         f"Measured{f' on {machines}' if machines else ''} with",
         f"    {_command(plan, baseline)}",
-        f"{len(plan.pairs)} targets, {seeds}, {preset}{f' with {changes}' if changes else ''}. All rows show the same "
+        f"{len(plan.pairs)} target{'s' if len(plan.pairs) > 1 else ''}, {seeds}, {preset}{f' with {changes}' if changes else ''}. All rows show the same "
         f"samples. {' '.join(text for name, text in _BOUNDS.items() if name in names)}",
     ]
     if missing := len(plan.trials()) - len(records):
