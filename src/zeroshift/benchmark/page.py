@@ -160,12 +160,13 @@ def _compared(plan: GeneratorPlan, rows: Records, baseline: str) -> list[tuple[s
 def _introduction(plan: GeneratorPlan, records: Records, names: Sequence[str], baseline: str) -> list[str]:
     machines = " and ".join(dict.fromkeys(record["machine"] for record in records))
     seeds = f"seed{'s' if len(plan.seeds) > 1 else ''} {', '.join(map(str, plan.seeds))}"
+    targets = f"{len(plan.pairs)} target{'s' if len(plan.pairs) > 1 else ''}"
     changes = ", ".join(f"{name} = {value}" for name, value in plan.changes.items())
     preset = f"the preset {plan.preset}" if plan.preset else "the preset of the generator"
     parts = [
         f"Measured{f' on {machines}' if machines else ''} with",
         f"    {_command(plan, baseline)}",
-        f"{len(plan.pairs)} target{'s' if len(plan.pairs) > 1 else ''}, {seeds}, {preset}{f' with {changes}' if changes else ''}. All rows show the same "
+        f"{targets}, {seeds}, {preset}{f' with {changes}' if changes else ''}. All rows show the same "
         f"samples. {' '.join(text for name, text in _BOUNDS.items() if name in names)}",
     ]
     if missing := len(plan.trials()) - len(records):
