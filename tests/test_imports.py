@@ -23,6 +23,7 @@ LEVELS = (
     ("inversion",),
     ("training",),
     ("evaluation",),
+    ("benchmark",),
     ("miniature",),
     ("report",),
     ("api",),

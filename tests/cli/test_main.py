@@ -439,3 +439,13 @@ def test_closed_output_ends_without_a_traceback(finished: Path) -> None:
     command = f"{shlex.quote(sys.executable)} -m zeroshift --help | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_default_folders_name_other_seeds_than_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = AdaptConfig(target="pencil sketch", generator="models/ffhq.pkl")
+    assert adapt_command.default_folder(config) == Path("runs/ffhq-pencil-sketch-ipl")
+    seeded = replace(config, seed=3)
+    assert adapt_command.default_folder(seeded) == Path("runs/ffhq-pencil-sketch-ipl-seed-3")
+    RunFolder.open("runs/ffhq-pencil-sketch-ipl", seeded)
+    assert adapt_command.default_folder(seeded) == Path("runs/ffhq-pencil-sketch-ipl"), "an older folder"

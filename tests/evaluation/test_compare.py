@@ -8,7 +8,7 @@ import pytest
 
 from zeroshift import RunFolder
 from zeroshift.config.settings import AdaptConfig, AdaptStage
-from zeroshift.evaluation.compare import as_json, compare, headings, markdown
+from zeroshift.evaluation.compare import YARDSTICK, as_json, compare, headings, markdown, yardsticks
 from zeroshift.evaluation.results import Result
 from zeroshift.generators.diffusion.options import DDIMOptions
 
@@ -38,6 +38,23 @@ def test_runs_are_grouped_by_settings() -> None:
     _, rows = compare([(runs[0], [result("a", 1.0)]), (other, [result("a", 0.25)])])
     assert [row.label for row in rows] == ["target=zombie, encoders=miniature", "target=elf, encoders=a+b"]
     assert markdown(columns[:1], rows).splitlines()[-1] == "| target=elf, encoders=a+b | 0.2500 |"
+
+
+def test_the_source_and_the_truth_stand_below_the_runs() -> None:
+    """One value if all rows agree, the range of their targets otherwise; nothing for results of older versions."""
+    runs = [run("a"), run("b", seed=1), run("c", target="elf")]
+    values = ((0.5, 0.1), (0.5, 0.1), (0.75, None))
+    columns, rows = compare(
+        (each, [result("m", 0.3, source_value=source, truth_value=truth), result("old", 1.0)])
+        for each, (source, truth) in zip(runs, values, strict=True)
+    )
+    assert yardsticks(columns, rows) == [
+        ("source (unadapted)", ["0.5000 to 0.7500", "–"]),
+        ("truth (perfect)", ["0.1000", "–"]),
+    ]
+    assert YARDSTICK in markdown(columns, rows)
+    measure = json.loads(as_json(columns, rows))[0]["measures"][0]
+    assert (measure["source"], measure["truth"]) == (0.5, 0.1)
 
 
 def test_runs_of_one_seed_count_once() -> None:

@@ -165,8 +165,8 @@ def test_samples_are_drawn_once_and_shared(run: RunFolder, real: Path, monkeypat
     references = References.from_folder(real)
     results = evaluate(run, ["fid", "kid", "is", "diversity", "id"], references=references, num=30).results
     assert sum(drawn_rows) == 2 * 30, "source and target"
-    # each of the three network names gets its own features, and one of them is used for pairs
-    assert sum(network.batches) == 30 + len(references) + 30 + 2 * 30
+    # each of the three network names gets its own features of both sides, and one of them those of the references
+    assert sum(network.batches) == 3 * 2 * 30 + len(references)
     assert [result.measure for result in results] == ["fid", "kid", "is", "diversity", "id"]
     assert {result.measure: (result.samples, result.references) for result in results} == {
         "fid": (30, 14), "kid": (30, 14), "is": (30, 0), "diversity": (30, 0), "id": (30, 0),
@@ -178,8 +178,9 @@ def test_samples_are_drawn_once_and_shared(run: RunFolder, real: Path, monkeypat
     network.batches.clear()
     (again,) = evaluate(run, ["fid"], references=references, num=30).results
     assert again.value == results[0].value
-    assert sum(drawn_rows) == 30, "no source samples if no measure reads them"
-    assert sum(network.batches) == 30, "features of reference images are computed once for all runs"
+    assert again.source_value == results[0].source_value
+    assert sum(drawn_rows) == 2 * 30, "the source, too: its value stands beside each result"
+    assert sum(network.batches) == 2 * 30, "features of reference images are computed once for all runs"
 
 
 def test_batches_are_halved_until_they_fit_into_memory(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +190,7 @@ def test_batches_are_halved_until_they_fit_into_memory(run: RunFolder, monkeypat
         monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device, network=network: network)
         values.append(evaluate(run, ["diversity"], num=30).results[0].value)
         assert max(network.batches) == (16 if most == 1000 else 4)
-        assert sum(network.batches) == 30
+        assert sum(network.batches) == 2 * 30, "source and target"
     assert values[0] == pytest.approx(values[1], abs=1e-6)
     monkeypatch.setattr("zeroshift.evaluation.plan.load_network", lambda name, device: Counting(most=0))
     with pytest.raises(RuntimeError, match="allocate"):
@@ -219,9 +220,12 @@ def test_results_are_appended_to_files(run: RunFolder, tiny_encoder: Path) -> No
         "measure": "diversity", "value": record["value"], "spread": None, "better": "higher",
         "protocol": "diversity_all_pairs", "network": f"open_clip:{tiny_encoder}", "samples": 12, "references": 0,
         "reference": "", "seed": 0, "truncation_psi": 0.7, "time": record["time"],
-        "steps": run.config.adapt.steps,
+        "steps": run.config.adapt.steps, "source_value": record["source_value"], "truth_value": None,
     }  # fmt: skip
     assert 0 < record["value"] < 2
+    assert 0 < record["source_value"] < 2
+    (same,) = (json.loads(line) for line in (run.path / "metrics-scs.jsonl").read_text().splitlines()[:1])
+    assert same["source_value"] == pytest.approx(1), "the source has the structure of the source"
     kept = read_results(run)
     assert [(result.measure, result.seed) for result in kept] == [
         ("diversity", 0), ("diversity", 1), ("scs", 0), ("scs", 1),

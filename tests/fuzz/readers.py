@@ -12,6 +12,8 @@ import torch
 
 from tests.fuzz import generator_files as generators
 from tests.fuzz import seed_files as seeds
+from zeroshift.benchmark import tables
+from zeroshift.benchmark.measures import compare_variants
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.core.finite import require_finite_images
@@ -28,8 +30,7 @@ from zeroshift.io.images import square, to_uint8
 from zeroshift.methods.configure import default_config, flat, from_json, resolve
 from zeroshift.methods.domain_vector import apply_vector
 from zeroshift.miniature.benchmark import records as benchmark
-from zeroshift.miniature.benchmark import tables
-from zeroshift.miniature.benchmark.measures import comparable, compare_variants
+from zeroshift.miniature.benchmark.measures import MEASURES, comparable
 from zeroshift.miniature.networks.encoders import load_evaluator, load_probe
 from zeroshift.miniature.networks.photo_encoder import load_photo_encoder
 from zeroshift.miniature.training.cache import cached_images
@@ -171,12 +172,12 @@ def _tables(plan: Any) -> None:
     """The tables of a benchmark's page."""
     benchmark.missing_trials(plan)
     records = comparable(benchmark.finished_records(plan))
-    compared = {"ipl": compare_variants(records, "ipl", "nada")}
+    compared = {"ipl": compare_variants(records, "ipl", "nada", MEASURES)}
     if records:
-        tables.summary(records, ["nada", "ipl"], compared, "nada")
-    tables.mean_table(records, ["nada", "ipl", "source"])
-    tables.comparison_table(compared, "nada")
-    tables.target_table(records, ["nada", "ipl", "source"], "zombie")
+        tables.summary(records, ["nada", "ipl"], compared, "nada", MEASURES, {"accuracy": "{:.1%}"})
+    tables.mean_table(records, ["nada", "ipl", "source"], MEASURES)
+    tables.comparison_table(compared, "nada", MEASURES)
+    tables.target_table(records, ["nada", "ipl", "source"], "zombie", MEASURES)
 
 
 def _network(kind: str, name: str = "") -> Callable[[Path], Any]:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from zeroshift.benchmark.processes import cores
 from zeroshift.miniature.benchmark.measures import MEASURES
-from zeroshift.miniature.benchmark.plan import BenchmarkPlan, cores
+from zeroshift.miniature.benchmark.plan import BenchmarkPlan
 from zeroshift.miniature.benchmark.variants import BOUND_NAMES, FITTED, SOURCES, TRUTH, parse_variant
 
 TINY = {"adapt.steps": 1, "adapt.batch_size": 2, "adapt.augmentations": 0, "adapt.layer_batch_size": 1}

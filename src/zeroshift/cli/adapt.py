@@ -1,6 +1,7 @@
 """`zeroshift adapt`: adapts a generator to a new domain."""
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import re
@@ -33,9 +34,18 @@ _DATA = {
 
 
 def default_folder(config: AdaptConfig) -> Path:
-    """runs/GENERATOR-TARGET-METHOD, in characters that every file system accepts."""
+    """runs/GENERATOR-TARGET-METHOD, and -seed-N for other seeds than 0, in characters that every file system accepts.
+
+    A folder without the seed that holds a run of this seed, as version 0.1 named it, is kept.
+    """
     parts = (Path(config.generator).stem, config.target, config.method)
-    return Path("runs") / "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.").lower()[:40] for part in parts)
+    plain = Path("runs") / "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.").lower()[:40] for part in parts)
+    if config.seed == AdaptConfig.seed:
+        return plain
+    with contextlib.suppress(ZeroshiftError):
+        if RunFolder.read(plain).config.seed == config.seed:
+            return plain
+    return plain.with_name(f"{plain.name}-seed-{config.seed}")
 
 
 def run_adaptation(config: AdaptConfig, out: Path) -> None:
@@ -112,7 +122,7 @@ def main(arguments: Sequence[str]) -> None:
         Short options: --encoder for --encoders; --steps, --lr, --batch-size and --layers for --adapt.steps etc.
 
         Args:
-            out: The run folder; default runs/GENERATOR-TARGET-METHOD.
+            out: The run folder; default runs/GENERATOR-TARGET-METHOD, with -seed-N for other seeds than 0.
             preset: Preset that sets the defaults below; default: the generator's preset.
         """
         values = _flatten(config)

@@ -12,8 +12,8 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = [
-    "call", "default_output", "parse_numbers", "require_count", "require_positive", "require_seed", "tracked",
-    "warn_no_truncation",
+    "call", "default_output", "parse_numbers", "read_conclusion", "require_count", "require_positive", "require_seed",
+    "tracked", "warn_no_truncation",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -108,3 +108,15 @@ def warn_no_truncation(run: RunFolder, truncation_psi: float | None) -> None:
 def default_output(run: RunFolder, name: str, out: Path | None) -> Path:
     """`out`, or if it is None, `name` in the run folder."""
     return run.path / name if out is None else out
+
+
+def read_conclusion(path: Path) -> str:
+    """The text of a Markdown file for a benchmark's page.
+
+    Raises:
+        ZeroshiftError: if it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZeroshiftError(f"The conclusion {path} cannot be read ({error}). Give a Markdown file.") from error

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zeroshift.cli.allocator import keep_freed_memory
-from zeroshift.cli.arguments import call, tracked
+from zeroshift.cli.arguments import call, read_conclusion, tracked
 from zeroshift.config.schema import field_docs
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.outputs import require_outputs, require_writable
 
 if TYPE_CHECKING:
+    from zeroshift.benchmark.variants import Variant
     from zeroshift.miniature.benchmark.plan import BenchmarkPlan
-    from zeroshift.miniature.benchmark.variants import Variant
 
 __all__ = ["BenchmarkOptions", "benchmark", "main", "parse"]
 
@@ -34,6 +34,9 @@ _DESCRIPTION = """Compare methods with each other and with the truth, in the min
 
 Every variant of a method is adapted to every target with every seed. Finished adaptations are kept: the same command
 on the same folder runs only what is missing. Writes a page with tables and images, and all results as JSON.
+
+With --generator FILE or --paper, the command compares methods on your own generator instead, without the truth:
+`zeroshift benchmark --generator FILE --help` explains that.
 
 Methods: {methods}.
 ipl-label and ipl-published are IPL with another prompts.base_text; diffusionclip and diff-ipl adapt the miniature
@@ -97,7 +100,7 @@ def benchmark(options: BenchmarkOptions) -> None:
     from zeroshift.miniature.benchmark.records import missing_trials
     from zeroshift.miniature.benchmark.run import run_trials
 
-    conclusion = "" if options.conclusion is None else _read(options.conclusion)
+    conclusion = "" if options.conclusion is None else read_conclusion(options.conclusion)
     plan, baseline = _plan(options)
     page = plan.out / "benchmark.md" if options.page is None else options.page
     if options.previous is not None:
@@ -126,7 +129,9 @@ def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
     Raises:
         ZeroshiftError: for an unknown method, target or setting, or a baseline that is not among the methods.
     """
-    from zeroshift.miniature.benchmark.plan import BenchmarkPlan, cores
+    from zeroshift.benchmark.processes import cores
+    from zeroshift.benchmark.variants import parse_changes
+    from zeroshift.miniature.benchmark.plan import BenchmarkPlan
     from zeroshift.miniature.benchmark.records import read_previous
     from zeroshift.miniature.benchmark.variants import (
         FITTED,
@@ -134,7 +139,6 @@ def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
         TARGETS,
         TRUTH,
         VARIANTS,
-        parse_changes,
         parse_variant,
     )
 
@@ -164,8 +168,8 @@ def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
 
 def _size_changes(texts: Sequence[str], variants: "Sequence[Variant]") -> dict[str, Any]:
     """The settings of a size that at least one of the variants has."""
+    from zeroshift.benchmark.variants import parse_changes
     from zeroshift.methods.configure import default_config, flat
-    from zeroshift.miniature.benchmark.variants import parse_changes
 
     configs = [default_config(variant.generator, method=variant.changes.get("method")) for variant in variants]
     applicable = {name for config in configs for name in flat(config)}
@@ -190,13 +194,6 @@ def _check_previous(plan: "BenchmarkPlan", previous: Path, page: Path) -> None:
         )
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ZeroshiftError(f"The conclusion {path} cannot be read ({error}). Give a Markdown file.") from error
-
-
 def parse(arguments: Sequence[str]) -> BenchmarkOptions:
     """The options of a command line; the help page lists the methods that are registered now."""
     from zeroshift.miniature.benchmark.variants import available_variants
@@ -209,4 +206,10 @@ def parse(arguments: Sequence[str]) -> BenchmarkOptions:
 
 
 def main(arguments: Sequence[str]) -> None:
-    benchmark(parse(arguments))
+    """Runs the benchmark in the miniature world, or with --generator or --paper the one on any generator."""
+    if any(argument.partition("=")[0] in ("--generator", "--paper") for argument in arguments):
+        from zeroshift.cli import generator_benchmark
+
+        generator_benchmark.main(arguments)
+    else:
+        benchmark(parse(arguments))

@@ -125,23 +125,29 @@ def _show_results(measured: "list[tuple[RunFolder, Evaluation]]", console: "Cons
     from rich.markup import escape
     from rich.table import Table
 
-    from zeroshift.evaluation.compare import ARROWS, number
+    from zeroshift.evaluation.compare import ARROWS, YARDSTICK, number
 
     for folder, evaluation in measured:
         table = Table(title=escape(str(folder.path)), title_justify="left", box=None, padding=(0, 2, 0, 0))
-        for name in ("measure", "value", "network", "samples", "protocol"):
-            table.add_column(name, justify="right" if name in ("value", "samples") else "left", overflow="fold")
+        truth = ("truth",) if any(result.truth_value is not None for result in evaluation.results) else ()
+        for name in ("measure", "value", "source", *truth, "network", "samples", "protocol"):
+            right = name in ("value", "source", "truth", "samples")
+            table.add_column(name, justify="right" if right else "left", overflow="fold")
         for result in evaluation.results:
-            value = "–" if result.value is None else number(result.value)
+            compared = (result.source_value, *((result.truth_value,) if truth else ()))
+            value, *others = ("–" if each is None else number(each) for each in (result.value, *compared))
             spread = "" if result.spread is None else f" ± {number(result.spread)}"
             table.add_row(
                 f"{result.measure} {ARROWS[result.better]}",
                 value + spread,
+                *others,
                 escape(result.network),
                 str(result.samples),
                 result.protocol,
             )
         console.print(table)
+    if any(evaluation.results for _, evaluation in measured):
+        console.print(YARDSTICK, style="dim", markup=False, soft_wrap=True)
     left_out: dict[str, dict[str, None]] = {}  # measures by reason
     for _, evaluation in measured:
         for name, reason in evaluation.left_out.items():
@@ -154,7 +160,7 @@ def _show_comparison(columns: "list[Column]", rows: "list[Row]", console: "Conso
     from rich.markup import escape
     from rich.table import Table
 
-    from zeroshift.evaluation.compare import headings
+    from zeroshift.evaluation.compare import headings, yardsticks
 
     table = Table(title="Mean ± standard deviation over seeds", title_justify="left")
     table.add_column("runs")
@@ -163,6 +169,8 @@ def _show_comparison(columns: "list[Column]", rows: "list[Row]", console: "Conso
         table.add_column(escape(text), justify="right")
     for row in rows:
         table.add_row(escape(row.label), str(row.num_seeds), *map(row.cell, columns))
+    for label, cells in yardsticks(columns, rows):
+        table.add_row(label, "", *cells, style="dim")
     console.print(table)
 
 

@@ -29,7 +29,7 @@ COMMANDS = {
     "export": "Write the adapted generator for other programs.",
     "push": "Share the adapted generator on the Hugging Face Hub.",
     "models": "List the known generators: license, size, address.",
-    "benchmark": "Compare methods with each other and with the truth, in the miniature world.",
+    "benchmark": "Compare methods on your own generator, or with the truth in the miniature world.",
     "miniature": "Draw the miniature world and train its models.",
     "completion": "Print a completion script for bash or zsh.",
 }

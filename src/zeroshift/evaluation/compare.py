@@ -10,9 +10,13 @@ from zeroshift.evaluation.results import Result
 from zeroshift.methods.configure import NEUTRAL_SETTINGS, flat
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["ARROWS", "Column", "Row", "as_json", "compare", "headings", "markdown", "number"]
+__all__ = ["ARROWS", "YARDSTICK", "Column", "Row", "as_json", "compare", "headings", "markdown", "number", "yardsticks"]
 
 ARROWS = {"higher": "↑", "lower": "↓"}
+YARDSTICK = (
+    "↑ higher is better, ↓ lower is better: than the source, which is the unadapted generator with the same samples; "
+    "truth is a perfect result, where it is known."
+)
 _IGNORED = NEUTRAL_SETTINGS | {"seed"}
 
 
@@ -55,6 +59,8 @@ class Row:
     seeds: list[int] = field(default_factory=list)  # of the runs
     values: dict[Column, list[tuple[int, float]]] = field(default_factory=dict)  # (seed of the run, value)
     label: str = ""
+    compared: dict[tuple[str, Column], list[float]] = field(default_factory=dict)
+    """Values of the unadapted source ("source") and of the true images ("truth"), which do not depend on the seed."""
 
     @property
     def num_seeds(self) -> int:
@@ -126,11 +132,31 @@ def compare(measured: Iterable[tuple[RunFolder, Sequence[Result]]]) -> tuple[lis
             columns[column] = None
             if result.value is not None:
                 row.values.setdefault(column, []).append((run.config.seed, result.value))
+            for side, value in (("source", result.source_value), ("truth", result.truth_value)):
+                if value is not None:
+                    row.compared.setdefault((side, column), []).append(value)
     differing = _differing(rows)
     for row in rows:
         texts = [f"{name}={_text(row.settings[name])}" for name in differing if name in row.settings]
         row.label = ", ".join(texts) or row.runs[0]
     return list(columns), rows
+
+
+def yardsticks(columns: Sequence[Column], rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """Rows to compare the others with: label and a cell per column, for the unadapted source and the truth.
+
+    A cell of rows with different values, because of different targets, shows the lowest and the highest.
+    """
+    lines = []
+    for side, label in (("source", "source (unadapted)"), ("truth", "truth (perfect)")):
+        cells = []
+        for column in columns:
+            values = [number(value) for row in rows for value in row.compared.get((side, column), [])]
+            ordered = sorted(set(values), key=float)
+            cells.append("–" if not ordered else " to ".join(dict.fromkeys((ordered[0], ordered[-1]))))
+        if any(cell != "–" for cell in cells):
+            lines.append((label, cells))
+    return lines
 
 
 def _differing(rows: Sequence[Row]) -> list[str]:
@@ -143,7 +169,8 @@ def _differing(rows: Sequence[Row]) -> list[str]:
 def as_json(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """The table as JSON: a list of {"runs", "seeds", "settings", "measures"}.
 
-    Each measure has its protocol, mean and spread, and every value with the seed of its run.
+    Each measure has its protocol, mean and spread, every value with the seed of its run, and the values of the
+    unadapted source and of the true images, or null.
     """
     records = [
         {
@@ -157,6 +184,7 @@ def as_json(columns: Sequence[Column], rows: Sequence[Row]) -> str:
                     "spread": row.spread(column),
                     "values": [value for _, value in row.values.get(column, [])],
                     "seeds": [seed for seed, _ in row.values.get(column, [])],
+                    **{side: _mean(row.compared.get((side, column))) for side in ("source", "truth")},
                 }
                 for column in columns
             ],
@@ -175,7 +203,13 @@ def markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     for row in rows:
         label = f"{row.label} ({row.num_seeds})" if row.num_seeds > 1 else row.label
         lines.append("| " + " | ".join([label.replace("|", "\\|"), *map(row.cell, columns)]) + " |")
-    return "\n".join(lines) + "\n"
+    compared = yardsticks(columns, rows)
+    lines += ["| " + " | ".join([label, *cells]) + " |" for label, cells in compared]
+    return "\n".join([*lines, *(["", YARDSTICK] if compared else [])]) + "\n"
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return statistics.mean(values) if values else None
 
 
 def _text(value: Any) -> str:

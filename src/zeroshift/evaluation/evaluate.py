@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from zeroshift.evaluation.plan import EvaluationPlan, PlannedMeasure, make_plan
 from zeroshift.evaluation.references import References
 from zeroshift.evaluation.results import Result, append_result, read_results, require_writable_results
 from zeroshift.evaluation.samples import make_extractor, sample_features
+from zeroshift.evaluation.truth import true_images
+from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
 
@@ -44,6 +46,7 @@ def evaluate(
     seed: int = 0,
     truncation_psi: float | None = None,
     module: nn.Module | None = None,
+    skip_unavailable: bool = False,
     track: Track[Any] = untracked,
 ) -> Evaluation:
     """Measures a finished run and appends the results to RUN/metrics-MEASURE.jsonl.
@@ -61,6 +64,7 @@ def evaluate(
         seed: seed of the latents.
         truncation_psi: None: that of the run.
         module: see `load_source_and_target`.
+        skip_unavailable: leave out measures in `metrics` that are not available, with the reason, instead of raising.
         track: progress callback.
     Raises:
         ZeroshiftError: an unfinished run, a run folder that cannot be written, an unknown or unavailable measure or
@@ -71,13 +75,16 @@ def evaluate(
     require_writable_results(run)
     config = run.source_config
     device = Distributed(config.device).device
-    plan = make_plan(config, metrics, references, num, device)
+    plan = make_plan(config, metrics, references, num, device, skip_unavailable)
     _warn(guidance_warnings(plan, config))
     if not plan.measures:
         return Evaluation([], plan.left_out)
-    required, steps = plan.required(), run.delivered_steps or 0
+    steps = run.delivered_steps or 0
     extractors = {name: make_extractor(network, device) for name, network in plan.networks.items()}
     source, target = load_source_and_target(run, module=module)
+    truth = true_images(find_entry(config.generator), config.target, source, seed)
+    yardsticks = ("source",) if truth is None else ("source", "truth")
+    required = plan.required(yardsticks)
 
     features: dict[tuple[str, str], Tensor] = {}
     for (side, network), amount in required.items():  # before the samples, so that unreadable files fail at once
@@ -91,14 +98,17 @@ def evaluate(
         psi = 1.0  # recorded with the results; such generators do not truncate
     sampled = {key: amount for key, amount in required.items() if key[0] != "reference"}
     features |= sample_features(
-        source, target, sampled, extractors, class_index=config.class_index, seed=seed, truncation_psi=psi, track=track
-    )
+        source, target, sampled, extractors, class_index=config.class_index, seed=seed, truncation_psi=psi, track=track,
+        truth=truth,
+    )  # fmt: skip
 
     results: dict[tuple[str, str], Result] = {}
     unsaved: dict[str, None] = {}
     origin = references.name if references is not None else ""
     for planned, inputs in _inputs(plan, features, (config.source, config.target), seed, track):
-        result = _measure(planned, inputs, origin, psi, steps)
+        num_samples = planned.amounts["target"]
+        compared = {side: features[side, planned.network][:num_samples] for side in yardsticks}
+        result = _measure(planned, inputs, compared, origin, psi, steps)
         try:
             append_result(run, result)
         except ZeroshiftError as error:  # the result is worth more than its file
@@ -125,10 +135,21 @@ def _inputs(
         yield planned, Features(plan.networks[planned.network], labels=labels, seed=seed, track=inner, **sides)
 
 
-def _measure(planned: PlannedMeasure, inputs: Features, origin: str, truncation_psi: float, steps: int) -> Result:
-    """The result of one measure; without a value if some of its features are not finite."""
-    finite = all(getattr(inputs, side).isfinite().all() for side in planned.amounts)
-    value, spread = planned.measure(inputs) if finite else (None, None)
+def _measure(
+    planned: PlannedMeasure,
+    inputs: Features,
+    yardsticks: Mapping[str, Tensor],
+    origin: str,
+    truncation_psi: float,
+    steps: int,
+) -> Result:
+    """The result of one measure; without a value if some of its features are not finite.
+
+    Args:
+        yardsticks: features that are measured in the place of the target's, by side.
+    """
+    value, spread = _value(planned, inputs)
+    others = {side: _value(planned, replace(inputs, target=features))[0] for side, features in yardsticks.items()}
     return Result(
         measure=planned.name,
         value=_finite(value),
@@ -143,7 +164,15 @@ def _measure(planned: PlannedMeasure, inputs: Features, origin: str, truncation_
         truncation_psi=truncation_psi,
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         steps=steps,
+        source_value=_finite(others.get("source")),
+        truth_value=_finite(others.get("truth")),
     )
+
+
+def _value(planned: PlannedMeasure, inputs: Features) -> tuple[float | None, float | None]:
+    """Value and spread; None and None if some of the features are not finite."""
+    finite = all(getattr(inputs, side).isfinite().all() for side in planned.amounts)
+    return planned.measure(inputs) if finite else (None, None)
 
 
 def _finite(value: float | None) -> float | None:

@@ -34,13 +34,18 @@ class EvaluationPlan:
 
     measures: list[PlannedMeasure]
     networks: dict[str, FeatureNetwork]
-    left_out: dict[str, str]  # reasons by measure name, for measures that were not requested and are not available
+    left_out: dict[str, str]  # reasons by measure name, for measures that are not available
 
-    def required(self) -> dict[tuple[str, str], int]:
-        """How many images each network needs, by (side, network)."""
+    def required(self, yardsticks: Sequence[str] = ()) -> dict[tuple[str, str], int]:
+        """How many images each network needs, by (side, network).
+
+        Args:
+            yardsticks: "source", "truth": sides that are measured in the place of the target, too.
+        """
         required: dict[tuple[str, str], int] = {}
         for planned in self.measures:
-            for side, amount in planned.amounts.items():
+            amounts = dict.fromkeys(yardsticks, planned.amounts["target"]) | dict(planned.amounts)
+            for side, amount in amounts.items():
                 key = (side, planned.network)
                 required[key] = max(amount, required.get(key, 0))
         return required
@@ -52,6 +57,7 @@ def make_plan(
     references: References | None,
     num: int | None,
     device: torch.device,
+    skip_unavailable: bool = False,
 ) -> EvaluationPlan:
     """Chooses the measures and loads their networks, each once.
 
@@ -61,6 +67,7 @@ def make_plan(
         references: real images of the target domain, if there are any.
         num: number of samples; None: the generator's default, or else each protocol's.
         device: where the networks are placed.
+        skip_unavailable: leave out measures in `metrics` that are not available, with the reason, instead of raising.
     Raises:
         ZeroshiftError: too few samples, or a measure in `metrics` that is unknown or not available.
     """
@@ -78,7 +85,7 @@ def make_plan(
                 _check_suitable(planned.network, entry)
             _check_provides(planned, loader.load(planned.network))
         except ZeroshiftError as error:
-            if metrics is not None:
+            if metrics is not None and not (skip_unavailable and name.partition(":")[0] in MEASURES):
                 raise ZeroshiftError(f"{name}: {error}") from error
             left_out[name] = str(error)
         else:

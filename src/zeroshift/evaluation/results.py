@@ -36,6 +36,8 @@ class Result:
     truncation_psi: float
     time: str  # UTC
     steps: int = 0  # adaptation steps of the measured generator; 0: unknown
+    source_value: float | None = None  # the same measure of the unadapted source; None: unknown
+    truth_value: float | None = None  # of the true target images of the same latents, where they are known
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Result":

@@ -1,6 +1,6 @@
 """Draws the samples of a run and computes each network's features of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ def sample_features(
     seed: int,
     truncation_psi: float,
     track: Track[Any],
+    truth: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[tuple[str, str], Tensor]:
     """Features [amount, ...] of source and target samples, by (side, network).
 
@@ -45,10 +46,11 @@ def sample_features(
 
     Args:
         source, target: the generators.
-        required: number of samples by (side, network), where side is "source" or "target".
+        required: number of samples by (side, network), where side is "source", "target" or "truth".
         extractors: see `make_extractor`, by network.
         class_index, seed, truncation_psi: of the samples.
         track: progress callback.
+        truth: maps latents to their true target images [n, 3, R, R], for the side "truth".
 
     Raises:
         NotFiniteError: if images have values that are not finite numbers.
@@ -70,6 +72,8 @@ def sample_features(
     for first in track(firsts, len(firsts), "Samples"):
         latents = source.sample_latents(seed, range(first, min(first + size, total)))
         images = dict(zip(generators, draw_fitting(latents).unbind(dim=1), strict=True))
+        if truth is not None and "truth" in sides:
+            images["truth"] = truth(latents).float().cpu()
         for side, batch in images.items():
             require_finite_images(batch, f"The {'adapted' if side == 'target' else side} generator")
         for (side, network), amount in required.items():

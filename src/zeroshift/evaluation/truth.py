@@ -1,5 +1,6 @@
 """Generators whose true target images are known, such as those of a renderer."""
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from zeroshift.generators.base import Generator, Latents
 from zeroshift.generators.checkpoints.catalogue import CatalogueEntry
 from zeroshift.io.figures import Figure
 
-__all__ = ["Truth", "load_truth"]
+__all__ = ["Truth", "load_truth", "true_images"]
 
 
 class Truth(Protocol):
@@ -48,3 +49,19 @@ def load_truth(entry: CatalogueEntry | None) -> Truth | None:
         ) from error
     truth: Truth = named() if isinstance(named, type) else named
     return truth
+
+
+def true_images(
+    entry: CatalogueEntry | None, target: str, source: Generator, seed: int
+) -> Callable[[Tensor], Tensor] | None:
+    """A function from latents of the source to their true target images; None if these are unknown."""
+    truth = load_truth(entry)
+    if truth is None or truth.images(target, source.sample_latents(seed, range(1))) is None:
+        return None
+
+    def images(latents: Tensor) -> Tensor:
+        drawn = truth.images(target, latents)
+        assert drawn is not None
+        return drawn
+
+    return images

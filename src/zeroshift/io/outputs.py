@@ -21,6 +21,7 @@ _WINDOW = 4096  # bytes at the beginning and at the end in which the marks are
 _BEGINNINGS = re.compile(
     rb"\x89PNG.*tEXtSoftware\0%(mark)s|GIF8.*%(mark)s"
     rb'|.{8}\{"__metadata__":\{.*"zeroshift":"'  # safetensors
+    rb"|variant,target,seed,measure,"  # CSV of a benchmark
     rb'|\{\s*"command": "zeroshift |\[\s*\{\s*"runs": \['  # JSON of a benchmark, JSON of a comparison
     % {b"mark": MARK.encode()},
     re.DOTALL,

@@ -128,6 +128,7 @@ def _results(run: RunFolder) -> str:
     rows: Sequence[dict[str, Any]] = result_rows(run)
     if not rows:
         return ""
-    lines = ["## Results", "", "| measure | value |", "| --- | --- |"]
-    lines += [f"| {row['measure']} {row['arrow']} | {row['value']}{row['spread']} |" for row in rows]
+    lines = ["## Results", "", "| measure | value | unadapted source |", "| --- | --- | --- |"]
+    for row in rows:
+        lines.append(f"| {row['measure']} {row['arrow']} | {row['value']}{row['spread']} | {row['source_value']} |")
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from zeroshift.evaluation.compare import ARROWS, number
+from zeroshift.evaluation.compare import ARROWS, YARDSTICK, number
 from zeroshift.evaluation.truth import load_truth
 from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.io.atomic import atomic_write
@@ -78,6 +78,7 @@ def write_report(run: RunFolder | str | Path, command: str | None = None) -> Non
         stages=_stages(records),
         layers=layer_shares(records),
         results=result_rows(run),
+        yardstick=YARDSTICK,
         settings=_settings(run),
         command=command_line(run.config, run.path) if command is None else command,
         version=version("zeroshift"),
@@ -129,7 +130,14 @@ def result_rows(run: RunFolder) -> list[dict[str, Any]]:
         {
             **asdict(result),
             "arrow": ARROWS[result.better],
-            "value": "–" if result.value is None else number(result.value),
+            **{
+                name: "–" if value is None else number(value)
+                for name, value in (
+                    ("value", result.value),
+                    ("source_value", result.source_value),
+                    ("truth_value", result.truth_value),
+                )
+            },
             "spread": "" if result.spread is None else f" ± {number(result.spread)}",
         }
         for result in read_results(run)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from zeroshift.benchmark.variants import parse_changes
 from zeroshift.errors import ZeroshiftError
 from zeroshift.methods.base import Method
 from zeroshift.methods.registry import METHODS
@@ -10,7 +11,6 @@ from zeroshift.miniature.benchmark.variants import (
     TARGETS,
     VARIANTS,
     available_variants,
-    parse_changes,
     parse_variant,
 )
 from zeroshift.miniature.world.domains import HELD_OUT, MEDIA, parse_domain

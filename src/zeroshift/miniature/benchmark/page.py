@@ -6,29 +6,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zeroshift.benchmark.measures import Records, compare_variants
+from zeroshift.benchmark.provenance import machine
+from zeroshift.benchmark.statistics import Difference
+from zeroshift.benchmark.tables import Comparisons, comparison_table, legend, mean_table, summary, target_table
+from zeroshift.benchmark.variants import Variant
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.outputs import MARKDOWN_MARK
 from zeroshift.methods.configure import flat
-from zeroshift.miniature.benchmark.measures import Records, comparable, compare_variants, machines, unrecognized
+from zeroshift.miniature.benchmark.measures import MEASURES, comparable, machines, unrecognized
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Trial
-from zeroshift.miniature.benchmark.records import finished_records, machine
+from zeroshift.miniature.benchmark.records import finished_records
 from zeroshift.miniature.benchmark.sheets import NUM_SHOWN, comparison_path, save_comparison
-from zeroshift.miniature.benchmark.statistics import Difference
-from zeroshift.miniature.benchmark.tables import (
-    Comparisons,
-    comparison_table,
-    legend,
-    mean_table,
-    summary,
-    target_table,
-)
-from zeroshift.miniature.benchmark.variants import Variant
 from zeroshift.miniature.world.domains import HELD_OUT, parse_domain
 
 __all__ = ["page_files", "page_text", "write_page"]
 
 _TITLE = "# Benchmark in the miniature world"
+_SUMMARY = {
+    "accuracy": "{:.1%} in the domain",
+    "distance": "{:.3f} from the truth",
+    "psnr": "PSNR {:.1f}",
+    "kept": "{:.2f} of the variance between people kept",
+    "processor_seconds": "{:.0f} seconds",
+}
 _BOUNDS = {
     "source": "`source` is the unadapted generator.",
     "source-diffusion": "`source-diffusion` is the unadapted diffusion model. It and its adaptations start from photos "
@@ -88,7 +90,7 @@ def page_text(plan: BenchmarkPlan, page: Path, baseline: str, conclusion: str = 
 def _compared(plan: BenchmarkPlan, records: Records, baseline: str) -> list[tuple[str, Mapping[str, Difference]]]:
     """Each method that is not the baseline with its comparisons by measure."""
     names = [variant.name for variant in _adapted(plan) if variant.name != baseline]
-    return [(name, compare_variants(comparable(records), name, baseline)) for name in names]
+    return [(name, compare_variants(comparable(records), name, baseline, MEASURES)) for name in names]
 
 
 def _markdown(
@@ -102,11 +104,11 @@ def _markdown(
     if conclusion:
         parts += [conclusion.strip()]
     if records:
-        parts += ["## Summary", summary(counted, methods, compared, baseline)]
+        parts += ["## Summary", summary(counted, methods, compared, baseline, MEASURES, _SUMMARY)]
     parts += ["## What was measured", _introduction(plan, records, command), _settings(plan, baseline)]
-    parts += ["## All targets", mean_table(counted, variants), legend()]
+    parts += ["## All targets", mean_table(counted, variants, MEASURES), legend(MEASURES)]
     if compared:
-        parts += [f"## Comparison with {baseline}", comparison_table(compared, baseline)]
+        parts += [f"## Comparison with {baseline}", comparison_table(compared, baseline, MEASURES)]
     deviation = "Means over seeds ± standard deviation." if len(plan.seeds) > 1 else "One seed."
     parts += [
         "## By target",
@@ -115,7 +117,7 @@ def _markdown(
     for target, picture in pictures.items():
         held_out = " (a held-out pair)" if parse_domain(target) in HELD_OUT else ""
         parts += [f"### {target}{held_out}", f"![{target}: source, truth, methods]({picture})"]
-        parts += [target_table(counted, variants, target)]
+        parts += [target_table(counted, variants, target, MEASURES)]
     return "\n\n".join(parts)
 
 

@@ -1,25 +1,19 @@
 """What a benchmark measures: a `Trial` is one variant, target and seed; a `BenchmarkPlan` is all combinations."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zeroshift.benchmark.variants import Variant
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
 from zeroshift.methods.configure import changed, default_config, flat, resolve
-from zeroshift.miniature.benchmark.variants import Variant
 from zeroshift.miniature.world.domains import SOURCE, parse_domain
 
-__all__ = ["BenchmarkPlan", "Key", "Trial", "cores"]
+__all__ = ["BenchmarkPlan", "Key", "Trial"]
 
 Key = tuple[str, str, int]  # variant, target, seed
-
-
-def cores() -> int:
-    """Number of processor cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -7,31 +7,26 @@ another folder. The images are kept, so that another held-out evaluator requires
 holds all measures without images; a benchmark can continue from it on another machine.
 """
 
-import functools
 import hashlib
 import json
-import platform
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import BaseModel, Field
 
-from zeroshift.config.settings import AdaptConfig
+from zeroshift.benchmark.provenance import fingerprint, recorded_settings, slug
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.catalogue import resolve
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.foreign import matches, read_json
-from zeroshift.methods.configure import flat, settings
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Key, Trial
 from zeroshift.miniature.benchmark.variants import FITTED
 from zeroshift.miniature.networks.encoders import weights_folder
 
 __all__ = [
-    "evaluators", "finished_records", "image_path", "machine", "missing_trials", "previous_record", "provenance",
-    "read_adapted", "read_previous", "read_record", "record_path", "slug", "write_record",
+    "evaluators", "finished_records", "image_path", "missing_trials", "previous_record", "provenance", "read_adapted",
+    "read_previous", "read_record", "record_path", "write_record",
 ]  # fmt: skip
 
 Record = Mapping[str, Any]
@@ -70,46 +65,20 @@ def provenance(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any]:
     The settings are all those of the method and the generator family, and others if they differ from the defaults.
     Bounds depend on sampling settings only, and fitted generators also on the training steps and the seed.
     """
-    facts: dict[str, Any] = {"people": plan.people, "generator": _fingerprint(resolve(trial.variant.generator))}
-    recorded = _recorded_settings(trial.config(plan.changes))
+    facts: dict[str, Any] = {"people": plan.people, "generator": fingerprint(resolve(trial.variant.generator))}
+    recorded = recorded_settings(trial.config(plan.changes))
     if not trial.variant.bound:
-        encoder = _fingerprint(weights_folder() / "guide.safetensors")
+        encoder = fingerprint(weights_folder() / "guide.safetensors")
         return {**facts, "guidance_encoder": encoder, "settings": recorded}
     if sampling := {name: value for name, value in recorded.items() if name.startswith("sampling.")}:
         facts["settings"] = sampling
     return {**facts, **({"steps": plan.fit_steps, "seed": trial.seed} if trial.variant in FITTED.values() else {})}
 
 
-def _recorded_settings(config: AdaptConfig) -> dict[str, Any]:
-    """All settings of method and generator family, and others that differ from the defaults, by dotted name."""
-    specific = {setting.name for setting in settings(config) if setting.owner.split(".")[0] in ("options", "sampling")}
-    defaults, values = flat(AdaptConfig(target="")), flat(config)
-    values.pop("family", None)  # follows from the weights
-    return {name: value for name, value in values.items() if name in specific or value != defaults.get(name)}
-
-
-@functools.cache
-def _fingerprint(path: Path) -> str:
-    """Hash of the weights in a file or folder.
-
-    Raises:
-        ZeroshiftError: if they are missing.
-    """
-    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-    if not files or not path.exists():
-        raise ZeroshiftError(f"The weights {path} are missing. Train them with `zeroshift miniature train`.")
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-
-
 def evaluators() -> dict[str, str]:
     """Fingerprints of the evaluation networks: the held-out evaluator and the factor probe."""
-    return {name: _fingerprint(weights_folder() / f"{file}.safetensors")
+    return {name: fingerprint(weights_folder() / f"{file}.safetensors")
             for name, file in (("evaluator", "judge"), ("probe", "probe"))}  # fmt: skip
-
-
-def slug(text: str) -> str:
-    """A string in characters that every file system and web page accepts."""
-    return re.sub(r"[^\w.=]+", "-", text).strip("-.")
 
 
 def record_path(plan: BenchmarkPlan, trial: Trial) -> Path:
@@ -122,19 +91,6 @@ def record_path(plan: BenchmarkPlan, trial: Trial) -> Path:
 def image_path(plan: BenchmarkPlan, trial: Trial) -> Path:
     """The sheet of people of a trial."""
     return record_path(plan, trial).with_suffix(".png")
-
-
-def machine() -> str:
-    """Processor and PyTorch version."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-        # Virtual machines may report the vendor only; family and model distinguish generations of processors.
-        processor = f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
-    except (OSError, KeyError):
-        pass
-    return f"{processor}, PyTorch {torch.__version__.partition('+')[0]}"
 
 
 def write_record(plan: BenchmarkPlan, trial: Trial, record: Record) -> None:

@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from zeroshift.benchmark.provenance import slug
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.io.images import labeled_rows, make_grid, save_png
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan
-from zeroshift.miniature.benchmark.records import image_path, read_record, slug
+from zeroshift.miniature.benchmark.records import image_path, read_record
 from zeroshift.miniature.world.domains import parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents
 

@@ -1,35 +1,12 @@
 """Variants of methods that a benchmark compares, and the reference results. Imports no heavy modules."""
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
-
+from zeroshift.benchmark.variants import Variant, with_changes
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.foreign import parse_json
 from zeroshift.methods.registry import METHODS
 
 __all__ = [
-    "BOUND_NAMES", "FITTED", "SOURCES", "TARGETS", "TRUTH", "VARIANTS", "Variant", "available_variants",
-    "parse_changes", "parse_variant",
+    "BOUND_NAMES", "FITTED", "SOURCES", "TARGETS", "TRUTH", "VARIANTS", "available_variants", "parse_variant",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A method with its settings.
-
-    Attributes:
-        name: unique label in tables, images and paths.
-        changes: settings by dotted name that differ from the default configuration of generator and method.
-        generator: name of the source generator.
-        bound: for reference results, a name in `bounds.BOUNDS`; empty for adaptations.
-    """
-
-    name: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    generator: str = "miniature"
-    bound: str = ""
 
 
 VARIANTS: tuple[Variant, ...] = (
@@ -78,28 +55,8 @@ def parse_variant(text: str) -> Variant:
     Raises:
         ZeroshiftError: for an unknown name or a malformed change.
     """
-    name, _, listed = text.partition(":")
+    name = text.partition(":")[0]
     variants = available_variants()
     if name not in variants:
         raise ZeroshiftError(f"The benchmark has no method {name!r}. Available: {', '.join(variants)}.")
-    changes = re.split(r",(?=[\w.-]+=)", listed) if listed else []  # not at commas inside a list
-    return replace(variants[name], name=text, changes={**variants[name].changes, **parse_changes(changes)})
-
-
-def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
-    """{"adapt.lr": 0.005} from "adapt.lr=0.005". A value that is not JSON is a string.
-
-    Raises:
-        ZeroshiftError: for a string without "=".
-    """
-    changes: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ZeroshiftError(f"{text!r} changes no setting. Write NAME=VALUE, such as adapt.lr=0.005.")
-        try:
-            parsed = parse_json(value, text)
-        except ZeroshiftError:
-            parsed = value.strip()
-        changes[name.strip().replace("-", "_")] = tuple(parsed) if isinstance(parsed, list) else parsed
-    return changes
+    return with_changes(variants[name], text)

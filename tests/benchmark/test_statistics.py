@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zeroshift.miniature.benchmark.statistics import MIN_TARGETS, compare
+from zeroshift.benchmark.statistics import MIN_TARGETS, compare
 
 
 @pytest.mark.parametrize(("targets", "seeds"), [(5, 1), (5, 3), pytest.param(12, 3, marks=pytest.mark.slow)])
