@@ -183,7 +183,7 @@ def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
         source="face",
         adapt=replace(standard.adapt, steps=7, lr=0.5, batch_size=4, layers=("all",)),
     )
-    assert out == Path("runs/stylegan2-ffhq-van-gogh-oil-painting-nada")
+    assert out == Path("runs/stylegan2-ffhq-van-gogh-oil-painting-nada-seed-3")
 
 
 @pytest.mark.parametrize(
@@ -449,3 +449,11 @@ def test_default_folders_name_other_seeds_than_0(tmp_path: Path, monkeypatch: py
     assert adapt_command.default_folder(seeded) == Path("runs/ffhq-pencil-sketch-ipl-seed-3")
     RunFolder.open("runs/ffhq-pencil-sketch-ipl", seeded)
     assert adapt_command.default_folder(seeded) == Path("runs/ffhq-pencil-sketch-ipl"), "an older folder"
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("miniature", "completion")])
+def test_help_pages_show_no_python_values(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    page = capsys.readouterr().out
+    for word in ("{None}", "None|", "|None", "(default: None)", "(default: )"):
+        assert word not in page

@@ -12,7 +12,8 @@ import yaml
 from tests.helpers.evaluated_runs import make_run
 from zeroshift.cli.main import main
 from zeroshift.generators.checkpoints import catalogue, hub_models
-from zeroshift.generators.checkpoints.files import architecture_of, load_generator
+from zeroshift.generators.checkpoints.architectures import architecture_of
+from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.io import hub
 from zeroshift.methods.configure import default_config, from_json
 from zeroshift.report.card import _shared_command, _without_folders

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zeroshift.clip.encoder import TEMPLATES, Encoder
+from zeroshift.clip.encoder import Encoder, published_templates
 from zeroshift.clip.labels import check_labels, label_difference, words_of
 from zeroshift.clip.loading import load_encoder
 from zeroshift.errors import ZeroshiftError
@@ -22,7 +22,7 @@ class Features:
 
     def __init__(self, features: dict[str, Tensor]):
         self.features = features
-        self.templates = TEMPLATES[: len(next(iter(features.values())))]
+        self.templates = published_templates()[: len(next(iter(features.values())))]
 
     def label_features(self, label: str) -> Tensor:
         return self.features[label]

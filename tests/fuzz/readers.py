@@ -18,8 +18,8 @@ from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.core.finite import require_finite_images
 from zeroshift.generators import Generator, generator_metadata, load_generator
+from zeroshift.generators.checkpoints.architectures import architecture_of
 from zeroshift.generators.checkpoints.catalogue import find_entry
-from zeroshift.generators.checkpoints.files import architecture_of
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.trust import is_trusted

@@ -13,13 +13,8 @@ from torch import nn
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators import trust as trusted
 from zeroshift.generators.base import blend_weights
-from zeroshift.generators.checkpoints.files import (
-    architecture_of,
-    export_formats,
-    export_generator,
-    load_generator,
-    save_generator,
-)
+from zeroshift.generators.checkpoints.architectures import architecture_of
+from zeroshift.generators.checkpoints.files import export_formats, export_generator, load_generator, save_generator
 from zeroshift.generators.module import ModuleGenerator, ModuleSpec, trust, wrap_generator
 from zeroshift.methods.configure import changed, preset
 from zeroshift.sampling.generate import generate

@@ -10,8 +10,8 @@ from zeroshift.config.settings import GeneratorOptions
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints import catalogue
+from zeroshift.generators.checkpoints.architectures import architecture_of
 from zeroshift.generators.checkpoints.files import (
-    architecture_of,
     export_formats,
     export_generator,
     export_suffix,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from zeroshift.api.runs import Run, open_runs
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.checkpoints.files import architecture_of, export_generator, export_suffix, load_generator
+from zeroshift.generators.checkpoints.architectures import architecture_of
+from zeroshift.generators.checkpoints.files import export_generator, export_suffix, load_generator
 from zeroshift.io.hub import upload_folder
 from zeroshift.io.outputs import require_outputs, require_writable
 from zeroshift.report.card import write_hub_folder

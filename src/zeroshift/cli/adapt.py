@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from zeroshift.cli.arguments import call
+from zeroshift.cli.arguments import call, plain
 from zeroshift.config.changes import SHORT
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.architectures import looks_like_name, require_generator
 from zeroshift.methods.configure import changed, current_name, default_config, resolve, setting_names, settings
 from zeroshift.methods.registry import METHODS, PRESETS
 from zeroshift.report.command import HIDDEN
@@ -139,12 +140,14 @@ def _defaults(arguments: Sequence[str]) -> AdaptConfig:
     """The default settings for the generator, preset and method in the arguments, before these are parsed.
 
     Raises:
-        ZeroshiftError: if there is no such preset or method.
+        ZeroshiftError: if there is no such generator, preset or method.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--generator", "--preset", "--method", "--source-images-dir"):
         parser.add_argument(option, nargs="?")
     chosen, _ = parser.parse_known_args(list(arguments))
+    if chosen.generator and "/" not in chosen.generator and looks_like_name(Path(chosen.generator)):
+        require_generator(chosen.generator)  # a misspelt name, before anything heavy is imported
     config = default_config(chosen.generator or AdaptConfig.generator, chosen.preset, chosen.method)
     if chosen.source_images_dir:  # a run from real images has no latents, unless the user requests both
         config = dataclasses.replace(config, num_latents=0)
@@ -186,7 +189,7 @@ def _arguments_class(config: AdaptConfig) -> type:
         group, _, name = setting.name.rpartition(".")
         kind: Any = Literal[tuple(METHODS)] if setting.name == "method" else setting.kind
         default = tyro.MISSING if setting.name == "target" else setting.value
-        annotated = Annotated[kind, tyro.conf.arg(help=setting.doc)]
+        annotated = Annotated[kind, tyro.conf.arg(help=setting.doc, **plain(kind, setting.value))]
         fields.setdefault(group, []).append((name, annotated, dataclasses.field(default=default)))
     groups = [
         (group, dataclasses.make_dataclass(group.capitalize(), inner, frozen=True))

@@ -4,36 +4,41 @@ import functools
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = [
-    "call", "default_output", "parse_numbers", "read_conclusion", "require_count", "require_positive", "require_seed",
-    "tracked", "warn_no_truncation",
+    "call", "default_output", "parse_numbers", "plain", "read_conclusion", "require_count", "require_positive",
+    "require_seed", "tracked", "warn_no_truncation",
 ]  # fmt: skip
 
 T = TypeVar("T")
 
 
-def call(function: Callable[..., Any], name: str, arguments: Sequence[str], **options: Any) -> Any:
+def call(
+    function: Callable[..., Any], name: str, arguments: Sequence[str], inserted: Mapping[str, str] | None = None
+) -> Any:
     """Calls `function` with command-line arguments.
 
     Its docstring up to "Args:" is the help text. An option whose default is None describes the default.
+
+    Args:
+        inserted: texts that replace markers in the help text.
     """
     import tyro
 
     description = inspect.cleandoc(function.__doc__ or "").split("\nArgs:")[0].strip()
-    return tyro.cli(
-        _hide_none(function), prog=f"zeroshift {name}", description=description, args=list(arguments), **options
-    )
+    for marker, text in (inserted or {}).items():
+        description = description.replace(marker, text)
+    return tyro.cli(_plain_help(function), prog=f"zeroshift {name}", description=description, args=list(arguments))
 
 
-def _hide_none(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with "(default: None)" removed from its help page."""
+def _plain_help(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with a help page that shows INT instead of {None}|INT, and no empty defaults."""
     import tyro
 
     @functools.wraps(function)
@@ -42,14 +47,38 @@ def _hide_none(function: Callable[..., Any]) -> Callable[..., Any]:
 
     signature, kinds = inspect.signature(function), get_type_hints(function, include_extras=True)
     for name, parameter in signature.parameters.items():
-        if parameter.default is None:
-            kinds[name] = Annotated[kinds[name], tyro.conf.arg(help_behavior_hint="")]
+        kinds[name] = Annotated[kinds[name], tyro.conf.arg(**plain(kinds[name], parameter.default))]
     del wrapper.__wrapped__  # tyro would read the annotations there
     wrapper.__annotations__ = kinds
     wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[each.replace(annotation=kinds[name]) for name, each in signature.parameters.items()]
     )
     return wrapper
+
+
+def plain(kind: Any, default: Any) -> dict[str, Any]:
+    """Arguments for `tyro.conf.arg`: no hint for an empty default, which the description of the option explains."""
+    if default is None:
+        return {"help_behavior_hint": "", "metavar": _metavar(kind)}
+    optional = default is inspect.Parameter.empty and get_origin(_bare(kind)) is tuple  # a list of words, maybe empty
+    return {"help_behavior_hint": ""} if optional or default in ((), "") else {}
+
+
+def _bare(kind: Any) -> Any:
+    """A type without its annotations."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+
+
+def _metavar(kind: Any) -> str | None:
+    """How the value of an option of type `kind | None` is shown; None: as tyro does."""
+    if get_origin(kind) is Annotated:  # it has a form of its own
+        return None
+    values = [one for one in get_args(kind) if one is not type(None)]
+    if len(values) != 1:
+        return None
+    if get_origin(values[0]) is Literal:
+        return "|".join(map(str, get_args(values[0])))
+    return {int: "INT", float: "FLOAT", str: "STR", Path: "PATH"}.get(values[0])
 
 
 def tracked(items: Iterable[T], total: int, what: str) -> Iterable[T]:

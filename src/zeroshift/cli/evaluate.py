@@ -1,6 +1,5 @@
 """`zeroshift evaluate`: measures finished runs and compares them."""
 
-import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from zeroshift.cli.arguments import require_positive, require_seed, tracked, warn_no_truncation
+from zeroshift.cli.arguments import call, require_positive, require_seed, tracked, warn_no_truncation
 from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.outputs import MARKDOWN_MARK, require_outputs
@@ -63,18 +62,18 @@ def evaluate(
     """
     from rich.console import Console
 
-    from zeroshift.evaluation.compare import as_json, compare, markdown
-    from zeroshift.evaluation.evaluate import References
-    from zeroshift.evaluation.evaluate import evaluate as measure
-    from zeroshift.evaluation.results import require_writable_results
-    from zeroshift.report.page import write_report
-
     if not runs:
         raise ZeroshiftError("Name at least one run folder, such as: zeroshift evaluate runs/disney")
     if truncation_psi is not None:
         require_positive(truncation_psi=truncation_psi)
     require_seed(seed)
     folders = [RunFolder.read(run) for run in {os.path.realpath(run): run for run in runs}.values()]
+    from zeroshift.evaluation.compare import as_json, compare, markdown  # after the checks: takes seconds
+    from zeroshift.evaluation.evaluate import References
+    from zeroshift.evaluation.evaluate import evaluate as measure
+    from zeroshift.evaluation.results import require_writable_results
+    from zeroshift.report.page import write_report
+
     for folder in folders:
         folder.require_generator()
         warn_no_truncation(folder, truncation_psi)
@@ -179,7 +178,4 @@ def main(arguments: Sequence[str]) -> None:
     from zeroshift.evaluation.metrics.registry import MEASURES
     from zeroshift.networks.registry import NETWORKS
 
-    description = inspect.cleandoc(evaluate.__doc__ or "").split("\nArgs:")[0].strip()
-    for marker, names in (("@MEASURES@", MEASURES), ("@NETWORKS@", NETWORKS)):
-        description = description.replace(marker, ", ".join(names))
-    tyro.cli(evaluate, prog="zeroshift evaluate", description=description, args=list(arguments))
+    call(evaluate, "evaluate", arguments, {"@MEASURES@": ", ".join(MEASURES), "@NETWORKS@": ", ".join(NETWORKS)})

@@ -15,14 +15,16 @@ __all__ = ["main"]
 
 def _formats(arguments: Sequence[str]) -> list[str]:
     """The formats for the run on the command line; empty if there is no such run or it is not finished."""
-    from zeroshift.generators.checkpoints.files import architecture_of, export_formats
-
     for word in arguments:
         try:
             path = RunFolder.read(word).generator_path
+            from zeroshift.generators.checkpoints.architectures import architecture_of  # takes seconds
+
             architecture = architecture_of(path) if path.exists() else None
         except (ZeroshiftError, OSError):
             continue
+        from zeroshift.generators.checkpoints.files import export_formats
+
         return [] if architecture is None else export_formats(architecture)
     return []
 
@@ -57,8 +59,9 @@ def main(arguments: Sequence[str]) -> None:
             out: File or folder to write. Default: RUN/export with the suffix of the format, such as
                 RUN/export.safetensors.
         """
-        from zeroshift.api.sharing import export
+        folder = RunFolder.read(run)
+        from zeroshift.api.sharing import export  # after the check: takes seconds
 
-        print(export(run, format, out))
+        print(export(folder, format, out))
 
     call(command, "export", arguments)

@@ -76,10 +76,10 @@ def generate(
         out: Folder to write to. Default: RUN/samples-seed-SEED, or RUN/pairs-seed-SEED for a data set; options other
             than --seed are added to the name. For photos: RUN/samples-photos or RUN/pairs-photos.
     """
-    from zeroshift.inversion.portraits import portraits
+    folder = RunFolder.read(run)
+    from zeroshift.inversion.portraits import portraits  # after the check: these imports take seconds
     from zeroshift.sampling.pair_set import PairSet
 
-    folder = RunFolder.read(run)
     psi = folder.config.truncation_psi if truncation_psi is None else truncation_psi
     require_positive(
         num=num, batch_size=batch_size, columns=columns, truncation_psi=psi, steps=steps, shard_size=shard_size

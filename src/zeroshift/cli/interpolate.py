@@ -62,13 +62,13 @@ def interpolate(
         steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the first run.
         batch_size: Frames per batch. It changes images by rounding only: few values by one level of 255.
     """
-    from zeroshift.api import films
-    from zeroshift.io.images import require_film_name, save_film
-
     require_positive(seconds=seconds, fps=fps, batch_size=batch_size, steps=steps, truncation_psi=truncation_psi)
     if not runs:
         raise ZeroshiftError("Name at least one run folder, such as: zeroshift interpolate runs/disney --seeds 1,2,3")
     folders = [RunFolder.read(run) for run in runs]
+    from zeroshift.api import films  # after the check: these imports take seconds
+    from zeroshift.io.images import require_film_name, save_film
+
     warn_no_truncation(folders[0], truncation_psi)
     samples = parse_samples(seeds)
     out = default_output(folders[0], "walk.mp4", out)

@@ -34,8 +34,9 @@ class Display:
             MofNCompleteColumn(),
             TextColumn("{task.fields[loss]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("elapsed,"),
             TimeLeftColumn(),
+            TextColumn("left"),
             console=self._console,
             disable=not self._console.is_terminal,
         )

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from zeroshift.cli.arguments import call
+from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["main", "push"]
 
@@ -34,9 +35,10 @@ def push(
         dry_run: Write the folder only.
         out: Folder to write before the upload. Default: RUN/hub.
     """
-    from zeroshift.api import sharing
+    folder = RunFolder.read(run)
+    from zeroshift.api import sharing  # after the check: takes seconds
 
-    result = sharing.push(run, repository, private=private, dry_run=dry_run, out=out)
+    result = sharing.push(folder, repository, private=private, dry_run=dry_run, out=out)
     if isinstance(result, str):
         print(result)
     else:

@@ -74,12 +74,12 @@ def translate(
         paste: Also write OUT/NAME-pasted.png, the whole image with the result in its place.
         out: Folder to write to. Default: "translated" in the folder of the first run.
     """
-    from zeroshift.api.photos import result_shares
+    folders, inputs = _split(paths)
+    from zeroshift.api.photos import result_shares  # after the check: these imports take seconds
     from zeroshift.api.runs import load_for_photos
     from zeroshift.inversion.portraits import make_inverter, portraits
     from zeroshift.inversion.translate import Translator
 
-    folders, inputs = _split(paths)
     require_positive(steps=steps, invert_steps=invert_steps or None)
     require_count(invert_steps=invert_steps, tune_steps=tune_steps)
     columns = result_shares(len(folders), strength, None if mix is None else parse_numbers(mix, "--mix"), separate)

@@ -8,29 +8,28 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.errors import ZeroshiftError
 
-__all__ = ["TEMPLATES", "Encoder", "Tokenizer", "shorten"]
+__all__ = ["Encoder", "Tokenizer", "published_templates", "shorten"]
 
-# The 79 templates of the published programs: open_clip's 80, in order, without one.
-TEMPLATES: tuple[str, ...] = tuple(
-    text
-    for text in (template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
-    if text != "a photo of many {}."
-)
 _SLOT = "{}"  # the place of the label in a template
 _MAX_TEMPLATES, _MAX_TEMPLATE = 2000, 400  # number, and characters of one
 _ROOM = 256  # tokens beyond the context that are tokenized to detect texts that are too long
 
 Tokenizer = Callable[..., Tensor]  # (texts, context_length=) -> ids [N, context_length]
+
+
+@lru_cache(maxsize=1)
+def published_templates() -> tuple[str, ...]:
+    """The 79 templates of the published programs: open_clip's 80, in order, without one."""
+    import open_clip  # takes seconds: `--help` and errors do without
+
+    texts = (template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES)
+    return tuple(text for text in texts if text != "a photo of many {}.")
 
 
 class Encoder(nn.Module):
@@ -40,7 +39,8 @@ class Encoder(nn.Module):
         model: an `open_clip.CLIP`, or a model whose text tower is a separate module (`CustomTextCLIP`, `CoCa`).
         tokenizer: the tokenizer of the model.
         image_mean, image_std: normalization of images in [0, 1], three finite numbers each, standard deviations > 0.
-        templates: texts with one "{}" and no other braces, in which `label_feature` puts a label.
+        templates: texts with one "{}" and no other braces, in which `label_feature` puts a label; None: those of the
+            published programs.
         known_words, known_labels: all words and some labels of the training data, if available.
         resize: "antialias", or "published": bicubic without antialiasing, as in the published NADA and IPL programs.
     Raises:
@@ -57,12 +57,13 @@ class Encoder(nn.Module):
         *,
         image_mean: Sequence[float],
         image_std: Sequence[float],
-        templates: Sequence[str] = TEMPLATES,
+        templates: Sequence[str] | None = None,
         known_words: Collection[str] | None = None,
         known_labels: Sequence[str] = (),
         resize: str = "antialias",
     ):
         super().__init__()
+        templates = published_templates() if templates is None else templates
         _check_templates(templates)
         _check_normalization(image_mean, image_std)
         self.model = model.to(torch.get_default_dtype()).requires_grad_(False)
@@ -154,6 +155,9 @@ class Encoder(nn.Module):
 
     def _preprocess(self, images: Tensor) -> Tensor:
         """Images resized to the tower's resolution and normalized."""
+        from torchvision.transforms.v2 import InterpolationMode  # takes seconds
+        from torchvision.transforms.v2.functional import center_crop, normalize, resize
+
         if images.shape[-2:] != self.image_size:
             size = _covering_size(images.shape[-2], images.shape[-1], *self.image_size)
             images = resize(images, size, InterpolationMode.BICUBIC, antialias=self._antialias)
@@ -276,6 +280,8 @@ class Encoder(nn.Module):
 
     def _encode_causal(self, ids: Tensor, place: Callable[[Tensor], Tensor]) -> Tensor:
         """open_clip's text tower up to the last end-of-text token: the same result as at full length, less work."""
+        from open_clip.transformer import text_global_pool
+
         tower = self._tower
         eos_id = int(getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None) or 0)
         ends = ids.argmax(dim=1) if self._pool_type == "argmax" else torch.eq(ids, eos_id).int().argmax(dim=1)

@@ -7,12 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor
 
-from zeroshift.clip.encoder import TEMPLATES, Encoder, Tokenizer
-from zeroshift.clip.open_clip_models import load_hub_model, load_named_model
+from zeroshift.clip.encoder import Encoder, Tokenizer
 from zeroshift.clip.schema import EncoderConfig, EncoderTexts
 from zeroshift.clip.weights import build, read_safetensors
 from zeroshift.core.finite import require_finite_weights
@@ -55,16 +53,25 @@ def require_encoder(name: str) -> None:
         ZeroshiftError: if there is no such file and no such name.
     """
     model = name.partition("/")[0]
-    if name in ENCODERS or name.startswith(_HUB) or os.path.isfile(name) or model in open_clip.list_models():
+    if name in ENCODERS or name.startswith(_HUB) or os.path.isfile(name) or model in _open_clip().list_models():
         return
     if looks_like_path(name):
         load_encoder_file(Path(name))  # which says what is missing
     raise _unknown(name, model)
 
 
+def _open_clip() -> Any:
+    """open_clip, which takes seconds to import: `--help` and errors do without."""
+    import open_clip
+
+    return open_clip
+
+
 def _load(name: str, resize: str) -> Encoder:
     if name in ENCODERS:
         return ENCODERS[name](resize)
+    from zeroshift.clip.open_clip_models import load_hub_model, load_named_model
+
     if name.startswith(_HUB):
         return load_hub_model(name.removeprefix(_HUB), resize)
     if os.path.isfile(name):
@@ -117,14 +124,14 @@ def _description(path: Path, metadata: dict[str, str]) -> tuple[EncoderConfig, E
 
 
 def _encoder(path: Path, config: EncoderConfig, texts: EncoderTexts, state: dict[str, Tensor], resize: str) -> Encoder:
-    kind = open_clip.CustomTextCLIP if config.custom_text else open_clip.CLIP
+    kind = _open_clip().CustomTextCLIP if config.custom_text else _open_clip().CLIP
     model: Any = build(lambda: kind(**config.arguments()), state, str(path))
     return Encoder(
         model,
         _simple_tokenizer(model.context_length),
         image_mean=texts.image_mean,
         image_std=texts.image_std,
-        templates=texts.templates or TEMPLATES,
+        templates=texts.templates or None,
         known_words=texts.known_words,
         known_labels=texts.known_labels or (),
         resize=resize,
@@ -134,12 +141,12 @@ def _encoder(path: Path, config: EncoderConfig, texts: EncoderTexts, state: dict
 def _unknown(name: str, model: str) -> ZeroshiftError:
     if os.path.isdir(name):
         return ZeroshiftError(f"{name} is a folder. Give the encoder's file in it.")
-    near = difflib.get_close_matches(model, [*ENCODERS, *open_clip.list_models()], n=3)
+    near = difflib.get_close_matches(model, [*ENCODERS, *_open_clip().list_models()], n=3)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return ZeroshiftError(f"There is no encoder {name!r}: no such file, and no such model of open_clip.{hint}")
 
 
 @lru_cache
 def _simple_tokenizer(context_length: int) -> Tokenizer:
-    tokenizer: Tokenizer = open_clip.SimpleTokenizer(context_length=context_length)  # takes about a second
+    tokenizer: Tokenizer = _open_clip().SimpleTokenizer(context_length=context_length)  # takes about a second
     return tokenizer

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from zeroshift.errors import ZeroshiftError
 
@@ -120,6 +119,8 @@ def _blurred_border(padded: Tensor, sides: list[int], side: float) -> Tensor:
     depth = torch.maximum(x.expand(height, width), y.expand(height, width))  # 1 at the outer edge, below 0 inside
     deviation = max(side * _BLUR, 0.1)
     kernel = 2 * min(math.ceil(3 * deviation), (min(height, width) - 1) // 2) + 1
+    from torchvision.transforms.v2.functional import gaussian_blur  # takes seconds to import
+
     blurred = gaussian_blur(padded, [kernel, 1], [deviation, deviation])
     blurred = gaussian_blur(blurred, [1, kernel], [deviation, deviation])
     padded = torch.lerp(padded, blurred, (3 * depth + 1).clamp(0, 1))

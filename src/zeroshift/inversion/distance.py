@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.downloads import cache_folder
@@ -47,6 +46,8 @@ class LPIPSDistance(Distance):
     def features(self, images: Tensor) -> Tensor:
         """Vectors [N, D]; without the rounding to 8 bits of the measure, which has no gradient."""
         if images.shape[-1] > SIZE:
+            from torchvision.transforms.v2.functional import InterpolationMode, resize  # takes seconds to import
+
             images = resize(images, [SIZE, SIZE], InterpolationMode.BILINEAR, antialias=True)
         return self._network.embed((images + 1) * 127.5)
 

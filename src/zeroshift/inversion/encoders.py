@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator
@@ -144,5 +143,7 @@ def _resized(images: Tensor) -> Tensor:
         return nn.functional.avg_pool2d(images, size // INPUT_SIZE)
     if size == INPUT_SIZE:
         return images
+    from torchvision.transforms.v2.functional import InterpolationMode, resize  # takes seconds to import
+
     resized: Tensor = resize(images, [INPUT_SIZE, INPUT_SIZE], InterpolationMode.BILINEAR, antialias=True)
     return resized

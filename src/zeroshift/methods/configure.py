@@ -11,8 +11,8 @@ from zeroshift.config.changes import full_names, has_setting, near_names, replac
 from zeroshift.config.schema import build, field_docs, is_text, require
 from zeroshift.config.settings import AdaptConfig, AdaptStage, GeneratorOptions, MethodOptions
 from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.architectures import architecture_of
 from zeroshift.generators.checkpoints.catalogue import find_entry
-from zeroshift.generators.checkpoints.files import architecture_of
 from zeroshift.generators.registry import FAMILIES
 from zeroshift.io.foreign import parse_json
 from zeroshift.methods.registry import METHODS, PRESETS

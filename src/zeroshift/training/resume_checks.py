@@ -7,7 +7,7 @@ from typing import Any
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.checkpoints.files import require_generator
+from zeroshift.generators.checkpoints.architectures import require_generator
 from zeroshift.methods.configure import NEUTRAL_SETTINGS, flat
 from zeroshift.methods.registry import METHODS
 

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.architectures import architecture_of
 from zeroshift.generators.checkpoints.catalogue import find_entry, read_header
-from zeroshift.generators.checkpoints.files import architecture_of, load_generator, save_generator
+from zeroshift.generators.checkpoints.files import load_generator, save_generator
 from zeroshift.generators.checkpoints.stylegan2_layouts import stylegan2_to_rosinality
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.generators.stylegan.stylegan3 import StyleGAN3

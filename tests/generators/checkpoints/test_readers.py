@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints import readers
-from zeroshift.generators.checkpoints.files import architecture_of, load_generator
+from zeroshift.generators.checkpoints.architectures import architecture_of
+from zeroshift.generators.checkpoints.files import load_generator
 
 
 def refusal(path):

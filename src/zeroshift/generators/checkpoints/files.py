@@ -14,23 +14,23 @@ from torch import Tensor, nn
 from zeroshift.core.finite import require_finite_weights
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
-from zeroshift.generators.checkpoints.catalogue import named_entry, parse_description, read_header, resolve
+from zeroshift.generators.checkpoints.architectures import looks_like_name
+from zeroshift.generators.checkpoints.catalogue import named_entry, parse_description, resolve
 from zeroshift.generators.checkpoints.claims import listed, misfits
-from zeroshift.generators.checkpoints.hub_models import generator_in, hub_architecture
-from zeroshift.generators.checkpoints.readers import FOLDER_FAMILY, find_reader, first_bytes, read_foreign
+from zeroshift.generators.checkpoints.hub_models import generator_in
+from zeroshift.generators.checkpoints.readers import find_reader, first_bytes, read_foreign
 from zeroshift.generators.checkpoints.stylegan_files import load_safetensors
-from zeroshift.generators.module import ModuleGenerator, build
+from zeroshift.generators.module import build
 from zeroshift.generators.registry import FAMILIES
 from zeroshift.generators.trust import is_factory_name, remember
 from zeroshift.io.checksums import save_tensors, verify_tensors
 
 __all__ = [
-    "architecture_of", "export_formats", "export_generator", "export_suffix", "generator_metadata", "load_generator",
-    "require_generator", "save_generator",
+    "export_formats", "export_generator", "export_suffix", "generator_metadata", "load_generator",
+    "save_generator",
 ]  # fmt: skip
 
 NATIVE = "safetensors"  # the format of save_generator
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".pkl", ".ckpt", ".bin")
 
 
 def load_generator(
@@ -71,50 +71,11 @@ def load_generator(
             remember(name)
         generator: Generator = build(name)
     else:
-        if entry is not None or _looks_like_name(path):
+        if entry is not None or looks_like_name(path):
             path = resolve(name)
         generator = _load_file(path, module)
     require_finite_weights(generator, f"The generator {name}")
     return generator.to(device).eval()
-
-
-def require_generator(name_or_path: str | Path) -> None:
-    """Checks a name without the network: an existing path, a known name, a factory, or any name at the Hub.
-
-    Raises:
-        ZeroshiftError: if there is no such file and no such name.
-    """
-    name, path = str(name_or_path), Path(name_or_path)
-    if named_entry(name) is not None or os.path.exists(path) or is_factory_name(name):
-        return
-    if not _looks_like_name(path):
-        _load_file(path, None)  # which says what is missing
-    elif "/" not in name:
-        resolve(name)  # which lists similar names
-
-
-def _looks_like_name(path: Path) -> bool:
-    return not (path.is_absolute() or len(path.parts) > 2 or path.suffix in _SUFFIXES or os.path.exists(path))
-
-
-def architecture_of(name_or_path: str | Path) -> str | None:
-    """`Generator.architecture` of a generator, without loading its weights; None if it cannot be determined."""
-    name, path = str(name_or_path), Path(name_or_path)
-    entry = named_entry(name)
-    if entry is not None:
-        return entry.family
-    if not os.path.exists(path):
-        if is_factory_name(name):
-            return ModuleGenerator.architecture
-        return (hub_architecture(name) or FOLDER_FAMILY) if "/" in name and _looks_like_name(path) else None
-    described = read_header(generator_in(path))
-    if described is not None:
-        return str(described["architecture"])
-    with contextlib.suppress(ZeroshiftError):
-        reader = find_reader(path)
-        if reader is not None:
-            return reader.architecture if isinstance(reader, type) else reader.family
-    return None
 
 
 def generator_metadata(path: str | Path) -> dict[str, Any]:
