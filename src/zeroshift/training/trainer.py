@@ -89,7 +89,7 @@ def adapt(
     distributed = Distributed(config.device)
     if isinstance(run, str | Path):
         config = resolve(config)
-        with _unused_removed(_opened(Path(run), config, distributed)) as opened:
+        with _opened(Path(run), config, distributed) as opened:
             return adapt(config, opened, progress=progress, callbacks=callbacks, generator=generator, encoders=encoders)
     if run is not None and not isinstance(run, RunFolder):
         raise ZeroshiftError(f"The run is {run!r:.60}. Give the path of a folder, or a RunFolder.")
@@ -135,14 +135,16 @@ def adapt(
     return AdaptResult(adapted, context.source, method, training.history if run is None else run.records(), finished)
 
 
-def _opened(path: Path, config: AdaptConfig, distributed: Distributed) -> RunFolder:
-    """The run in a folder; only the leading process writes there."""
-    return RunFolder.open(path, config) if distributed.leads else RunFolder(path, config)
-
-
 @contextlib.contextmanager
-def _unused_removed(run: RunFolder) -> Iterator[RunFolder]:
-    """Removes a new run folder if the body fails before it has written results."""
+def _opened(path: Path, config: AdaptConfig, distributed: Distributed) -> Iterator[RunFolder]:
+    """The run in a folder, which is removed if the body fails before its first step.
+
+    Only the leading process writes and removes it.
+    """
+    if not distributed.leads:
+        yield RunFolder(path, config)
+        return
+    run = RunFolder.open(path, config)
     try:
         yield run
     except BaseException:
