@@ -31,7 +31,9 @@ def test_every_setting_and_the_weights_have_their_own_folder(tmp_path: Path, tin
     pair = replace(plan.pairs[0], generator=str(tiny_generator))
     plans = [plan, replace(plan, changes={"adapt.lr": 0.5}), replace(plan, pairs=(pair,)), replace(plan, seeds=(1,))]
     assert len({each.folder(each.trials()[0]) for each in plans}) == 4
-    assert plan.folder(plan.trials()[0]) == replace(plan, num=50).folder(plan.trials()[0]), "measured, not adapted anew"
+    assert plan.folder(plan.trials()[0]) == replace(plan, num=50).folder(plan.trials()[0]), (
+        "measured again, not adapted again"
+    )
 
 
 def test_references_are_a_folder_per_target_or_one_for_one(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ __all__ = ["GeneratorBenchmarkOptions", "benchmark_generator", "main"]
 _METHODS = ("nada", "ipl")  # compared by default
 _DESCRIPTION = """Compare methods on your own generator, with the measures that need no truth.
 
-Every method is adapted to every target with every seed, each in a run folder below OUT/trials. The same command
-resumes: finished trials are kept. Writes a page with pictures, and its tables as JSON, CSV and LaTeX (booktabs). The
-unadapted source is a row of every table. Measures whose network or reference images are missing are left out, with the
-reason.
+Every method adapts the generator to every target with every seed, each in a run folder below OUT/trials. The same
+command resumes: finished trials are kept. Writes a page with pictures, and its tables as JSON, CSV and LaTeX
+(booktabs). The unadapted source is a row of every table. Measures whose network or reference images are missing are
+left out, with the reason.
 
 --paper repeats the protocol of IPL's paper (Guo et al., 2023): ten domain pairs on FFHQ (1024 pixels) and AFHQ-Dog
 (512), NADA and IPL with the published settings, Inception Score, SIFID, SCS and ID. It downloads both generators and

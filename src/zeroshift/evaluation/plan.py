@@ -129,7 +129,9 @@ def _plan_measure(
     amounts = dict.fromkeys(measure.sides, num or measure.samples)
     if "reference" in amounts:
         if references is None:
-            raise ZeroshiftError("Real images of the target domain are needed: --reference FOLDER.")
+            raise ZeroshiftError(
+                "Real images of the target domain are needed: --reference FOLDER (of a benchmark: --references)."
+            )
         if measure.references is None and len(references) < 2:
             raise ZeroshiftError("One reference image is too few for this measure. Give a folder with more images.")
         amounts["reference"] = min(len(references), measure.references or len(references))
