@@ -70,7 +70,7 @@ def pictures(
     if not several:
         raise ZeroshiftError("Give at least one photo.")
     with ImageReader() as reader:
-        return [square for photo in several for square in _squares(photo, reader, resolution, align, faces, generator)]
+        return [one for photo in several for one in _squares(photo, reader, resolution, align, faces, generator)]
 
 
 def _squares(
