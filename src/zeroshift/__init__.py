@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from zeroshift.methods.base import Method, Stage
     from zeroshift.methods.configure import changed, default_config, preset
     from zeroshift.methods.ipl import IPLOptions, PromptStage
-    from zeroshift.methods.nada import NADAOptions
     from zeroshift.report.page import write_report
     from zeroshift.sampling.film import walk
     from zeroshift.training.callbacks import StepEvent
@@ -56,7 +55,6 @@ __all__ = [
     "Inverter",
     "Method",
     "ModuleSpec",
-    "NADAOptions",
     "PromptStage",
     "References",
     "RunFolder",
@@ -112,7 +110,6 @@ _MODULES = {
     "methods.configure": ("changed", "default_config", "preset"),
     "generators.diffusion.options": ("DDIMOptions",),
     "methods.ipl": ("IPLOptions", "PromptStage"),
-    "methods.nada": ("NADAOptions",),
     "report.page": ("write_report",),
     "sampling.film": ("walk",),
     "io.images": ("save_film",),

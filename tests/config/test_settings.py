@@ -7,7 +7,7 @@ from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.errors import ZeroshiftError
 from zeroshift.methods.configure import preset, resolve
 from zeroshift.methods.ipl import IPLOptions, PromptStage
-from zeroshift.methods.nada import NADAOptions
+from zeroshift.methods.svl import SVLOptions
 
 CONFIG = AdaptConfig(target="disney")
 
@@ -34,7 +34,11 @@ def test_published_preset_has_the_published_numbers() -> None:
         ({"encoders": ()}, "An encoder is missing"),
         ({"encoder_weights": (1.0, 2.0)}, "1 encoders, but 2 encoder weights"),
         ({"encoder_weights": (0.0,)}, "must be positive"),
-        ({"options": NADAOptions(("a.png",))}, "'ipl' takes IPLOptions"),
+        ({"options": SVLOptions()}, "'ipl' takes IPLOptions"),
+        ({"target_texts": ("undead=0",)}, "must be TEXT or TEXT=WEIGHT with a positive weight"),
+        ({"target_texts": ("=2",)}, "must be TEXT or TEXT=WEIGHT"),
+        ({"target_texts": ("undead", " Photo")}, "' Photo' is the source label"),
+        ({"image_weight": 1.5}, "image_weight is 1.5; it must be between 0 and 1"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": True}, "must be a whole number"),
         ({"truncation_psi": 0.0}, "truncation_psi is 0.0"),

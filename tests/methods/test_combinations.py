@@ -149,5 +149,5 @@ def test_invalid_settings_are_refused(
 def test_options_of_another_method(config: AdaptConfig) -> None:
     from zeroshift.errors import ZeroshiftError
 
-    with pytest.raises(ZeroshiftError, match="'nada' takes NADAOptions"):
+    with pytest.raises(ZeroshiftError, match="'nada' takes MethodOptions"):
         resolve(dataclasses.replace(config, method="nada", options=AIROptions()))

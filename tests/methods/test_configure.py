@@ -69,8 +69,6 @@ def test_options_belong_to_their_owner() -> None:
     names = {method: set(flat(preset("published", "x", method=method))) for method in METHODS}
     assert "prompts.steps" in names["ipl"]
     assert not any(name.startswith("prompts.") for name in names["nada"])
-    assert "target_images" in names["nada"]
-    assert "target_images" not in names["ipl"] | names["air"]
     assert "variations" in names["svl"]
     styles = set(flat(preset("published", "x", generator="miniature")))
     diffusion = set(flat(preset("diffusion", "x", generator="miniature-diffusion")))
@@ -307,8 +305,8 @@ def test_every_setting_is_read_somewhere() -> None:
                 name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
                 if name in ("config", "settings", "_settings", "prompts", "adapt"):
                     read.add(node.attr)
-    if "weights" in read:  # the property that reads encoder_weights
-        read.add("encoder_weights")
+    properties = {"weights": "encoder_weights", "weighted_texts": "target_texts"}
+    read |= {setting for name, setting in properties.items() if name in read}
     for kind in (AdaptConfig, AdaptStage, PromptStage):
         assert {spec.name for spec in dataclasses.fields(kind)} <= read
 

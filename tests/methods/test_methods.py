@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from zeroshift.clip.encoder import Encoder
@@ -13,15 +12,12 @@ from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
-from zeroshift.evaluation.truth import load_truth
-from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.generators.checkpoints.files import load_generator
-from zeroshift.io.images import save_png, to_uint8
 from zeroshift.methods.base import Method, check_finite
 from zeroshift.methods.configure import resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPL, IPLOptions, PromptStage
-from zeroshift.methods.nada import NADA, NADAOptions
+from zeroshift.methods.nada import NADA
 from zeroshift.methods.registry import METHODS
 
 PROMPTS = PromptStage(steps=3, batch_size=4, num_context=2)
@@ -62,60 +58,6 @@ def test_nada_from_labels(context: TrainingContext, encoder: Encoder) -> None:
     torch.testing.assert_close(direction, normalize((features[1] - features[0]).mean(dim=0, keepdim=True)))
     assert method.text_directions([torch.zeros(3, 16)], 9)[0] is direction, "computed once"
     torch.testing.assert_close(method.targets[0], encoder.encode_text(["zombie"])[0])
-
-
-def test_nada_from_images(tiny_generator: Path, encoder: Encoder, tmp_path: Path) -> None:
-    paths = []
-    for index, color in enumerate(((255, 0, 0), (200, 30, 0))):
-        paths.append(str(tmp_path / f"{index}.png"))
-        Image.new("RGB", (20 + index, 30), color).save(paths[-1])
-    context = make(tiny_generator, [encoder], method="nada", options=NADAOptions(tuple(paths)))
-    method = NADA(context)
-    images = [
-        torch.tensor(color).view(1, 3, 1, 1).expand(1, 3, 16, 16) / 127.5 - 1 for color in ((255, 0, 0), (200, 30, 0))
-    ]
-    target = torch.cat([normalize(encoder.encode_image(image)) for image in images]).mean(dim=0)
-    latents = context.fresh_latents.draw("source images", 0, range(64)).latents
-    source = normalize(encoder.encode_image(context.source(latents))).mean(dim=0)
-    torch.testing.assert_close(
-        method.text_directions([latents], 0)[0], normalize(target - source)[None], atol=1e-5, rtol=1e-4
-    )
-    torch.testing.assert_close(method.targets[0], target, atol=1e-5, rtol=1e-4)
-
-
-def test_example_images_of_the_source_domain_are_refused(tmp_path: Path) -> None:
-    """Three samples of the source are as far from its mean as chance takes them; another domain is farther away."""
-    source = load_generator("miniature").requires_grad_(False)
-    encoder = load_encoder("miniature")
-    paths = tuple(str(tmp_path / f"{index}.png") for index in range(3))
-    config = resolve(dataclasses.replace(CONFIG, generator="miniature", method="nada", options=NADAOptions(paths)))
-    context = TrainingContext(config, source, [encoder], Distributed("cpu"))
-    truth = load_truth(find_entry("miniature"))
-    assert truth is not None
-
-    def judge(domain: str) -> None:
-        references = truth.references(domain, 3, 0)
-        assert references is not None
-        for path, pixels in zip(paths, to_uint8(references), strict=True):
-            save_png(path, pixels)
-        NADA(context)
-
-    judge("zombie")
-    with pytest.raises(ZeroshiftError, match=r"the 3 example images is 0\.\d+ long, [01]\.\d+ standard errors"):
-        judge("photo")
-
-
-def test_labels_are_not_read_with_example_images() -> None:
-    config = resolve(dataclasses.replace(CONFIG, method="nada", options=NADAOptions()))
-    assert NADA.reads_labels(config)
-    assert not NADA.reads_labels(dataclasses.replace(config, options=NADAOptions(("a.png",))))
-
-
-def test_invalid_target_images_are_refused(tiny_generator: Path, encoder: Encoder, tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("hello")
-    for name, sentence in (("text.png", "text.png cannot be read"), ("missing.png", "There is no image .*missing.png")):
-        with pytest.raises(ZeroshiftError, match=sentence):
-            NADA(make(tiny_generator, [encoder], method="nada", options=NADAOptions((str(tmp_path / name),))))
 
 
 def naive_prompt_loss(

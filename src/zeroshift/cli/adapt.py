@@ -29,7 +29,6 @@ __all__ = ["default_folder", "main", "run_adaptation"]
 # Settings without which a run would do something else than asked: never ignored. Which runs have them.
 _DATA = {
     "source_images_dir": "a diffusion model (--generator)",
-    "target_images": "--method nada",
     "class_index": "a class-conditional generator (--generator)",
 }
 

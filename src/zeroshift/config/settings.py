@@ -5,6 +5,7 @@ Settings of a method (`AdaptConfig.options`) are at the top level: for example, 
 `zeroshift.methods.configure` makes configurations from presets and reads and writes them.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -134,6 +135,12 @@ class AdaptConfig:
     """Label of the new domain, such as "disney"."""
     source: str = "photo"
     """Label of the generator's own domain."""
+    target_texts: tuple[str, ...] = ()
+    """Further texts that describe the new domain, mixed with the label: TEXT, or TEXT=WEIGHT; the label weighs 1."""
+    target_images: tuple[str, ...] = ()
+    """Example images of the new domain, one or more, which define the direction instead of the texts."""
+    image_weight: float = 1.0
+    """Share of the example images in the direction: 1 images alone, 0.5 images and texts alike."""
     generator: str = "miniature"
     """Checkpoint file, known name (`zeroshift models`), or any torch module as PACKAGE.MODULE:FUNCTION."""
     family: str = ""
@@ -179,6 +186,24 @@ class AdaptConfig:
         """The weight of each encoder."""
         return self.encoder_weights or (1.0,) * len(self.encoders)
 
+    @property
+    def weighted_texts(self) -> dict[str, float]:
+        """The texts of the target domain with their weights: the label, and `target_texts`.
+
+        Raises:
+            ZeroshiftError: if a text is empty or a weight is not positive.
+        """
+        weights = {self.target: 1.0}
+        for entry in self.target_texts:
+            text, weight = _weighted(entry)
+            require(
+                bool(text.strip()) and 0 < weight < math.inf,
+                f"The target text {entry!r:.200} (target_texts) must be TEXT or TEXT=WEIGHT with a positive weight, "
+                "such as 'undead=0.5'.",
+            )
+            weights[text] = weights.get(text, 0.0) + weight
+        return weights
+
     def replace(self, **changes: Any) -> "AdaptConfig":
         """The configuration with other values: `config.replace(seed=1, steps=20, adapt={"lr": 0.01})`.
 
@@ -215,6 +240,12 @@ class AdaptConfig:
             source.casefold() != target.casefold(),
             f"Source and target are both {target!r}, so there is no direction between them. Change one of them.",
         )
+        for text in self.weighted_texts:
+            require(
+                source.casefold() != text.strip().casefold(),
+                f"The target text {text!r} is the source label. Describe the new domain.",
+            )
+        require(0 <= self.image_weight <= 1, f"image_weight is {self.image_weight}; it must be between 0 and 1.")
         require(bool(self.generator), "The generator is empty. Name a checkpoint file or a known generator.")
         require(len(self.encoders) > 0 and all(self.encoders), "An encoder is missing or empty. Name at least one.")
         require(
@@ -234,6 +265,15 @@ class AdaptConfig:
         require(self.truncation_psi > 0, f"truncation_psi is {self.truncation_psi}; it must be positive.")
         for part in (self.adapt, self.options, self.sampling):
             part.validate()
+
+
+def _weighted(entry: str) -> tuple[str, float]:
+    """A text and its weight, from "TEXT=WEIGHT" or "TEXT"."""
+    text, equals, number = entry.rpartition("=")
+    try:
+        return (text, float(number)) if equals else (entry, 1.0)
+    except ValueError:  # an equals sign within the text
+        return entry, 1.0
 
 
 def _at_least(name: str, value: float, minimum: float) -> None:

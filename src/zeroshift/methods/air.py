@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.losses import directional, normalize, offset
-from zeroshift.config.settings import MethodOptions
+from zeroshift.config.settings import AdaptConfig, MethodOptions
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
@@ -118,14 +118,17 @@ class AIR(FixedDirection):
         self._anchor_features: list[Tensor] = []  # [samples, E], images of the last anchor, one per encoder
         self._prompts: list[Tensor] = []  # [E], the feature of its prompt, one per encoder
         with torch.no_grad():
-            self._labels = [
-                [encoder.label_feature(label) for label in (config.source, config.target)]
-                for encoder in context.encoders
-            ]
+            sources, targets = zip(*self.domain_features(), strict=True)
+            self._labels = list(zip(sources, self.target_domain.move_features(sources, targets), strict=True))
         # Both raise for invalid settings before the run starts: samples that do not split, a label that is too long.
         context.distributed.share(range(self.options.anchor_samples))
         for encoder in context.encoders:
             self._read_prompt(encoder)
+
+    @classmethod
+    def reads_labels(cls, config: AdaptConfig) -> bool:
+        """Always: the prompts of anchors begin with them."""
+        return True
 
     def _read_prompt(self, encoder: Encoder, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
         """Initial context [1, m, width] and blended label [1, L, width] of a prompt."""

@@ -13,6 +13,7 @@ from zeroshift.config.settings import AdaptConfig, MethodOptions
 from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.methods.context import TrainingContext
+from zeroshift.methods.target_domain import TargetDomain
 
 __all__ = ["Method", "Pairs", "Stage", "check_finite", "require_whole_batches"]
 
@@ -80,6 +81,7 @@ class Method:
         paced_by_steps: what the method spreads over all adapt steps, such as "the anchors"; more steps stretch it.
         context: the run's training context.
         options: the method's own settings, an instance of `Options`.
+        target_domain: the target domain: label, further texts and example images.
     """
 
     Options: ClassVar[type[MethodOptions]] = MethodOptions
@@ -91,6 +93,7 @@ class Method:
         self.context = context
         options = context.config.options
         self.options: Any = options if type(options) is self.Options else self.Options()
+        self.target_domain = TargetDomain(context)
         self._targets = self.target_features()
 
     @classmethod
@@ -106,7 +109,9 @@ class Method:
         """Called before every adapt step with the current target generator."""
 
     def text_directions(self, mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
-        """Text directions of samples at a step.
+        """Text directions of samples at a step, from the source label to the target label.
+
+        The adapt stage moves them to further texts and example images (`TargetDomain.move`).
 
         Args:
             mapper_inputs: [n, mapper_input_dim], one per encoder.
@@ -153,11 +158,8 @@ class Method:
         """
 
     def target_features(self) -> list[Tensor]:
-        """Feature [E] of the target domain for the choice of layers, one per encoder.
-
-        By default the feature of the label without a template, as in the published programs.
-        """
-        return [encoder.encode_text([self.context.config.target])[0] for encoder in self.context.encoders]
+        """Feature [E] of the target domain for the choice of layers, one per encoder; see `TargetDomain.features`."""
+        return self.target_domain.features()
 
     @property
     def targets(self) -> list[Tensor]:

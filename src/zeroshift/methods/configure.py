@@ -313,8 +313,8 @@ def _from_version_0_1(values: Mapping[str, Any]) -> dict[str, Any]:
                 continue
             if groups == ["sampling"] and not hasattr(base.sampling, last):
                 continue
-            if name == "target_images" and not hasattr(base.options, name):
-                continue
+            if name == "target_images" and base.method != "nada":
+                continue  # the other methods ignored them
             place = renamed
             for group in groups:
                 place = place.setdefault(group, {})

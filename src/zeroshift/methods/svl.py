@@ -204,9 +204,9 @@ class SVL(Method):
 
     def joint_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """Weighted losses of the whole batch: first and second moments of the directions, and relations."""
-        terms = []
+        terms, directions = [], self.target_domain.move(self._directions)
         for weight, source, target, texts in zip(
-            self.context.config.weights, pairs.source_features, pairs.target_features, self._directions, strict=True
+            self.context.config.weights, pairs.source_features, pairs.target_features, directions, strict=True
         ):
             source, target = self.gather_batch(source), self.gather_batch(target)  # [copies, B, E]
             moved = offset(source, target).flatten(0, 1)

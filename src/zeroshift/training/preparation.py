@@ -64,9 +64,10 @@ def make_context(
     for encoder in encoders:
         require_finite_weights(encoder, "The encoder")
         if METHODS[config.method].reads_labels(config):
-            for label in (config.source, config.target):
-                encoder.warn_unknown(label)
-            check_labels(encoder, config.source, config.target)
+            encoder.warn_unknown(config.source)
+            for text in config.weighted_texts:
+                encoder.warn_unknown(text)
+                check_labels(encoder, config.source, text)
     source.eval().requires_grad_(False)
     source.configure(config.sampling)
     encoders = [encoder.to(device) for encoder in encoders]
