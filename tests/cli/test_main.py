@@ -120,7 +120,7 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], s
         (["--options.variations", "3"], "--options.variations is called --variations now."),
         (["--batch", "3"], "--batch is called --batch-size now."),
         (["--source-images-dir", "photos"], "--source-images-dir does not apply"),
-        (["--target-images", "a.png"], "choose --method nada"),
+        (["--target-texts", "undead=0"], "must be TEXT or TEXT=WEIGHT"),
     ],
 )
 def test_unknown_and_old_names_are_refused(

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from zeroshift.config.settings import AdaptConfig, AdaptStage
+from zeroshift.core.environment import environment
 from zeroshift.errors import ZeroshiftError
 from zeroshift.methods.configure import from_json, resolve
 from zeroshift.training.run_folder import RunFolder
@@ -64,7 +65,7 @@ def test_more_steps_extend_a_run_and_fewer_are_refused(tmp_path: Path) -> None:
     deliver(run)
     assert run.finished
     longer = replace(CONFIG, adapt=AdaptStage(steps=CONFIG.adapt.steps + 1))
-    with pytest.raises(ZeroshiftError, match="its checkpoint is missing"):
+    with pytest.raises(ZeroshiftError, match="keeps one only with --keep-checkpoints"):
         RunFolder.open(tmp_path, longer)
     run.save_checkpoint({})
     extended = RunFolder.open(tmp_path, longer)
@@ -87,6 +88,7 @@ def test_more_steps_extend_a_run_and_fewer_are_refused(tmp_path: Path) -> None:
 def test_settings_that_change_no_result_may_change(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
     other = replace(CONFIG, preview_every=7, preview_samples=3, checkpoint_every=9, device="cpu", compile=True)
+    other = replace(other, keep_checkpoints=True, log_with=())
     other = replace(other, adapt=replace(CONFIG.adapt, grad_accumulation_steps=2))
     RunFolder.open(tmp_path, other).write_config()
     assert RunFolder.read(tmp_path).config == other
@@ -177,10 +179,10 @@ def test_a_run_that_failed_before_its_first_step_is_removed(tmp_path: Path) -> N
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-def scalars(folder: Path, stage: str) -> dict[str, list[tuple[int, float]]]:
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(folder / "events" / stage)).Reload()
+    events = EventAccumulator(str(folder / "events")).Reload()
     return {
         tag: [(event.step, round(event.value, 5)) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
     }
@@ -194,19 +196,30 @@ def test_log_and_truncate_log(tmp_path: Path) -> None:
         run.log("adapt", step, loss=-step, layers=["a", "b"])
     run.close()
     assert len(run.records()) == 7
-    assert scalars(tmp_path, "adapt") == {"loss": [(0, 0), (1, -1), (2, -2), (3, -3)]}
+    adapted = [(0, 0), (1, -1), (2, -2), (3, -3)]
+    assert scalars(tmp_path) == {"prompts/loss": [(0, 0), (1, 0.5), (2, 1)], "adapt/loss": adapted}
 
     run = RunFolder.open(tmp_path, CONFIG)
     run.truncate_log("adapt", 2, ("prompts", "adapt"))
     assert run.records()[-1] == {"stage": "adapt", "step": 1, "loss": -1, "layers": ["a", "b"]}
     run.log("adapt", 2, loss=7)
     run.close()
-    assert scalars(tmp_path, "adapt") == {"loss": [(0, 0), (1, -1), (2, 7)]}
-    assert scalars(tmp_path, "prompts") == {"loss": [(0, 0), (1, 0.5), (2, 1)]}
+    assert scalars(tmp_path) == {"prompts/loss": [(0, 0), (1, 0.5), (2, 1)], "adapt/loss": [(0, 0), (1, -1), (2, 7)]}
 
     run.truncate_log("prompts", 1, ("prompts", "adapt"))
     run.close()
     assert run.records() == [{"stage": "prompts", "step": 0, "loss": 0.0}]
+
+
+def test_settings_are_written_with_versions_and_device(tmp_path: Path) -> None:
+    run = RunFolder.open(tmp_path, CONFIG)
+    assert run.made_with == environment()
+    run.write_config("cuda (NVIDIA H100)")
+    assert run.made_with == environment("cuda (NVIDIA H100)")
+    text = (tmp_path / "config.json").read_text()
+    RunFolder.open(tmp_path, CONFIG)
+    assert (tmp_path / "config.json").read_text() == text, "until another process trains"
+    assert RunFolder.read(tmp_path).config == CONFIG
 
 
 def test_stages_may_have_any_name(tmp_path: Path) -> None:

@@ -403,7 +403,9 @@ def test_a_source_that_is_not_finite_is_named_before_any_work(config: AdaptConfi
 
 def test_another_object_does_not_extend_a_run(config: AdaptConfig, tmp_path: Path) -> None:
     source = load_generator(config.generator)
-    config = dataclasses.replace(changed(config, {"adapt.steps": 1, "method": "nada"}), generator="not a file")
+    config = dataclasses.replace(
+        changed(config, {"adapt.steps": 1, "method": "nada", "keep_checkpoints": True}), generator="not a file"
+    )
     adapt(config, RunFolder.open(tmp_path / "run", config), generator=source)
     with torch.no_grad():
         next(source.parameters()).add_(0.1)
@@ -439,7 +441,7 @@ def test_metadata_and_previews(config: AdaptConfig, tmp_path: Path) -> None:
 
 def test_a_run_of_a_generator_object_can_be_opened_again(config: AdaptConfig, tmp_path: Path) -> None:
     source = load_generator(config.generator)
-    config = dataclasses.replace(changed(config, {"adapt.steps": 1}), generator="not a file")
+    config = dataclasses.replace(changed(config, {"adapt.steps": 1, "keep_checkpoints": True}), generator="not a file")
     result = adapt(config, RunFolder.open(tmp_path / "run", config), generator=source)
     run = RunFolder.read(tmp_path / "run")
     before, after = load_source_and_target(run)

@@ -60,7 +60,9 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
     leads = os.environ.get("RANK", "0") == "0"
     run = RunFolder.open(out, config) if leads else RunFolder(out, config)
     if run.finished:
-        print(f"The run in {out} is already finished. A larger --steps extends it.")
+        print(
+            f"The run in {out} is already finished." + (" A larger --steps extends it." if run.has_checkpoint else "")
+        )
     else:
         from zeroshift.cli.progress import Display
         from zeroshift.training.trainer import adapt

@@ -175,6 +175,10 @@ class AdaptConfig:
     """Samples in a preview grid."""
     checkpoint_every: int = 100
     """Steps between checkpoints, from which a run resumes; 0: only on interruption."""
+    keep_checkpoints: bool = False
+    """Keep the checkpoints of a finished run, so that more steps can extend it."""
+    log_with: tuple[str, ...] = ("tensorboard",)
+    """Experiment trackers: tensorboard, wandb, mlflow, trackio, comet_ml, clearml, swanlab, aim or dvclive."""
     adapt: AdaptStage = field(default_factory=AdaptStage)
     options: MethodOptions = field(default_factory=MethodOptions)
     """Settings of the method, an instance of its `Options`; a plain MethodOptions stands for the defaults."""

@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from zeroshift.methods.base import Method
 
 __all__ = [
-    "NEUTRAL_SETTINGS", "RENAMED", "Setting", "changed", "current_name", "default_config", "flat", "from_json",
-    "from_values", "preset", "resolve", "setting_names", "settings", "to_json",
+    "MADE_WITH", "NEUTRAL_SETTINGS", "RENAMED", "Setting", "changed", "current_name", "default_config", "flat",
+    "from_json", "from_values", "preset", "resolve", "setting_names", "settings", "to_json",
 ]  # fmt: skip
 
 DEFAULT_PRESET = "standard"
+MADE_WITH = "made_with"
+"""Group of config.json with versions and device, which are no settings."""
 NEUTRAL_SETTINGS = frozenset(
     {
         "device", "compile", "preview_every", "preview_samples", "checkpoint_every", "adapt.grad_accumulation_steps",
-        "sampling.gradient_checkpointing",
+        "sampling.gradient_checkpointing", "keep_checkpoints", "log_with",
     }
 )  # fmt: skip
 """Settings that change the results by rounding at most. They may change when a run is resumed."""
@@ -226,8 +228,12 @@ def resolve(config: AdaptConfig) -> AdaptConfig:
     return config
 
 
-def to_json(config: AdaptConfig) -> str:
-    """The applicable settings as indented JSON, grouped by the first part of their names."""
+def to_json(config: AdaptConfig, made_with: Mapping[str, str] | None = None) -> str:
+    """The applicable settings as indented JSON, grouped by the first part of their names.
+
+    Args:
+        made_with: versions and device, a group that `from_json` does not read.
+    """
     values: dict[str, Any] = {}
     for name, value in flat(config).items():
         *groups, last = name.split(".")
@@ -235,6 +241,8 @@ def to_json(config: AdaptConfig) -> str:
         for group in groups:
             inner = inner.setdefault(group, {})
         inner[last] = value
+    if made_with:
+        values[MADE_WITH] = dict(made_with)
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -256,7 +264,7 @@ def from_values(values: Any) -> AdaptConfig:
     _check_groups(values)
     if "diffusion" in values:
         values = _from_version_0_1(values)
-    values = dict(values)
+    values = {name: value for name, value in values.items() if name != MADE_WITH}
     method = _method_of(values)
     options = {spec.name: values.pop(spec.name) for spec in dataclasses.fields(method.Options) if spec.name in values}
     values["options"] = _build_nested(method.Options, options)

@@ -6,11 +6,22 @@ from pathlib import Path
 from zeroshift.config.changes import SHORT
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.methods.configure import default_config, flat
+from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["HIDDEN", "command_line"]
+__all__ = ["HIDDEN", "command_line", "run_command"]
 
 HIDDEN = ("family",)
 """Settings that are no options, because they follow from others."""
+
+
+def run_command(run: RunFolder) -> str:
+    """The command that repeats a run.
+
+    A run whose source generator was given as an object names its copy of that generator, and another folder.
+    """
+    if not run.source_path.exists():
+        return command_line(run.config, run.path)
+    return command_line(run.source_config, run.path.with_name(f"{run.path.name}-again"))
 
 
 def command_line(config: AdaptConfig, out: Path) -> str:

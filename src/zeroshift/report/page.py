@@ -19,7 +19,7 @@ from zeroshift.io.images import data_uri, labeled_rows, make_grid, save_png
 from zeroshift.methods.configure import flat
 from zeroshift.methods.registry import STAGES
 from zeroshift.report.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, charts, layer_shares
-from zeroshift.report.command import command_line
+from zeroshift.report.command import run_command
 from zeroshift.sampling.generate import render_batches
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
@@ -80,7 +80,7 @@ def write_report(run: RunFolder | str | Path, command: str | None = None) -> Non
         results=result_rows(run),
         yardstick=YARDSTICK,
         settings=_settings(run),
-        command=command_line(run.config, run.path) if command is None else command,
+        command=run_command(run) if command is None else command,
         version=version("zeroshift"),
         chart={"width": WIDTH, "height": HEIGHT, "left": LEFT, "bottom": BOTTOM, "top": TOP},
     )
@@ -112,12 +112,13 @@ def _title(stage: str) -> str:
 
 
 def _settings(run: RunFolder) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The settings of config.json in groups, as JSON strings."""
+    """The settings of config.json in groups, as JSON strings, and what the run was made with."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for name, value in flat(run.config).items():
         group, _, last = name.rpartition(".")
         groups.setdefault(group, []).append((last, json.dumps(value, ensure_ascii=False)))
-    return list(groups.items())
+    made_with = list(run.made_with.items())
+    return [*groups.items(), *([("made with", made_with)] if made_with else [])]
 
 
 def result_rows(run: RunFolder) -> list[dict[str, Any]]:

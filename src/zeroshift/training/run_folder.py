@@ -6,12 +6,15 @@ Files are written atomically, so that repeating the command of a killed run resu
 import contextlib
 import dataclasses
 import json
+import shutil
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zeroshift.config.settings import AdaptConfig
+from zeroshift.core.environment import environment
 from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.io.atomic import append_record, atomic_write, disk_errors
 from zeroshift.io.foreign import first_line, parse_json, read_json
@@ -19,12 +22,12 @@ from zeroshift.io.leftovers import TEMPORARY_PREFIX
 from zeroshift.io.locks import locked_folder
 from zeroshift.io.records import read_records
 from zeroshift.io.tensor_files import read_metadata
-from zeroshift.methods.configure import flat, from_values, to_json
+from zeroshift.methods.configure import MADE_WITH, flat, from_values, to_json
 from zeroshift.training.resume_checks import check_same, same_results
+from zeroshift.training.trackers import Trackers, require_trackers
 
 if TYPE_CHECKING:
     import torch
-    from torch.utils.tensorboard import SummaryWriter
 
 __all__ = ["RunFolder"]
 
@@ -34,9 +37,10 @@ class RunFolder:
 
     path/config.json             settings that apply to the method and the generator
     path/metrics.jsonl           one line per stage and step
-    path/events/STAGE/           the same for TensorBoard
+    path/events/                 the same for TensorBoard
     path/previews/               preview grids
-    path/checkpoints/last.pt     state of the training, for a resume; previous.pt: the one before, if last.pt is damaged
+    path/checkpoints/last.pt     state of the training for a resume; previous.pt: the one before, for a damaged last.pt;
+                                 both are removed at the end, unless `keep_checkpoints` is set
     path/source.safetensors      the source generator, if it was given as an object
     path/generator.safetensors   the adapted generator, written last; an extended run keeps it until there is a new one
     path/pairs.png, report.html  source and target samples, report
@@ -46,7 +50,7 @@ class RunFolder:
     def __init__(self, path: str | Path, config: AdaptConfig) -> None:
         self.path = Path(path)
         self.config = config
-        self._writers: dict[str, SummaryWriter] = {}
+        self._logged: int | None = None  # number of records in metrics.jsonl; None: not counted yet
         self._made_folder = False
 
     @classmethod
@@ -65,11 +69,12 @@ class RunFolder:
             check_same(run.path, existing, config)
             if not same_results(existing, config) and run.generator_path.exists() and not run.has_checkpoint:
                 raise ZeroshiftError(
-                    f"The run in {path} cannot be extended, because its checkpoint is missing. "
-                    "Give another folder (--out)."
+                    f"The run in {path} cannot be extended, because it has no checkpoint: a finished run keeps one "
+                    "only with --keep-checkpoints. Start again in another folder (--out)."
                 )
         elif run.path.exists():
             _check_empty(run.path)
+        require_trackers(config.log_with)
         with disk_errors(run.path):
             run._made_folder = not run.path.exists()
             run.path.mkdir(parents=True, exist_ok=True)
@@ -78,14 +83,26 @@ class RunFolder:
                 run.write_config()
         return run
 
-    def write_config(self) -> None:
-        """Writes the settings, unless the folder already has them.
+    def write_config(self, device: str = "") -> None:
+        """Writes the settings and what the run is made with (`environment`), unless the folder already has them.
 
         An extended run keeps its old settings until this call, and its old generator until the new one is written.
+
+        Args:
+            device: what the run computes on; empty: not known yet.
         """
-        if not self._config_path.exists() or flat(self.read(self.path).config) != flat(self.config):
-            with atomic_write(self._config_path) as temporary:
-                temporary.write_text(to_json(self.config), encoding="utf-8")
+        made_with = environment(device)
+        written = self._config_path.exists() and flat(self.read(self.path).config) == flat(self.config)
+        if written and self.made_with.items() >= made_with.items():
+            return
+        with atomic_write(self._config_path) as temporary:
+            temporary.write_text(to_json(self.config, made_with), encoding="utf-8")
+
+    @property
+    def made_with(self) -> dict[str, str]:
+        """Versions, commit and device of the last process that trained; empty for runs of earlier versions."""
+        values = read_json(self._config_path).get(MADE_WITH, {})
+        return {str(name): str(value) for name, value in values.items()} if isinstance(values, dict) else {}
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Prevents other processes from training in this folder, and removes temporary files of a killed process.
@@ -199,10 +216,16 @@ class RunFolder:
             if self._made_folder:
                 self.path.rmdir()
 
+    @cached_property
+    def _trackers(self) -> Trackers:
+        return Trackers(self.config.log_with, self.path, flat(self.config))
+
     def log(self, stage: str, step: int, **values: Any) -> None:
-        """Appends {"stage", "step", **values} to metrics.jsonl; numeric values also go to TensorBoard."""
+        """Appends {"stage", "step", **values} to metrics.jsonl; numeric values also go to the trackers (`log_with`)."""
+        number = len(self.records()) if self._logged is None else self._logged
         append_record(self.metrics_path, {"stage": stage, "step": step, **values})
-        self._add_scalars(stage, step, values)
+        self._trackers.log(stage, step, number, values)
+        self._logged = number + 1
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, see `read_records`; damaged ones are left out with a warning."""
@@ -222,13 +245,8 @@ class RunFolder:
         ]
         with atomic_write(self.metrics_path) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        self.close()
-        with disk_errors(self.path):
-            for events in list((self.path / "events").rglob("events.out.tfevents.*")):
-                events.unlink(missing_ok=True)
-        for record in kept:
-            values = {key: value for key, value in record.items() if key not in ("stage", "step")}
-            self._add_scalars(record["stage"], record["step"], values)
+        self._trackers.log_again(kept)
+        self._logged = len(kept)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replaces the last checkpoint by `state`, which holds tensors, numbers, strings, lists and dicts only.
@@ -238,6 +256,11 @@ class RunFolder:
         from zeroshift.io.checksums import save_state
 
         save_state(self.checkpoint_path, state, self.previous_checkpoint_path)
+
+    def remove_checkpoints(self) -> None:
+        """Removes the checkpoints of a finished run."""
+        with disk_errors(self.path):
+            shutil.rmtree(self.checkpoint_path.parent, ignore_errors=True)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint on the CPU, or None if there is none.
@@ -281,21 +304,8 @@ class RunFolder:
         return self.path / "previews" / f"{name}.png"
 
     def close(self) -> None:
-        """Closes the TensorBoard files; a later `log` opens new ones."""
-        with disk_errors(self.path / "events"):
-            for writer in self._writers.values():
-                writer.close()
-            self._writers.clear()
-
-    def _add_scalars(self, stage: str, step: int, values: dict[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        with disk_errors(self.path / "events"):
-            if stage not in self._writers:
-                self._writers[stage] = SummaryWriter(str(self.path / "events" / stage))
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._writers[stage].add_scalar(name, value, step)
+        """Ends the trackers; a later `log` starts new ones."""
+        self._trackers.close()
 
 
 def _check_empty(path: Path) -> None:

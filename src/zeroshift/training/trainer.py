@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zeroshift.clip.encoder import Encoder
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.core.distributed import Distributed
@@ -114,7 +116,7 @@ def adapt(
         if written is not None:
             adaptation.target_ema.require_delivery(written.path)
         if written is not None:
-            written.write_config()
+            written.write_config(_device_name(distributed.device))
             if generator is not None and not written.source_path.exists():
                 save_generator(context.source, written.source_path)  # config.json cannot name it
         with interrupts_at_step_ends() as stop_if_requested:
@@ -130,6 +132,8 @@ def adapt(
             adaptation.target_ema.deliver(written.path)
             method.save(written.path, adapted)
             save_generator(adapted, written.generator_path, metadata)
+            if not config.keep_checkpoints:
+                written.remove_checkpoints()
             written.close()
     distributed.wait()
     return AdaptResult(adapted, context.source, method, training.history if run is None else run.records(), finished)
@@ -150,6 +154,11 @@ def _opened(path: Path, config: AdaptConfig, distributed: Distributed) -> Iterat
     except BaseException:
         run.discard_if_unused()
         raise
+
+
+def _device_name(device: torch.device) -> str:
+    """Type of a device, with its product name on an NVIDIA or AMD card."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
 def _require_same_source(before: str, now: str) -> None:
