@@ -75,7 +75,7 @@ def test_every_command_shows_examples(capsys: pytest.CaptureFixture[str], name: 
 
 def test_help_shows_the_defaults_of_the_generator(capsys: pytest.CaptureFixture[str]) -> None:
     def default_lr(*arguments: str) -> str:
-        text = run_cli(capsys, "adapt", *arguments, "--help")[1]
+        text = run_cli(capsys, "adapt", *arguments, "--help-all")[1]
         return text.split("--adapt.lr FLOAT")[1].split("default: ")[1].split(")")[0]
 
     own, published = preset("miniature", "x").adapt.lr, preset("published", "x").adapt.lr
@@ -332,6 +332,7 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     for line, entry in zip(lines[1:], entries, strict=True):
         assert {str(entry.resolution), entry.family} <= set(line)
         assert line[-1] == (entry.address or "installed")
+        assert f"{entry.size_mb:g}" in line
     assert {line.split()[0] for line in run_cli(capsys, "models", "afhqd")[1].splitlines()[1:]} == {"afhqdog"}
     code, out, err = run_cli(capsys, "models", "surprise")
     assert (code, out) == (1, "")

@@ -31,7 +31,7 @@ def test_simple_answers_import_nothing_slow() -> None:
         ["--help"],
         ["--version"],
         ["models"],
-        *[[name, "--help"] for name in ("generate", "translate", "invert")],
+        *[[name, "--help"] for name in ("generate", "translate", "invert", "adapt")],
     ]
     refused = [
         *[[name, "runs/nothing"] for name in ("generate", "translate", "interpolate", "evaluate", "export")],
@@ -45,6 +45,6 @@ def test_simple_answers_import_nothing_slow() -> None:
 
 @pytest.mark.slow
 def test_the_help_of_adapt_imports_no_models() -> None:
-    codes, imported = run([["adapt", "--help"]])
+    codes, imported = run([["adapt", "--help-all"]])
     assert codes == [0]
     assert set(imported) <= {"torch", "pydantic"}

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import re
 import shlex
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +14,39 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from zeroshift.cli.arguments import call, plain
+from zeroshift.cli.output import note, show_result
 from zeroshift.config.changes import SHORT
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.architectures import looks_like_name, require_generator
-from zeroshift.methods.configure import changed, current_name, default_config, resolve, setting_names, settings
+from zeroshift.methods.configure import (
+    changed,
+    common_settings,
+    current_name,
+    default_config,
+    resolve,
+    setting_names,
+    settings,
+)
 from zeroshift.methods.registry import METHODS, PRESETS
 from zeroshift.report.command import HIDDEN
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["default_folder", "main", "run_adaptation"]
+
+COMMON = (
+    "target", "source", "target_texts", "target_images", "generator", "method", "encoders", "source_images_dir",
+    "adapt.steps", "adapt.batch_size", "adapt.lr", "seed", "device", "precision", "preview_every", "keep_checkpoints",
+    "log_with",
+)  # fmt: skip
+"""Settings on the short help page."""
+SHORT_HELP = """\
+These are the common options. All of them, with the defaults of the chosen method and generator:
+zeroshift adapt --method NAME --generator NAME --help-all."""
+FULL_HELP = """\
+The options below belong to the chosen method and generator. For others, run:
+zeroshift adapt --method NAME --generator NAME --help-all.
+Short options: --encoder for --encoders; --steps, --lr, --batch-size and --layers for --adapt.steps etc."""
 
 # Settings without which a run would do something else than asked: never ignored. Which runs have them.
 _DATA = {
@@ -60,9 +82,9 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
     leads = os.environ.get("RANK", "0") == "0"
     run = RunFolder.open(out, config) if leads else RunFolder(out, config)
     if run.finished:
-        print(
-            f"The run in {out} is already finished." + (" A larger --steps extends it." if run.has_checkpoint else "")
-        )
+        if run.made_with and not config.keep_checkpoints:  # runs of earlier versions keep theirs
+            run.remove_checkpoints()
+        note(f"The run in {out} is already finished.{' A larger --steps extends it.' if run.has_checkpoint else ''}")
     else:
         from zeroshift.cli.progress import Display
         from zeroshift.training.trainer import adapt
@@ -82,10 +104,10 @@ def run_adaptation(config: AdaptConfig, out: Path) -> None:
         from zeroshift.report.page import write_report
 
         write_report(run)
-    print(f"Images: {run.pairs_path}")
-    print(f"Report: {run.report_path}")
-    print(f"Next:   zeroshift generate {shlex.quote(str(out))} --num 64")
-    print(f"        zeroshift interpolate {shlex.quote(str(out))} --seeds 1,2,3 --strength 0,1")
+    show_result(f"Images: {run.pairs_path}", run=out, images=run.pairs_path)
+    show_result(f"Report: {run.report_path}", report=run.report_path, generator=run.generator_path)
+    note(f"Next:   zeroshift generate {shlex.quote(str(out))} --num 64")
+    note(f"        zeroshift interpolate {shlex.quote(str(out))} --seeds 1,2,3 --strength 0,1")
 
 
 def _print_processes(config: AdaptConfig) -> None:
@@ -94,14 +116,29 @@ def _print_processes(config: AdaptConfig) -> None:
 
     distributed = Distributed(config.device)
     number = "1 process" if distributed.size == 1 else f"{distributed.size} processes"
-    print(f"Running in {number} on {distributed.device.type}.", file=sys.stderr)
+    note(f"Running in {number} on {distributed.device.type}.", stderr=True)
 
 
 def main(arguments: Sequence[str]) -> None:
+    if {"-h", "--help"} & set(arguments):
+        _run_command(_common_class(), ["--help"], SHORT_HELP)
+        return
     arguments = [_full_name(argument) for argument in arguments]
     base = _defaults(arguments)
     arguments = _without_inapplicable(arguments, base)
-    arguments_class = _arguments_class(base)
+    _run_command(_arguments_class(base), arguments, FULL_HELP, base)
+
+
+def _run_command(
+    arguments_class: type, arguments: Sequence[str], about_options: str, base: AdaptConfig | None = None
+) -> None:
+    """Parses the arguments and runs the adaptation.
+
+    Args:
+        arguments_class: the settings, see `_arguments_class`.
+        about_options: text about the options for the help page.
+        base: the defaults; None for the short help page, which needs none.
+    """
 
     def adapt(
         config: Annotated[Any, tyro.conf.arg(name="")],
@@ -118,15 +155,19 @@ def main(arguments: Sequence[str]) -> None:
           zeroshift adapt --generator stylegan2-ffhq.pkl --encoder ViT-B-32-quickgelu/openai \\
               --source photo --target disney --out runs/disney
 
-        The same command with the same folder resumes a run; more --steps extend it.
-        The options below belong to the chosen method and generator. For others, run:
-        zeroshift adapt --method NAME --generator NAME --help.
-        Short options: --encoder for --encoders; --steps, --lr, --batch-size and --layers for --adapt.steps etc.
+        The same command with the same folder resumes a run.
+
+        Terms: the guidance encoder is a CLIP model, which compares images with text. The source generator stays as it
+        is; a copy of it is trained so that its images move in the encoder's feature space as the method says. A
+        method's own stages, such as learning prompts, come before the adapt stage. More: docs/glossary.md.
+
+        @OPTIONS@
 
         Args:
             out: The run folder; default runs/GENERATOR-TARGET-METHOD, with -seed-N for other seeds than 0.
             preset: Preset that sets the defaults below; default: the generator's preset.
         """
+        assert base is not None
         values = _flatten(config)
         complete = changed(base, {name: value for name, value in values.items() if name != "method"})
         run_adaptation(complete, default_folder(complete) if out is None else out)
@@ -134,7 +175,7 @@ def main(arguments: Sequence[str]) -> None:
     # The types of these two depend on what is registered and on the method and generator.
     adapt.__annotations__["config"] = Annotated[arguments_class, tyro.conf.arg(name="")]
     adapt.__annotations__["preset"] = Literal[tuple(PRESETS)] | None
-    call(adapt, "adapt", arguments)
+    call(adapt, "adapt", arguments, {"@OPTIONS@": about_options})
 
 
 def _defaults(arguments: Sequence[str]) -> AdaptConfig:
@@ -199,6 +240,26 @@ def _arguments_class(config: AdaptConfig) -> type:
     ]
     nested = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in groups]
     return dataclasses.make_dataclass("Settings", [*fields[""], *nested], frozen=True)
+
+
+def _common_class() -> type:
+    """The settings of COMMON for the short help page. Making it imports no method, so that the page comes at once."""
+    fields: dict[str, Any] = {}
+    for setting in common_settings():
+        if setting.name not in COMMON:
+            continue
+        kind: Any = Literal[tuple(METHODS)] if setting.name == "method" else setting.kind
+        default, hints = setting.value, plain(kind, setting.value)
+        if setting.name == "target":
+            default = tyro.MISSING
+        elif "." in setting.name or setting.name == "encoders":  # as the preset of the generator says
+            default = () if setting.name == "encoders" else setting.value
+            hints = {"help_behavior_hint": "(default: as the preset says)"}
+        name = next((short for short, full in SHORT.items() if full == setting.name), setting.name)
+        annotated = Annotated[kind, tyro.conf.arg(help=setting.doc, **hints)]
+        fields[name] = (name, annotated, dataclasses.field(default=default))
+    ordered = sorted(fields.values(), key=lambda each: each[2].default is not tyro.MISSING)
+    return dataclasses.make_dataclass("Settings", ordered, frozen=True)
 
 
 def _flatten(config: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from zeroshift.cli.output import HELP_ALL, is_quiet
 from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
@@ -31,10 +32,11 @@ def call(
     """
     import tyro
 
+    arguments = ["--help" if argument == HELP_ALL else argument for argument in arguments]
     description = inspect.cleandoc(function.__doc__ or "").split("\nArgs:")[0].strip()
     for marker, text in (inserted or {}).items():
         description = description.replace(marker, text)
-    return tyro.cli(_plain_help(function), prog=f"zeroshift {name}", description=description, args=list(arguments))
+    return tyro.cli(_plain_help(function), prog=f"zeroshift {name}", description=description, args=arguments)
 
 
 def _plain_help(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +89,8 @@ def tracked(items: Iterable[T], total: int, what: str) -> Iterable[T]:
     from rich.progress import track
 
     console = Console(stderr=True)
-    return track(items, what, total=total, transient=True, console=console, disable=not console.is_terminal)
+    silent = is_quiet() or not console.is_terminal
+    return track(items, what, total=total, transient=True, console=console, disable=silent)
 
 
 def parse_numbers(text: str, what: str) -> list[float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.cli.arguments import call, read_conclusion, tracked
+from zeroshift.cli.output import note, show_result
 from zeroshift.config.schema import field_docs
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.outputs import require_outputs, require_writable
@@ -118,7 +119,7 @@ def benchmark(options: BenchmarkOptions) -> None:
     except ZeroshiftError:
         print(page_text(plan, page, baseline, conclusion))  # the results are worth more than their file
         raise
-    print(f"Page: {page}")
+    show_result(f"Page: {page}", page=page, records=page.with_suffix(".json"))
     if failed:
         raise ZeroshiftError(f"{len(failed)} adaptations failed; the others are kept. {' '.join(failed)}")
 
@@ -186,7 +187,7 @@ def _check_previous(plan: "BenchmarkPlan", previous: Path, page: Path) -> None:
 
     trials = plan.trials()
     reused, total = sum(previous_record(plan, trial) is not None for trial in trials), len(plan.previous)
-    print(f"{reused} of the {len(trials)} adaptations of this benchmark are taken from {previous}, which has {total}.")
+    note(f"{reused} of the {len(trials)} adaptations of this benchmark are taken from {previous}, which has {total}.")
     if os.path.realpath(page.with_suffix(".json")) == os.path.realpath(previous) and reused < total:
         raise ZeroshiftError(
             f"{previous} would lose {total - reused} of its {total} adaptations, which are not part of this benchmark "

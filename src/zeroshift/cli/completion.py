@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import tyro
 
 from zeroshift.cli.arguments import call
+from zeroshift.cli.output import HELP_ALL
 
 __all__ = ["Page", "completion", "main", "parse_help", "script"]
 
@@ -118,7 +119,7 @@ def script(shell: str, pages: Mapping[str, Page]) -> str:
 
 def _read_pages(commands: Sequence[str]) -> Iterator[tuple[str, Page]]:
     """The help pages of the program, its commands, their subcommands, and of each method."""
-    yield "", Page(tuple(commands), {"--help": (), "--version": ()})
+    yield "", Page(tuple(commands), {"--help": (), "--help-all": (), "--version": (), "--quiet": (), "--json": ()})
     waiting: list[tuple[str, ...]] = [(name,) for name in commands]
     while waiting:
         words = waiting.pop(0)
@@ -132,11 +133,11 @@ def _read_pages(commands: Sequence[str]) -> Iterator[tuple[str, Page]]:
 
 
 def _help_text(command: str, *words: str) -> str:
-    """What `zeroshift COMMAND WORDS --help` prints."""
+    """What `zeroshift COMMAND WORDS --help-all` prints."""
     module = importlib.import_module(f"zeroshift.cli.{command}")
     output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")  # tyro draws boxes only if the encoding has them
     with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit), _terminal_width(160):
-        module.main([*words, "--help"])
+        module.main([*words, HELP_ALL])
     output.seek(0)
     return output.read()
 

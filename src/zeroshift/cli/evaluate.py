@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from zeroshift.cli.arguments import call, require_positive, require_seed, tracked, warn_no_truncation
+from zeroshift.cli.output import record, show_result, wants_json
 from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.outputs import MARKDOWN_MARK, require_outputs
@@ -81,7 +83,7 @@ def evaluate(
     tables = [] if out is None else [Path(f"{out}{suffix}") for suffix in (".json", ".md")]
     require_outputs(*tables)
     real = None if reference is None else References.from_folder(reference)
-    console = Console(highlight=False)
+    console = Console(highlight=False, quiet=wants_json())
     measured: list[tuple[RunFolder, Evaluation]] = []
     problems: list[str] = []  # told at the end: results are shown even if they cannot be saved
     for folder in folders:
@@ -114,7 +116,10 @@ def evaluate(
     for table, text in zip(tables, (as_json(columns, rows), markdown(columns, rows) + MARKDOWN_MARK), strict=False):
         with atomic_write(table) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        print(table)
+        show_result(str(table), tables=[table])
+    for folder, found in measured:
+        results = [asdict(one) for one in found.results]
+        record(runs=[{"run": folder.path, "results": results, "left_out": found.left_out}])
     if problems:
         raise ZeroshiftError(" ".join(dict.fromkeys(problems)))
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from zeroshift.cli.arguments import call
+from zeroshift.cli.output import show_result
 from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str]) -> None:
         folder = RunFolder.read(run)
         from zeroshift.api.sharing import export  # after the check: takes seconds
 
-        print(export(folder, format, out))
+        path = export(folder, format, out)
+        show_result(str(path), path=path)
 
     call(command, "export", arguments)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.cli.arguments import call, read_conclusion, tracked
+from zeroshift.cli.output import show_result
 from zeroshift.config.schema import field_docs
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.outputs import require_outputs, require_writable
@@ -110,8 +111,9 @@ def benchmark_generator(options: GeneratorBenchmarkOptions) -> None:
     except ZeroshiftError:
         print(page_text(plan, page, baseline, conclusion))  # the results are worth more than their file
         raise
-    print(f"Page:   {page}")
-    print(f"Tables: {', '.join(str(page.with_suffix(suffix)) for suffix in ('.json', '.csv', '.tex'))}")
+    tables = [page.with_suffix(suffix) for suffix in (".json", ".csv", ".tex")]
+    show_result(f"Page:   {page}", page=page)
+    show_result(f"Tables: {', '.join(map(str, tables))}", tables=tables)
     if failed:
         raise ZeroshiftError(f"{len(failed)} trials failed; the others are kept. {' '.join(failed)}")
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from zeroshift.cli.arguments import call, require_count, require_positive, require_seed
+from zeroshift.cli.output import show_result
 from zeroshift.cli.photos import inverted_portraits, require_results
 from zeroshift.inversion.options import Space
 
@@ -92,12 +93,13 @@ def invert(
         encoder=encoder,
         seed=seed,
     )
-    for one, picture, result in inverted_portraits(found, inverter, out):
+    for one, picture, code in inverted_portraits(found, inverter, out):
         assert picture is not None
-        result.save(one.result(out, ".safetensors"))
-        save_png(one.result(out), make_grid(torch.stack([picture, inverter.reconstruct(result)]), columns=2))
-        quality = f": PSNR {result.record['psnr']:.1f} dB" if "psnr" in result.record else ""
-        print(f"{one.result(out)}{quality}")
+        path, psnr = one.result(out), code.record.get("psnr")
+        code.save(one.result(out, ".safetensors"))
+        save_png(path, make_grid(torch.stack([picture, inverter.reconstruct(code)]), columns=2))
+        quality = "" if psnr is None else f": PSNR {psnr:.1f} dB"
+        show_result(f"{path}{quality}", photos=[{"picture": path, "psnr": psnr}])
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.markup import escape
 
+from zeroshift.cli import output
 from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.cli.progress import download_bar
 from zeroshift.core.interrupts import RESUME_HINT, interrupts
@@ -32,6 +33,12 @@ COMMANDS = {
     "benchmark": "Compare methods on your own generator, or with the truth in the miniature world.",
     "miniature": "Draw the miniature world and train its models.",
     "completion": "Print a completion script for bash or zsh.",
+}
+OPTIONS = {
+    "-h, --help": "Explain the command.",
+    "--help-all": "Explain it with all its options.",
+    "-q, --quiet": "Print results, warnings and errors only.",
+    "--json": "Print the results as one JSON object, for scripts.",
 }
 RESUMABLE = ("adapt", "benchmark", "invert", "miniature", "translate")  # commands that keep finished work
 EXAMPLES = (
@@ -58,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         _print_help()
         return 0 if arguments else 2
-    name = arguments[0]
+    arguments = output.start(arguments)
+    name = arguments[0] if arguments else ""
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -68,7 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     _prepare_process()
     with interrupts(restore=argv is not None):  # a program ends after this, and stays silent until then
-        return _guarded(name, lambda: importlib.import_module(f"zeroshift.cli.{name}").main(arguments[1:]), console)
+        return _guarded(name, lambda: _run(name, arguments[1:]), console)
+
+
+def _run(name: str, arguments: Sequence[str]) -> None:
+    importlib.import_module(f"zeroshift.cli.{name}").main(arguments)
+    output.finish(name)
 
 
 def _prepare_process() -> None:
@@ -116,6 +129,9 @@ def _print_help() -> None:
     console.print("[bold]zeroshift[/] adapts a pretrained image generator to a new domain, from text alone.\n")
     console.print("Usage: zeroshift COMMAND [OPTIONS], zeroshift COMMAND --help\n\n[bold]Commands[/]")
     for name, what in COMMANDS.items():
+        console.print(f"  [cyan]{name:<13}[/] {what}")
+    console.print("\n[bold]Options of every command[/]")
+    for name, what in OPTIONS.items():
         console.print(f"  [cyan]{name:<13}[/] {what}")
     console.print("\n[bold]Examples[/]")
     for what, command in EXAMPLES:

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from zeroshift.cli.arguments import call
+from zeroshift.cli.output import record, wants_json
 from zeroshift.errors import ZeroshiftError
 
 __all__ = ["main", "models"]
@@ -41,6 +42,11 @@ def models(name: Annotated[str, tyro.conf.Positional] = "", trust: str | None = 
     entries = [one for one in known_checkpoints() if one.name.startswith(name) or one.family.startswith(name)]
     if not entries:
         raise ZeroshiftError(f"No known checkpoint begins with {name!r}. `zeroshift models` lists them all.")
+    names = ("name", "family", "resolution", "size_mb", "license", "address", "sha256")
+    values = [{name: getattr(entry, name) for name in names} for entry in entries]
+    if wants_json():
+        record(models=values)
+        return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("name", "family", "pixels", "size", "license", "address"):
         table.add_column(column, justify="right" if column in ("pixels", "size") else "left", no_wrap=True)

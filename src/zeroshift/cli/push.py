@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from zeroshift.cli.arguments import call
+from zeroshift.cli.output import show_result
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["main", "push"]
@@ -38,11 +39,13 @@ def push(
     folder = RunFolder.read(run)
     from zeroshift.api import sharing  # after the check: takes seconds
 
-    result = sharing.push(folder, repository, private=private, dry_run=dry_run, out=out)
-    if isinstance(result, str):
-        print(result)
+    pushed = sharing.push(folder, repository, private=private, dry_run=dry_run, out=out)
+    if isinstance(pushed, str):
+        show_result(pushed, address=pushed)
     else:
-        print(f"{result[0].parent}: {', '.join(file.name for file in result)}")
+        show_result(
+            f"{pushed[0].parent}: {', '.join(file.name for file in pushed)}", folder=pushed[0].parent, files=pushed
+        )
 
 
 def main(arguments: Sequence[str]) -> None:

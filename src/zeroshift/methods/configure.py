@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from zeroshift.methods.base import Method
 
 __all__ = [
-    "MADE_WITH", "NEUTRAL_SETTINGS", "RENAMED", "Setting", "changed", "current_name", "default_config", "flat",
-    "from_json", "from_values", "preset", "resolve", "setting_names", "settings", "to_json",
+    "MADE_WITH", "NEUTRAL_SETTINGS", "RENAMED", "Setting", "changed", "common_settings", "current_name",
+    "default_config", "flat", "from_json", "from_values", "preset", "resolve", "setting_names", "settings", "to_json",
 ]  # fmt: skip
 
 DEFAULT_PRESET = "standard"
@@ -180,6 +180,14 @@ def settings(config: AdaptConfig) -> list[Setting]:
         if type(config.sampling) is GeneratorOptions:
             config = dataclasses.replace(config, sampling=family.Options())
     return [setting for setting in _walk(config, "", "") if setting.name not in unused]
+
+
+def common_settings() -> list[Setting]:
+    """The settings of all runs, without those of a method or generator family, with the defaults of the classes.
+
+    Imports no method, unlike `settings`.
+    """
+    return list(_walk(AdaptConfig(target=""), "", ""))
 
 
 def setting_names() -> set[str]:

@@ -23,6 +23,7 @@ from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.registry import METHODS
 from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.callbacks import Callback, StepEvent
+from zeroshift.training.estimate import ShowsEstimate, estimate
 from zeroshift.training.preparation import Progress, make_context
 from zeroshift.training.previews import save_preview
 from zeroshift.training.run_folder import RunFolder
@@ -67,7 +68,8 @@ def adapt(
         config: the settings.
         run: folder for checkpoints, metrics, previews and the adapted generator; None: nothing is written.
             `zeroshift.write_report` adds a report and a picture of pairs, as the command line does.
-        progress: called after every step, for progress bars.
+        progress: called after every step, for progress bars; if it has a method `starts`, also with an estimate of the
+            time and memory before the first step.
         callbacks: functions that are called with a `StepEvent` after every step and once before the first one; they
             can draw images and stop the run. If one raises, the run can be resumed.
         generator, encoders: used instead of those that `config` names. A run folder keeps a copy of the generator.
@@ -113,6 +115,10 @@ def adapt(
         source = "" if run is None else digest(context.source.state_dict())
         training = _Training(context, stages, written, progress, callbacks, source)
         training.resume(run)
+        if isinstance(progress, ShowsEstimate) and training.stage == training.step == 0:
+            found = estimate(stages, distributed.device)
+            if found is not None and distributed.leads:
+                progress.starts([stage.steps for stage in stages], found)
         if written is not None:
             adaptation.target_ema.require_delivery(written.path)
         if written is not None:

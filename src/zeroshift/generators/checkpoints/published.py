@@ -45,26 +45,35 @@ _DIFFUSION = {
     "google/ddpm-cifar10-32": 32,
     "CompVis/ldm-celebahq-256": 256,
 }
-_SIZES_MB = {"google/ddpm-celebahq-256": 455.0, "google/ddpm-ema-celebahq-256": 455.0}
+# Sizes of downloads in MB, computed from the architectures with weights of 4 bytes: NVIDIA's files hold a discriminator
+# and two generators. The computed size of ffhq.pkl is that of the file.
+_NVIDIA_MB: dict[str, dict[int, float]] = {
+    "stylegan2": {1024: 381, 512: 364, 256: 296, 32: 248},
+    "stylegan3-t": {1024: 295, 512: 315, 256: 283},
+    "stylegan3-r": {1024: 237, 512: 249, 256: 222},
+}
+_DIFFUSION_MB = {"google/ddpm-cifar10-32": 143.0, "CompVis/ldm-celebahq-256": 1320.0}
+_DDPM_MB = 455.0  # 256 pixels
 
 
 def published_entries() -> Iterator[CatalogueEntry]:
     """The catalogue entries of published checkpoints."""
     for name, (resolution, address) in _STYLEGAN2_ADA.items():
-        yield CatalogueEntry(name, "stylegan2", resolution, _NVIDIA_LICENSE, address, alignment=_alignment(name))
+        size = _NVIDIA_MB["stylegan2"][resolution]
+        yield CatalogueEntry(name, "stylegan2", resolution, _NVIDIA_LICENSE, address, size, alignment=_alignment(name))
     for model, names in _NGC_LISTS.items():
         family = model.split("-")[0]
         for data in names:
             pixels = data.split("-")[1]
             name = f"{model}-{data}x{pixels}"
             address = f"{_NGC}{family}/versions/1/files/{name}.pkl"
-            yield CatalogueEntry(name, family, int(pixels), _NVIDIA_LICENSE, address, alignment=_alignment(data))
+            size = _NVIDIA_MB[model][int(pixels)]
+            yield CatalogueEntry(name, family, int(pixels), _NVIDIA_LICENSE, address, size, alignment=_alignment(data))
     for name, resolution in _DIFFUSION.items():
         address = f"{HUGGING_FACE}{name}"
         alignment = _alignment(name.split("-")[-2])
-        yield CatalogueEntry(
-            name, "diffusion", resolution, "Apache 2.0", address, _SIZES_MB.get(name), alignment=alignment
-        )
+        size = _DIFFUSION_MB.get(name, _DDPM_MB)
+        yield CatalogueEntry(name, "diffusion", resolution, "Apache 2.0", address, size, alignment=alignment)
 
 
 def _alignment(data: str) -> str:
