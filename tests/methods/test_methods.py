@@ -176,3 +176,18 @@ def test_mapper_input_of_a_generator_without_codes_is_the_image_feature(
     assert context.mapper_input_dims == [encoder.embed_dim]
     (directions,) = IPL(context).text_directions([inputs], 0)
     assert directions.shape == (2, encoder.embed_dim)
+
+
+def test_the_preview_of_the_prompt_stage_shows_how_likely_each_prompt_is(tiny_generator: Path, encoder: Encoder) -> None:
+    context = make(tiny_generator, [encoder])
+    (stage,) = IPL(context).stages()
+    found = stage.preview(3)
+    assert found is not None
+    tiles, columns = found
+    assert (columns, tiles.shape) == (4, (16, 3, 16, 16))
+    batch = context.fresh_latents.draw("preview", 0, range(3))
+    torch.testing.assert_close(tiles[1:4], batch.images)
+    torch.testing.assert_close(tiles[[4, 8, 12]], batch.images)
+    cells = tiles.unflatten(0, (4, 4))[1:, 1:]
+    assert (cells.amax(dim=(2, 3, 4)) == cells.amin(dim=(2, 3, 4))).all(), "one color each"
+    torch.testing.assert_close(((1 - cells[..., 0, 0, 0]) / 2).sum(dim=1), torch.ones(3), msg="probabilities")

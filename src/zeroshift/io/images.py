@@ -17,8 +17,8 @@ from zeroshift.io.ffmpeg import require_ffmpeg, write_mp4
 from zeroshift.io.outputs import MARK
 
 __all__ = [
-    "data_uri", "eight_bit", "labeled_rows", "make_grid", "require_film_name", "save_film", "save_png", "square",
-    "to_uint8",
+    "data_uri", "eight_bit", "labeled_rows", "make_grid", "require_film_name", "save_film", "save_png", "small",
+    "square", "to_uint8",
 ]  # fmt: skip
 
 FILM_SUFFIXES = (".mp4", ".gif")
@@ -32,6 +32,15 @@ def square(image: torch.Tensor, resolution: int) -> torch.Tensor:
     side = min(image.shape[-2:])
     image = resize(center_crop(image, [side, side]), [resolution] * 2, InterpolationMode.BICUBIC, antialias=True)
     return image.clamp(-1, 1)
+
+
+def small(images: torch.Tensor, side: int = 64) -> torch.Tensor:
+    """Images [N, C, H, W], reduced so that neither side is longer than `side`; smaller ones as they are."""
+    factor = side / max(images.shape[-2:])
+    if factor >= 1:
+        return images
+    sizes = [max(1, round(factor * length)) for length in images.shape[-2:]]
+    return F.interpolate(images.float(), sizes, mode="bilinear", antialias=True).clamp(-1, 1)
 
 
 def eight_bit(images: torch.Tensor) -> torch.Tensor:

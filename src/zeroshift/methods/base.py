@@ -62,6 +62,17 @@ class Stage(ABC):
             What to log: "loss" over the whole batch, its parts by name, and other values that JSON can hold.
         """
 
+    def preview(self, num: int) -> tuple[Tensor, int] | None:
+        """A picture of what the stage has learned so far, for the folder previews; None: there is nothing to show.
+
+        Args:
+            num: number of samples to show.
+
+        Returns:
+            Tiles [N, 3, H, W] in [-1, 1], and the number of tiles in a row.
+        """
+        return None
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Everything that the steps so far have changed: tensors, numbers, strings, lists and dicts."""

@@ -12,6 +12,7 @@ from zeroshift.clip.prompts import LatentMapper, PromptPair, base_texts
 from zeroshift.config.schema import require
 from zeroshift.config.settings import MethodOptions
 from zeroshift.core.rng import stream
+from zeroshift.io.images import small
 from zeroshift.methods.base import Method, Stage, check_finite
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.source_images import SourceBatch
@@ -142,6 +143,26 @@ class PromptLearning(Stage):
         self._optimizer.step()
         sources, targets = zip(*([one.detach() for one in pair] for pair in learned), strict=True)
         return PromptUpdate(losses, list(sources), list(targets))
+
+    @torch.no_grad()
+    def preview(self, num: int) -> tuple[Tensor, int]:
+        """A table of the source images (rows) and the prompts learned from them (columns), for the first encoder.
+
+        Darkness is the probability that the encoder assigns the image to the prompt, as in the contrastive loss. After
+        the stage the diagonal is dark: each prompt describes its own image.
+        """
+        if self._context.image_bank is not None:
+            num = min(num, len(self._context.image_bank.bank_codes) // self._context.distributed.size)
+        batch = self._context.source_images.draw("preview", 0, range(num))
+        pair = self.pairs[0]
+        with self._context.autocast():
+            source, _ = pair.with_base(*pair.learned(self.mappers[0](batch.mapper_inputs[0])))
+        likely = (pair.encoder.logit_scale * normalize(batch.features[0]) @ normalize(source).T).softmax(dim=1)
+        images = small(batch.images).cpu()
+        cells = (1 - 2 * likely.float().cpu())[:, :, None, None, None].expand(-1, -1, *images.shape[1:])
+        corner = torch.ones_like(images[:1])
+        rows = [torch.cat([image[None], row]) for image, row in zip(images, cells, strict=True)]
+        return torch.cat([corner, images, *rows]), num + 1
 
     def state_dict(self) -> dict[str, Any]:
         """Mappers and optimizer."""

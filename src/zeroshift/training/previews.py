@@ -4,10 +4,11 @@ import torch
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.generators.base import Generator
+from zeroshift.methods.base import Stage
 from zeroshift.sampling.generate import generate
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["save_preview"]
+__all__ = ["save_preview", "save_stage_preview"]
 
 
 def save_preview(
@@ -20,3 +21,11 @@ def save_preview(
     )  # fmt: skip
     rows = [torch.cat(images) for images in zip(*batches, strict=True)]
     run.save_image(f"{step:06d}", torch.cat([rows[0], rows[-1]]), columns=config.preview_samples)
+
+
+def save_stage_preview(run: RunFolder, config: AdaptConfig, stage: Stage, *, step: int) -> None:
+    """Writes previews/STAGE-STEP.png, if the stage has something to show."""
+    found = stage.preview(config.preview_samples)
+    if found is not None:
+        tiles, columns = found
+        run.save_image(f"{stage.name}-{step:06d}", tiles, columns=columns)

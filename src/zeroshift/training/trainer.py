@@ -25,7 +25,7 @@ from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.callbacks import Callback, StepEvent
 from zeroshift.training.estimate import ShowsEstimate, estimate
 from zeroshift.training.preparation import Progress, make_context
-from zeroshift.training.previews import save_preview
+from zeroshift.training.previews import save_preview, save_stage_preview
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.step_interrupts import StopRequest, interrupts_at_step_ends
 
@@ -222,12 +222,14 @@ class _Training:
                 while self.step < stage.steps:
                     losses = self._one_step(stage)
                     last = self.step == stage.steps
-                    preview = stage is adaptation and (last or _due(self.step, config.preview_every))
+                    preview = last or _due(self.step, config.preview_every)
                     checkpoint = last or _due(self.step, config.checkpoint_every)
                     if preview or checkpoint:
                         self._check_weights()
-                    if preview:
+                    if preview and stage is adaptation:
                         self._preview(adaptation.target_ema)
+                    elif preview and self.run is not None:
+                        save_stage_preview(self.run, config, stage, step=self.step)
                     if checkpoint:
                         self._checkpoint()
                     stop_if_requested(self.context.distributed)
