@@ -178,7 +178,9 @@ def test_mapper_input_of_a_generator_without_codes_is_the_image_feature(
     assert directions.shape == (2, encoder.embed_dim)
 
 
-def test_the_preview_of_the_prompt_stage_shows_how_likely_each_prompt_is(tiny_generator: Path, encoder: Encoder) -> None:
+def test_the_preview_of_the_prompt_stage_shows_how_likely_each_prompt_is(
+    tiny_generator: Path, encoder: Encoder
+) -> None:
     context = make(tiny_generator, [encoder])
     (stage,) = IPL(context).stages()
     found = stage.preview(3)

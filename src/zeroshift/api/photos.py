@@ -66,10 +66,9 @@ def invert(
     Raises:
         ZeroshiftError: photos that cannot be read or show no face, invalid settings, or an encoder that does not fit.
 
-    Example::
-
-        (me,) = zeroshift.invert("me.jpg", "ffhq")
-        me.save(Path("me.safetensors"))
+    Examples:
+        >>> (me,) = invert("me.png", "miniature", tune_steps=2)
+        >>> me.save(Path("me.safetensors"))
     """
     name = str(generator)
     loaded = load_generator(name, device=Distributed(device).device)

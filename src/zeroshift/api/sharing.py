@@ -28,6 +28,10 @@ def export(run: Run, format: str = "safetensors", out: str | Path | None = None)
     Raises:
         ZeroshiftError: if the run is not finished, the format does not fit the generator, or `out` holds files that
             zeroshift did not write.
+
+    Examples:
+        >>> export("runs/zombie", "nvidia-pkl", "zombie.pkl").name
+        'zombie.pkl'
     """
     (folder,) = open_runs(run)
     folder.require_generator()
@@ -61,6 +65,11 @@ def push(
 
     Raises:
         ZeroshiftError: an invalid name, a run that is not finished, a folder with files of others, or a failed upload.
+
+    Examples:
+        >>> files = push("runs/zombie", "me/zombie", dry_run=True)
+        >>> "README.md" in {file.name for file in files}
+        True
     """
     if not _NAME.fullmatch(repository):
         raise ZeroshiftError(f"{repository!r} is no name of a repository. Write OWNER/NAME, such as me/ffhq-zombie.")

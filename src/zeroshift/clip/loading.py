@@ -39,6 +39,11 @@ def load_encoder(name: str, device: str | torch.device = "cpu", resize: str = "a
         resize: see `Encoder`.
     Raises:
         ZeroshiftError: if there is no such model or file, it cannot be read, or its weights are not finite numbers.
+
+    Examples:
+        >>> encoder = load_encoder("miniature")
+        >>> encoder.encode_text(["a photo of a zombie"]).shape
+        torch.Size([1, 128])
     """
     require_encoder(name)
     encoder = _load(name, resize)

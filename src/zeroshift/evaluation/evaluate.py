@@ -69,6 +69,11 @@ def evaluate(
     Raises:
         ZeroshiftError: an unfinished run, a run folder that cannot be written, an unknown or unavailable measure or
             network, or missing reference images. A disk that is full later raises nothing, see `Evaluation.unsaved`.
+
+    Examples:
+        >>> evaluation = evaluate("runs/zombie", ["clip-distance"], num=10)
+        >>> [(result.measure, result.samples) for result in evaluation.results]
+        [('clip-distance', 10)]
     """
     run = run if isinstance(run, RunFolder) else RunFolder.read(run)
     run.require_generator()

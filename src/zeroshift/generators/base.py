@@ -337,6 +337,10 @@ def blend_weights(
         out: generator that receives the weights; a copy of the source if None.
     Raises:
         ZeroshiftError: if architecture or size differ.
+
+    Examples:
+        >>> source, target = load_generator("miniature"), load_generator("runs/zombie/generator.safetensors")
+        >>> half = blend_weights(source, [target], [0.5])
     """
     if any(target.architecture != source.architecture or target.config != source.config for target in targets):
         raise ZeroshiftError(

@@ -225,6 +225,12 @@ def wrap_generator(
 
     Raises:
         ZeroshiftError: if the module's images are not as described.
+
+    Examples:
+        >>> layers = torch.nn.Linear(8, 3 * 16 * 16), torch.nn.Tanh(), torch.nn.Unflatten(1, (3, 16, 16))
+        >>> generator = wrap_generator(torch.nn.Sequential(*layers), (8,), resolution=16)
+        >>> generator(generator.sample_latents(0, range(2))).shape
+        torch.Size([2, 3, 16, 16])
     """
     return ModuleGenerator(ModuleSpec(module, latent_shape, resolution, value_range, name, num_classes))
 

@@ -24,6 +24,11 @@ def load_inversion_encoder(generator: str | Path, encoder: str = "auto") -> Inve
 
     Raises:
         ZeroshiftError: a file that is missing, damaged or of another kind.
+
+    Examples:
+        >>> encoder = load_inversion_encoder("miniature")
+        >>> load_inversion_encoder("miniature", "none") is None
+        True
     """
     if encoder == "none":
         return None

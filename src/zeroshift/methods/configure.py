@@ -88,6 +88,11 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
 
     Raises:
         ZeroshiftError: if there is no such preset, method or setting.
+
+    Examples:
+        >>> config = preset("miniature", target="zombie", seed=1, steps=20, prompts={"steps": 40})
+        >>> config.adapt.steps, config.options.prompts.steps
+        (20, 40)
     """
     method_name = fields.get("method", AdaptConfig.method)
     method = METHODS[method_name]
@@ -124,6 +129,11 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
 
     Raises:
         ZeroshiftError: if there is no such preset or method.
+
+    Examples:
+        >>> config = default_config("miniature", method="nada").replace(target="robot", steps=20)
+        >>> config.target, config.adapt.steps
+        ('robot', 20)
     """
     entry = find_entry(generator)
     family = entry.family if entry else architecture_of(generator) or ""
@@ -146,6 +156,11 @@ def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
 
     Raises:
         ZeroshiftError: if there is no setting of this name.
+
+    Examples:
+        >>> config = changed(preset("miniature", target="zombie"), {"method": "nada", "adapt.lr": 0.005})
+        >>> config.method, config.adapt.lr
+        ('nada', 0.005)
     """
     if changes.get("generator", config.generator) != config.generator:
         config = _with_generator(config, changes["generator"])

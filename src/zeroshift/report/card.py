@@ -89,13 +89,19 @@ def model_card(run: RunFolder, repository: str, command: str) -> str:
         picture,
         _USE.format(repository=repository),
         "## How it was made\n\nThe settings are in `config.json`. This command repeats the run:\n\n"
-        f"```bash\n{_shared_command(command)}\n```\n",
+        f"```bash\n{_shared_command(command)}\n```\n{_made_with(run)}",
         _results(run),
         f"## Limits\n\nThe target domain is what the guidance encoder ({', '.join(config.encoders)}) understands "
         "by the text, with its biases and those of the source generator's training images. License of the source "
         f"generator: {license_name or 'unknown; see where it comes from'}.\n",
     ]
     return "\n".join(section for section in sections if section)
+
+
+def _made_with(run: RunFolder) -> str:
+    """Versions and device of the run; empty if it does not state them."""
+    listed = ", ".join(f"{name} {value}" for name, value in run.made_with.items())
+    return f"\nMade with: {listed}.\n" if listed else ""
 
 
 def _is_local(value: str) -> bool:

@@ -60,6 +60,9 @@ def write_report(run: RunFolder | str | Path, command: str | None = None) -> Non
 
     Raises:
         ZeroshiftError: if the run is not finished, or a file cannot be read or written.
+
+    Examples:
+        >>> write_report("runs/zombie")
     """
     run = run if isinstance(run, RunFolder) else RunFolder.read(run)
     figures = draw_figures(run)

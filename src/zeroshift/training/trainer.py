@@ -79,16 +79,15 @@ def adapt(
             loss, a weight or an image is not a finite number. The files of the last checkpoint are unchanged then.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint at the end of the step; on a second Ctrl-C at once.
 
-    Example: a run that shows pictures every 20 steps and stops when the loss is low::
-
-        def show(event):
-            if event.step % 20 == 0:
-                source, adapted = event.images(4)
-                ...
-            if event.losses.get("loss", 1) < 0.3:
-                event.stop()
-
-        result = adapt(preset("miniature", target="zombie"), "runs/zombie", callbacks=[show])
+    Examples:
+        >>> def stop_early(event):
+        ...     if event.stage == "adapt" and event.step == 1:
+        ...         source, adapted = event.images(4)  # [4, 3, 64, 64] each
+        ...         event.stop()
+        >>> config = preset("miniature", target="zombie", steps=2, prompts={"steps": 2})
+        >>> result = adapt(config, callbacks=[stop_early])
+        >>> result.finished, [record["stage"] for record in result.history]
+        (False, ['prompts', 'prompts', 'adapt'])
     """
     distributed = Distributed(config.device)
     if isinstance(run, str | Path):

@@ -63,6 +63,11 @@ def load_generator(
     Raises:
         ZeroshiftError: a missing, damaged or unsupported file, weights that are not finite numbers, an unknown name, or
             a factory that is not trusted.
+
+    Examples:
+        >>> generator = load_generator("miniature")
+        >>> generator(generator.sample_latents(0, range(2))).shape
+        torch.Size([2, 3, 64, 64])
     """
     name, path = str(name_or_path), Path(name_or_path)
     entry = named_entry(name)
@@ -93,6 +98,10 @@ def save_generator(generator: Generator, path: str | Path, metadata: Mapping[str
 
     Args:
         metadata: further strings to store, such as the target domain. "architecture" and "config" are reserved.
+
+    Examples:
+        >>> save_generator(load_generator("miniature"), "copy.safetensors", {"target": "photo"})
+        >>> copy = load_generator("copy.safetensors")
     """
     described = {**(metadata or {}), "architecture": generator.architecture, "config": generator.config}
     save_tensors(path, generator.state_dict(), {"zeroshift": json.dumps(described)})
@@ -120,6 +129,9 @@ def export_generator(generator: Generator, path: str | Path, format: str = NATIV
 
     Raises:
         ZeroshiftError: if the family does not have the format, or the format cannot hold the generator.
+
+    Examples:
+        >>> export_generator(load_generator("miniature"), "people.pkl", "nvidia-pkl")
     """
     if format == NATIVE:
         save_generator(generator, path)
