@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zeroshift.inversion.loading import load_inversion_encoder
     from zeroshift.inversion.options import InversionOptions
     from zeroshift.inversion.translate import Translator
-    from zeroshift.io.images import save_film
+    from zeroshift.io.films import save_film
     from zeroshift.methods.base import Method, Stage
     from zeroshift.methods.configure import changed, default_config, preset
     from zeroshift.methods.ipl import IPLOptions, PromptStage
@@ -112,7 +112,7 @@ _MODULES = {
     "methods.ipl": ("IPLOptions", "PromptStage"),
     "report.page": ("write_report",),
     "sampling.film": ("walk",),
-    "io.images": ("save_film",),
+    "io.films": ("save_film",),
     "training.callbacks": ("StepEvent",),
     "training.run_folder": ("RunFolder",),
     "training.trainer": ("AdaptResult", "adapt"),

@@ -49,7 +49,7 @@ def test_samples_are_those_of_the_command(run: Path, tmp_path: Path) -> None:
     assert len(pairs) == 3
     for number, pair in enumerate(pairs):
         for side, image in zip(("source", "target"), pair, strict=True):
-            assert (np.asarray(image) == pixels(tmp_path / "out" / side / f"{number:04d}.png")).all()
+            assert (np.asarray(image) == pixels(tmp_path / "out" / side / f"{number:08d}.png")).all()
     (batch,) = zeroshift.generate(str(run), 3)
     assert [images.shape for images in batch] == [(3, 3, 16, 16)] * 2
     generators = [load_generator(run / "generator.safetensors")]
@@ -117,7 +117,7 @@ def test_images_are_saved_by_suffix(tmp_path: Path) -> None:
     assert (pixels(zeroshift.save_image(tmp_path / "one.png", images[0])) == to_uint8(images)[0]).all()
     with Image.open(zeroshift.save_image(tmp_path / "grid.webp", images)) as grid:
         assert (grid.format, grid.size) == ("WEBP", (9, 4))
-    with pytest.raises(ZeroshiftError, match="no suffix of an image format"):
+    with pytest.raises(ZeroshiftError, match=r"must end in \.png, \.webp or \.jpg"):
         zeroshift.save_image(tmp_path / "one", images[0])
     with pytest.raises(ZeroshiftError, match=r"must be a tensor \[3, H, W\]"):
         zeroshift.save_image(tmp_path / "one.png", images[:, :2])

@@ -15,7 +15,8 @@ from tests.campaigns.contents import broken_files, contents, differences
 from tests.campaigns.process import Outcome, run_command
 from tests.campaigns.sentences import failure_problems
 from tests.campaigns.tripwire import Tripwire
-from zeroshift.io.images import save_film, save_png
+from zeroshift.io.films import save_film
+from zeroshift.io.images import save_png
 
 forks = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # of Python 3.12, in threaded processes
 linux = pytest.mark.skipif(sys.platform != "linux", reason="campaigns need Linux")

@@ -214,13 +214,13 @@ def test_generate(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
     folder = finished / "samples-seed-3"
     assert code == 0
     assert str(folder / "grid.png") in out
-    names = [f"{i:04d}.png" for i in range(5)]
+    names = [f"{i:08d}.png" for i in range(5)]
     assert sorted(path.name for path in folder.iterdir()) == ["grid.png", "source", "target"]
     with Image.open(folder / "grid.png") as grid:
         assert grid.size == (2 * 32 + 1, 3 * 16 + 2)
         for side, x in (("source", 0), ("target", 16)):
             assert sorted(path.name for path in (folder / side).iterdir()) == names
-            with Image.open(folder / side / "0002.png") as single:
+            with Image.open(folder / side / "00000002.png") as single:
                 assert single.tobytes() == grid.crop((x, 17, x + 16, 33)).tobytes()
 
 
@@ -229,7 +229,7 @@ def test_generate_agrees_with_the_python_interface(capsys: pytest.CaptureFixture
     assert run_cli(capsys, "generate", finished, "--num", "2", "--truncation-psi", "0.3", "--out", out)[0] == 0
     target = zeroshift.load_generator(finished / "generator.safetensors")
     ((images,),) = zeroshift.generate([target], 2, seed=0, truncation_psi=0.3)
-    with Image.open(out / "target" / "0001.png") as picture:
+    with Image.open(out / "target" / "00000001.png") as picture:
         pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(16, 16, 3)
     expected = (images[1].clamp(-1, 1).permute(1, 2, 0) + 1) * 127.5
     assert (pixels - expected).abs().max() <= 1
@@ -250,22 +250,22 @@ def test_generate_replaces_samples_of_an_earlier_call(
 ) -> None:
     folder = finished / "samples-seed-0"
     assert run_cli(capsys, "generate", finished, "--num", "6")[0] == 0
-    foreign = [folder / "target" / name for name in ("0004.jpg", "00005.png", "mine-0005.png")]
-    foreign.append(folder / "0005.png")
+    foreign = [folder / "target" / name for name in ("0004.jpg", "00000005-mine.png", "mine-0005.png")]
+    foreign.append(folder / "00000005.png")
     for file in foreign:
         file.write_bytes(b"of the user")
     assert run_cli(capsys, "generate", finished, "--num", "2")[0] == 0
     with Image.open(folder / "grid.png") as grid:
         assert grid.size == (2 * 32 + 1, 16)
     for side, others in (("source", []), ("target", foreign[:3])):
-        expected = {"0000.png", "0001.png", *(file.name for file in others)}
+        expected = {"00000000.png", "00000001.png", *(file.name for file in others)}
         assert {path.name for path in (folder / side).iterdir()} == expected
     assert all(file.read_bytes() == b"of the user" for file in foreign)
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zeroshift.io.images.to_uint8", interrupted)
+    monkeypatch.setattr("zeroshift.sampling.sample_files.to_uint8", interrupted)
     assert run_cli(capsys, "generate", finished, "--num", "4")[0] == 130
     assert not (folder / "grid.png").exists(), "an interrupted call leaves no grid"
 
@@ -360,9 +360,9 @@ def test_miniature(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         assert sheet.height > 128
     arguments = ["--num", "3", "--domain", "mosaic", "--seed", "7", "--out", tmp_path / "mosaics"]
     assert run_cli(capsys, "miniature", "photos", *arguments)[0] == 0
-    assert [path.name for path in sorted((tmp_path / "mosaics").iterdir())] == [f"{n:05d}.png" for n in range(3)]
+    assert [path.name for path in sorted((tmp_path / "mosaics").iterdir())] == [f"{n:08d}.png" for n in range(3)]
     expected = render(sample_latents(7, range(3)), parse_domain("mosaic"), 7)[2:]
-    with Image.open(tmp_path / "mosaics" / "00002.png") as image:
+    with Image.open(tmp_path / "mosaics" / "00000002.png") as image:
         assert (np.asarray(image) == to_uint8(expected)[0]).all()
     code, out, _ = run_cli(capsys, "miniature", "train", "--help")
     assert code == 0
@@ -390,7 +390,7 @@ def test_miniature(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["interpolate", "{run}", "--seeds", "one"], "--seeds must be"),
         (["interpolate", "{run}", "--strength", "strong"], "--strength must be numbers"),
         (["interpolate", "{run}", "--mix", "1,2"], "2 shares of a mix for 1 targets"),
-        (["interpolate", "{run}", "--out", "{tmp}/film.avi"], "must end in .mp4 or .gif"),
+        (["interpolate", "{run}", "--out", "{tmp}/film.avi"], "must end in .mp4, .gif or .webp"),
         (["interpolate"], "Name at least one run folder"),
         (["export", "{tmp}"], "is not a run folder"),
     ],

@@ -75,15 +75,15 @@ def test_generate_removes_only_its_own_samples(run: Path, tmp_path: Path, capsys
     assert call(capsys, "generate", run, "--num", 4, "--out", out)[0] == 0
     mine = draw(out / "target" / "0100.png")
     assert call(capsys, "generate", run, "--num", 2, "--out", out)[0] == 0
-    assert sorted(path.name for path in (out / "target").iterdir()) == ["0000.png", "0001.png", "0100.png"]
+    assert sorted(path.name for path in (out / "target").iterdir()) == ["00000000.png", "00000001.png", "0100.png"]
     assert (out / "target" / "0100.png").read_bytes() == mine
     assert call(capsys, "generate", run, "--num", 3, "--out", out)[0] == 0
     before = (out / "grid.png").read_bytes()
-    mine = draw(out / "source" / "0003.png")
+    mine = draw(out / "source" / "00000003.png")
     code, _, err = call(capsys, "generate", run, "--num", 4, "--out", out)
     assert code == 1
-    assert "0003.png exists, and zeroshift cannot tell that it has written it." in err
-    assert (out / "source" / "0003.png").read_bytes() == mine
+    assert "00000003.png exists, and zeroshift cannot tell that it has written it." in err
+    assert (out / "source" / "00000003.png").read_bytes() == mine
     assert (out / "grid.png").read_bytes() == before, "refused before anything is written"
 
 
@@ -97,7 +97,7 @@ def test_generate_removes_only_its_own_samples(run: Path, tmp_path: Path, capsys
         (("evaluate", "{run}", "--metrics", "scs", "--num", "14", "--out", "{out}/README"), "README.md"),
         (("miniature", "sheet", "--num", "1", "--out", "{out}/sheet.png"), "sheet.png"),
         (("miniature", "factors", "--out", "{out}/factors.png"), "factors.png"),
-        (("miniature", "photos", "--num", "1", "--out", "{out}"), "00000.png"),
+        (("miniature", "photos", "--num", "1", "--out", "{out}"), "00000000.png"),
         (("benchmark", "--size", "smoke", "--out", "{out}/b", "--page", "{out}/README.md"), "README.md"),
     ],
 )

@@ -79,7 +79,7 @@ def test_the_report_repeats_the_settings(runs: list[Path], source: Path) -> None
 def test_generate_and_interpolate(runs: list[Path], tmp_path: Path) -> None:
     assert main(["generate", str(runs[0]), "--num", "2", "--out", str(tmp_path / "few")]) == 0
     assert main(["generate", str(runs[0]), "--num", "2", "--steps", "9", "--out", str(tmp_path / "many")]) == 0
-    few, many = ((tmp_path / name / "target" / "0000.png").read_bytes() for name in ("few", "many"))
+    few, many = ((tmp_path / name / "target" / "00000000.png").read_bytes() for name in ("few", "many"))
     assert few != many
     film = tmp_path / "walk.gif"
     walk = ["interpolate", *map(str, runs), "--seeds", "1,2", "--seconds", "0.1", "--mix", "0.5,0.5", "--steps", "1"]

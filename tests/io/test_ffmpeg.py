@@ -12,7 +12,7 @@ import pytest
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io import ffmpeg
-from zeroshift.io.images import save_film
+from zeroshift.io.films import save_film
 
 FRAMES = list(np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8))
 

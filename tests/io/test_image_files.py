@@ -91,13 +91,18 @@ def test_hidden_files_are_ignored(tmp_path: Path) -> None:
 
 def test_folders_with_images_of_several_kinds_are_refused(tmp_path: Path) -> None:
     run, samples = tmp_path / "run", tmp_path / "run" / "samples"
-    paint(run / "pairs.png", samples / "grid.png", samples / "source" / "0000.png", samples / "target" / "0000.png")
+    paint(
+        run / "pairs.png",
+        samples / "grid.png",
+        samples / "source" / "00000000.png",
+        samples / "target" / "00000000.png",
+    )
     (run / "config.json").write_text("{}")
     with pytest.raises(ZeroshiftError, match=r"run is a run folder, .*\. Name a folder of images"):
         find_images(run)
     with pytest.raises(ZeroshiftError, match=rf"of two generators\. Name {samples}/target or {samples}/source\."):
         find_images(samples)
-    assert find_images(samples / "target") == [samples / "target" / "0000.png"]
+    assert find_images(samples / "target") == [samples / "target" / "00000000.png"]
     paint(tmp_path / "mine" / "grid.png", tmp_path / "mine" / "source" / "a.png")
     assert len(find_images(tmp_path / "mine")) == 2, "not a folder that `generate` wrote"
 

@@ -10,7 +10,8 @@ from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.images import labeled_rows, make_grid, save_film, to_uint8
+from zeroshift.io.films import save_film
+from zeroshift.io.images import labeled_rows, make_grid, to_uint8
 
 
 def test_images_become_pixels_sheets_and_labeled_rows() -> None:
@@ -40,6 +41,6 @@ def test_films_of_any_size_can_be_decoded(tmp_path: Path, size: tuple[int, int])
     with Image.open(save_film(tmp_path / "a.gif", frames, fps=10)) as film:
         assert film.n_frames == 3
         assert film.info["loop"] == 0
-    with pytest.raises(ZeroshiftError, match=r"\.mp4 or \.gif"):
+    with pytest.raises(ZeroshiftError, match=r"\.mp4, \.gif or \.webp"):
         save_film(tmp_path / "a.avi", frames, fps=10)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "a.mp4"]

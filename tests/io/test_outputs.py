@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import export_generator, load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
-from zeroshift.io.images import save_film, save_png
+from zeroshift.io.films import save_film
+from zeroshift.io.images import save_png
 from zeroshift.io.outputs import MARKDOWN_MARK, is_ours, require_outputs, require_writable
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)

@@ -23,7 +23,7 @@ def test_from_the_first_command_to_a_slide(
     run("adapt --target zombie --device cpu --steps 4 --prompts.steps 3")
     printed = capsys.readouterr().out
     folder = Path("runs/miniature-zombie-ipl")
-    for name in ("pairs.png", "report.html", "previews/000000.png", "previews/000004.png"):
+    for name in ("pairs.png", "report.html", "previews/00000000.png", "previews/00000004.png"):
         assert (folder / name).exists()
     assert str(folder / "report.html") in printed
 
@@ -34,12 +34,13 @@ def test_from_the_first_command_to_a_slide(
         assert grid.width > 4 * 64
 
     run("miniature photos --num 2")
-    run("invert miniature-photos/00001.png --steps 5 --tune-steps 3 --device cpu")
-    run(f"translate {folder} inverted/00001.safetensors --out slide")
-    with Image.open("slide/00001.png") as pair:
+    run("invert miniature-photos/00000001.png --steps 5 --tune-steps 3 --device cpu")
+    run(f"translate {folder} inverted/00000001.safetensors --out slide")
+    with Image.open("slide/00000001.png") as pair:
         assert pair.size == (130, 64)
     run(
-        f"interpolate {folder} --photos miniature-photos/00001.png --strength 0,1 --seconds 0.4 --fps 10 --out film.gif"
+        f"interpolate {folder} --photos miniature-photos/00000001.png --strength 0,1 --seconds 0.4 --fps 10 "
+        "--out film.gif"
     )
     with Image.open("film.gif") as film:
         assert getattr(film, "n_frames", 1) == 4

@@ -83,7 +83,7 @@ def test_callbacks_see_every_step_from_the_start(config: AdaptConfig, tmp_path: 
         codes = result.source.codes(latents, truncation_psi=config.truncation_psi)
         torch.testing.assert_close(last, result.generator.synthesize(codes))
     assert not torch.equal(last, adapted)
-    assert sorted(path.name for path in (tmp_path / "run" / "previews").iterdir())[0] == "000000.png"
+    assert sorted(path.name for path in (tmp_path / "run" / "previews").iterdir())[0] == "00000000.png"
 
 
 @pytest.mark.parametrize("place", [("prompts", 0), ("prompts", 2), ("adapt", 1), ("adapt", 3)])

@@ -333,8 +333,8 @@ def test_full_disk_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         run.save_checkpoint({"step": 2})
     assert run.load_checkpoint() == {"step": 1}
     with pytest.raises(ZeroshiftError, match="disk is full"):
-        run.save_image("000001", torch.zeros(2, 3, 4, 4), columns=2)
-    assert not (tmp_path / "previews" / "000001.png").exists()
+        run.save_image("00000001", torch.zeros(2, 3, 4, 4), columns=2)
+    assert not (tmp_path / "previews" / "00000001.png").exists()
     run.close()
 
 
@@ -343,6 +343,6 @@ def test_save_image(tmp_path: Path) -> None:
 
     run = RunFolder.open(tmp_path, CONFIG)
     images = torch.linspace(-1, 1, 4)[:, None, None, None].expand(4, 3, 32, 32)
-    with Image.open(run.save_image("000001", images, columns=2)) as picture:
+    with Image.open(run.save_image("00000001", images, columns=2)) as picture:
         assert picture.size == (65, 65)  # a gap of one pixel
         assert [picture.getpixel(at)[0] for at in ((0, 0), (33, 0), (0, 33), (64, 64))] == [0, 85, 170, 255]

@@ -434,7 +434,7 @@ def test_metadata_and_previews(config: AdaptConfig, tmp_path: Path) -> None:
     assert (described["target"], described["method"]) == ("zombie", "ipl")
     assert same(load_generator(str(run.generator_path)), result.generator)
     assert sorted(path.name for path in (tmp_path / "run" / "previews").iterdir()) == [
-        "000000.png", "000002.png", "000004.png", "prompts-000002.png", "prompts-000003.png",
+        "00000000.png", "00000002.png", "00000004.png", "prompts-00000002.png", "prompts-00000003.png",
     ]  # fmt: skip
     assert json.loads(run.metrics_path.read_text().splitlines()[-1])["layers"]
 

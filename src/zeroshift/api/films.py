@@ -9,6 +9,7 @@ from zeroshift.api.pictures import Photos, pictures
 from zeroshift.api.runs import Runs, load_generators, open_runs
 from zeroshift.errors import ZeroshiftError
 from zeroshift.inversion.film import photo_walk
+from zeroshift.io.scaling import Resample, Scale
 from zeroshift.sampling.film import SampleKey, walk
 
 __all__ = ["interpolate"]
@@ -25,6 +26,8 @@ def interpolate(
     truncation_psi: float | None = None,
     steps: int | None = None,
     batch_size: int = 8,
+    scale: int | str = 1,
+    resample: Resample = "auto",
     progress: Progress = silent,
 ) -> Iterator[np.ndarray]:
     """Frames of an endless film of one or more runs, as `zeroshift interpolate` makes it.
@@ -39,6 +42,9 @@ def interpolate(
         truncation_psi: truncation of samples; None: the setting of the first run.
         steps: sampling steps of diffusion models; None: the setting of the first run.
         batch_size: frames per batch, of samples.
+        scale: enlarges the frames: a whole factor, such as 4, or a height, such as "512px". `save_film` can do it too,
+            and records it in the file.
+        resample: "nearest" repeats pixels, "lanczos" is smooth; "auto": nearest for whole factors, otherwise lanczos.
         progress: called after each step of the inversion of photos.
 
     Returns:
@@ -50,10 +56,11 @@ def interpolate(
     Example::
 
         film = zeroshift.interpolate("runs/zombie", photos="me.jpg", strengths=(0, 1))
-        zeroshift.save_film("me.mp4", film, fps=30)
+        zeroshift.save_film("me.mp4", film, fps=30, title="me -> zombie")
     """
     if frames < 1:
         raise ZeroshiftError(f"`frames` is {frames}; it must be at least 1.")
+    chosen = Scale.parse(scale, resample)
     folders = open_runs(runs)
     source, targets = load_generators(folders, steps)
     if mix is not None and len(mix) != len(targets):
@@ -62,11 +69,12 @@ def interpolate(
         name = folders[0].source
         squares = pictures(photos, source.resolution, align=None, faces="largest", generator=name)
         inverted = invert_into(source, name, squares, progress)
-        return photo_walk(source, targets, inverted, strengths=strengths, mix=mix, frames=frames)
+        return map(chosen, photo_walk(source, targets, inverted, strengths=strengths, mix=mix, frames=frames))
     config = folders[0].config
     keys = [(seed, 0) if isinstance(seed, int) else seed for seed in seeds]
     psi = config.truncation_psi if truncation_psi is None else truncation_psi
-    return walk(
+    film = walk(
         source, targets, keys, strengths=strengths, mix=mix, frames=frames, truncation_psi=psi,
         class_index=config.class_index, batch_size=batch_size,
     )  # fmt: skip
+    return map(chosen, film)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zeroshift.api.pictures import Output, Photos, as_pil, pictures
+from zeroshift.api.pictures import Output, Photos, as_pil, output_scale, pictures
 from zeroshift.api.runs import Runs, load_for_photos, open_runs
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
@@ -22,6 +22,7 @@ from zeroshift.inversion.inverter import InversionProgress, Inverter
 from zeroshift.inversion.options import Space
 from zeroshift.inversion.portraits import make_inverter
 from zeroshift.inversion.translate import Translator
+from zeroshift.io.scaling import Resample
 from zeroshift.methods.configure import default_config
 
 __all__ = ["Progress", "invert", "invert_into", "result_shares", "silent", "translate"]
@@ -100,6 +101,8 @@ def translate(
     faces: Faces = "largest",
     progress: Progress = silent,
     output: Output = "pil",
+    scale: int | str = 1,
+    resample: Resample = "auto",
 ) -> Any:
     """Photos in the domain of one or more runs, as `zeroshift translate` makes them.
 
@@ -112,6 +115,8 @@ def translate(
         steps, invert_steps, space, tune_steps, encoder, distance, align, faces: see `zeroshift translate --help`.
         progress: called after each step of the inversion.
         output: "pil" or "tensor".
+        scale: enlarges PIL images: a whole factor, such as 4, or a height, such as "1024px".
+        resample: "nearest" repeats pixels, "lanczos" is smooth; "auto": nearest for whole factors, otherwise lanczos.
 
     Returns:
         A list with one PIL image per photo, or with `separate` one list per photo with an image for each run. As a
@@ -127,6 +132,7 @@ def translate(
     """
     folders = open_runs(runs)
     shares = result_shares(len(folders), strength, mix, separate)
+    chosen = output_scale(scale, resample, output)
     source, targets = load_for_photos(folders, steps, invert_steps)
     name = folders[0].source
     squares = pictures(photos, source.resolution, align=align, faces=faces, generator=name)
@@ -140,7 +146,7 @@ def translate(
     )
     if output == "tensor":
         return rows if separate else rows[:, 0]
-    images = [as_pil(row) for row in rows]
+    images = [as_pil(row, chosen) for row in rows]
     return images if separate else [row[0] for row in images]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -11,11 +12,14 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.inversion.faces import Faces, photo_crops
 from zeroshift.inversion.inverted import Inverted
 from zeroshift.inversion.portraits import alignment, portraits
-from zeroshift.io.atomic import atomic_write
 from zeroshift.io.image_files import ImageReader, to_tensor
-from zeroshift.io.images import make_grid, square, to_uint8
+from zeroshift.io.images import require_picture_name, save_picture, square, tile_grid, to_uint8
+from zeroshift.io.scaling import Resample, Scale
+from zeroshift.io.titles import with_heading
 
-__all__ = ["Output", "Photo", "Photos", "as_pil", "pictures", "save_image"]
+__all__ = ["Output", "Photo", "Photos", "as_pil", "output_scale", "pictures", "save_image"]
+
+_AS_IT_IS = Scale()
 
 Photo = str | Path | Image.Image | Tensor | Inverted
 """An image file, a folder of images, a file of `zeroshift invert`, a PIL image, a tensor [3, H, W] in [-1, 1], or an
@@ -24,33 +28,57 @@ Photos = Photo | Sequence[Photo]
 Output = Literal["pil", "tensor"]
 
 
-def as_pil(images: Tensor) -> list[Image.Image]:
+def as_pil(images: Tensor, scale: Scale = _AS_IT_IS) -> list[Image.Image]:
     """Images [N, 3, H, W] in [-1, 1] as PIL images."""
-    return [Image.fromarray(pixels) for pixels in to_uint8(images)]
+    return [Image.fromarray(scale(pixels)) for pixels in to_uint8(images)]
 
 
-def save_image(path: str | Path, image: Tensor | Image.Image, columns: int = 8) -> Path:
-    """Writes an image file, atomically; the suffix decides the format: .png, .jpg, .webp, ...
+def output_scale(scale: int | str, resample: Resample, output: Output) -> Scale:
+    """The size of images that a function returns.
+
+    Raises:
+        ZeroshiftError: if it is invalid, or the images are tensors.
+    """
+    chosen = Scale.parse(scale, resample)
+    if output == "tensor" and chosen != Scale(resample=resample):
+        raise ZeroshiftError('Only PIL images are scaled: leave `scale` out, or use output="pil".')
+    return chosen
+
+
+def save_image(
+    path: str | Path,
+    image: Tensor | Image.Image,
+    columns: int = 8,
+    *,
+    scale: int | str = 1,
+    resample: Resample = "auto",
+    title: str = "",
+) -> Path:
+    """Writes an image file, atomically; the suffix decides the format: .png, .webp (without loss) or .jpg.
 
     Args:
         path: file to write; an existing one is replaced.
         image: a PIL image, or a tensor in [-1, 1]: [3, H, W], or [N, 3, H, W] for a grid.
         columns: images per row of a grid.
+        scale: enlarges each image: a whole factor, such as 4, or a height, such as "1024px". The file says so in its
+            metadata.
+        resample: "nearest" repeats pixels, "lanczos" is smooth; "auto": nearest for whole factors, otherwise lanczos.
+        title: a heading above the image or the grid.
 
     Raises:
-        ZeroshiftError: a suffix of no image format, a tensor of another shape, or a file that cannot be written.
+        ZeroshiftError: another suffix, a tensor of another shape, an invalid scale, a title with characters that cannot
+            be drawn, or a file that cannot be written.
     """
-    path = Path(path)
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise ZeroshiftError(f"The file {path.name!r} has no suffix of an image format. Use .png, .jpg or .webp.")
+    require_picture_name(path)
+    chosen = Scale.parse(scale, resample)
     if isinstance(image, Tensor):
         if image.ndim not in (3, 4) or image.shape[-3] != 3:
             raise ZeroshiftError(f"An image must be a tensor [3, H, W] or [N, 3, H, W], not {list(image.shape)}.")
-        batch = image[None] if image.ndim == 3 else image
-        image = Image.fromarray(make_grid(batch, min(columns, len(batch))))
-    with atomic_write(path) as temporary:
-        image.save(temporary)
-    return path
+        tiles = to_uint8(image[None] if image.ndim == 3 else image)
+    else:
+        tiles = np.asarray(image.convert("RGB"))[None]
+    sheet = tile_grid(chosen(tiles), min(columns, len(tiles)))
+    return save_picture(path, with_heading(sheet, title), chosen.note(*tiles.shape[1:3]))
 
 
 def pictures(

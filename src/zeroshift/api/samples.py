@@ -6,10 +6,11 @@ from typing import Literal, overload
 from PIL import Image
 from torch import Tensor
 
-from zeroshift.api.pictures import Output, as_pil
+from zeroshift.api.pictures import Output, as_pil, output_scale
 from zeroshift.api.runs import Run, load_generators, open_runs
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
+from zeroshift.io.scaling import Resample, Scale
 from zeroshift.sampling import generate as sampling
 
 __all__ = ["generate"]
@@ -19,11 +20,13 @@ __all__ = ["generate"]
 def generate(
     source: Run | Sequence[Generator], num: int, *, seed: int = 0, truncation_psi: float | None = None,
     class_index: int | None = None, batch_size: int = 8, steps: int | None = None, output: Literal["tensor"] = "tensor",
+    scale: int | str = 1, resample: Resample = "auto",
 ) -> Iterator[list[Tensor]]: ...  # fmt: skip
 @overload
 def generate(
     source: Run | Sequence[Generator], num: int, *, seed: int = 0, truncation_psi: float | None = None,
     class_index: int | None = None, batch_size: int = 8, steps: int | None = None, output: Literal["pil"],
+    scale: int | str = 1, resample: Resample = "auto",
 ) -> Iterator[list[Image.Image]]: ...  # fmt: skip
 def generate(
     source: Run | Sequence[Generator],
@@ -35,6 +38,8 @@ def generate(
     batch_size: int = 8,
     steps: int | None = None,
     output: Output = "tensor",
+    scale: int | str = 1,
+    resample: Resample = "auto",
 ) -> Iterator[list[Tensor]] | Iterator[list[Image.Image]]:
     """Samples 0 to num - 1 of a seed: of source and target of a finished run, or of several generators.
 
@@ -50,20 +55,23 @@ def generate(
         batch_size: samples per batch; it changes images by rounding only.
         steps: sampling steps of a run of a diffusion model; None: the setting of the run.
         output: "tensor": batches; "pil": one sample at a time.
+        scale: enlarges PIL images: a whole factor, such as 4, or a height, such as "1024px".
+        resample: "nearest" repeats pixels, "lanczos" is smooth; "auto": nearest for whole factors, otherwise lanczos.
 
     Yields:
         For "tensor", a batch: one tensor [n, 3, R, R] per generator, about within [-1, 1], on the CPU. For "pil", a
         sample: one image per generator.
 
     Raises:
-        ZeroshiftError: a run that is not finished, a missing truncation, a class that does not fit, or images that are
-            not finite numbers.
+        ZeroshiftError: a run that is not finished, a missing truncation, a class that does not fit, an invalid scale,
+            or images that are not finite numbers.
 
     Example::
 
         for before, after in zeroshift.generate("runs/zombie", 16, output="pil"):
             after.show()
     """
+    chosen = output_scale(scale, resample, output)
     if isinstance(source, Sequence) and not isinstance(source, str):
         generators = list(source)
         if truncation_psi is None:
@@ -79,10 +87,10 @@ def generate(
     batches = sampling.generate(
         generators, num, seed=seed, truncation_psi=truncation_psi, class_index=class_index, batch_size=batch_size
     )
-    return batches if output == "tensor" else _one_by_one(batches)
+    return batches if output == "tensor" else _one_by_one(batches, chosen)
 
 
-def _one_by_one(batches: Iterator[list[Tensor]]) -> Iterator[list[Image.Image]]:
+def _one_by_one(batches: Iterator[list[Tensor]], scale: Scale) -> Iterator[list[Image.Image]]:
     for batch in batches:
-        for row in zip(*map(as_pil, batch), strict=True):
+        for row in zip(*(as_pil(images, scale) for images in batch), strict=True):
             yield list(row)

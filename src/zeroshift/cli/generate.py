@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,18 +11,17 @@ import tyro
 from zeroshift.cli.arguments import call, default_output, require_positive, require_seed, tracked, warn_no_truncation
 from zeroshift.cli.photos import inverted_portraits, require_results
 from zeroshift.core.interrupts import RESUME_HINT
-from zeroshift.io.atomic import disk_errors
-from zeroshift.io.outputs import is_ours, require_outputs
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.outputs import require_outputs, require_replaceable, require_writable
 from zeroshift.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from zeroshift.inversion.inverted import Inverted
     from zeroshift.inversion.portraits import Portrait
     from zeroshift.sampling.pair_set import Draw, PairSet
+    from zeroshift.sampling.sample_files import PairFiles
 
 __all__ = ["generate", "main"]
-
-_SIDES = ("source", "target")  # folders of the images of each generator
 
 
 def generate(
@@ -35,15 +33,19 @@ def generate(
     steps: int | None = None,
     batch_size: int = 8,
     columns: int = 4,
+    files: Literal["separate", "pair", "both"] = "separate",
+    scale: Annotated[str, tyro.conf.arg(metavar="FACTOR|HEIGHTpx")] = "1",
+    resample: Literal["auto", "nearest", "lanczos"] = "auto",
+    title: str = "",
     format: Literal["samples", "pairs", "webdataset"] = "samples",
     shard_size: int = 1024,
     out: Path | None = None,
 ) -> None:
     """Generate samples of a finished run, from the same latents with the source and the adapted generator.
 
-    Writes source/0000.png ... and target/0000.png ..., and grid.png with all pairs (source on the left). A sample
-    depends on the seed and its number only. Samples of an earlier call in the same folder are replaced, but no other
-    files.
+    Writes source/00000000.png ... and target/00000000.png ..., and grid.png with the first pairs (source on the left;
+    at most 64 pairs and 40 million pixels). A sample depends on the seed and its number only. Samples of an earlier
+    call in the same folder are replaced, but no other files. Memory does not grow with --num.
 
     With --format pairs or webdataset it writes a data set of any size: images with their latents, class and, if known,
     factors, as a folder with metadata.jsonl or as shards pairs-00000000.tar, ... The same command continues an
@@ -56,6 +58,7 @@ def generate(
       zeroshift generate runs/disney --num 64
       zeroshift generate runs/disney --num 64 --seed 1 --truncation-psi 0.5
       zeroshift generate runs/disney --num 1000 --out samples
+      zeroshift generate runs/disney --num 8 --files pair --scale 4 --title "photo -> disney"    # for a slide
       zeroshift generate runs/disney --num 50000 --format webdataset --out pairs
       zeroshift generate runs/disney --photos holiday --format pairs     # a folder of photos
 
@@ -70,6 +73,10 @@ def generate(
         steps: Sampling steps from t0 to the image, for diffusion models. Default: the setting of the run.
         batch_size: Samples per batch. It changes images by rounding only: few values by one level of 255.
         columns: Pairs per row of the grid.
+        files: "separate": source/ and target/; "pair": pair/, both side by side; "both": all three.
+        scale: Enlarges the images: a whole factor, such as 4, or a height, such as 1024px.
+        resample: "nearest" repeats pixels, "lanczos" is smooth. "auto": nearest for whole factors, otherwise lanczos.
+        title: Heading of the grid.
         format: "samples": images and a grid. "pairs": a data set as an image folder with JSON lines. "webdataset": a
             data set as WebDataset shards.
         shard_size: Pairs per shard; rounded up to whole batches.
@@ -78,13 +85,20 @@ def generate(
     """
     folder = RunFolder.read(run)
     from zeroshift.inversion.portraits import portraits  # after the check: these imports take seconds
+    from zeroshift.io.numbering import numbered
+    from zeroshift.io.scaling import Scale
+    from zeroshift.io.titles import require_title
     from zeroshift.sampling.pair_set import PairSet
+    from zeroshift.sampling.sample_files import PairFiles
 
     psi = folder.config.truncation_psi if truncation_psi is None else truncation_psi
     require_positive(
         num=num, batch_size=batch_size, columns=columns, truncation_psi=psi, steps=steps, shard_size=shard_size
     )
     require_seed(seed)
+    chosen, title = Scale.parse(scale, resample), require_title(title)
+    if format != "samples" and (chosen != Scale(resample=resample) or title or files != "separate"):
+        raise ZeroshiftError(f"A data set (--format {format}) has no --scale, --title or --files. Leave them out.")
     warn_no_truncation(folder, truncation_psi)
     folder.require_generator()
     kind, origin = "samples" if format == "samples" else "pairs", "photos" if photos else f"seed-{seed}"
@@ -93,22 +107,34 @@ def generate(
     out = default_output(folder, f"{kind}-{origin}{suffix}", out)
     found = portraits(photos, None, "largest", folder.source)[:num] if photos else []
     num = len(found) if photos else 16 if num is None else num
+    name = (lambda number: str(found[number].name)) if photos else numbered
+    pairs = PairFiles(out, num, name, files, chosen, columns, title)
     if format == "samples":
-        names = [one.name for one in found] or [Path(f"{number:04d}") for number in range(num)]
-        for side in _SIDES:
-            require_results(out / side, found)
-        require_outputs(*(_file(out, side, name) for side in _SIDES for name in names), out / "grid.png")
+        _require_files(pairs, found)
     draw, described = _photos(folder, found, steps, out) if photos else _samples(folder, seed, psi, steps)
     if format == "samples":
-        batches = [range(start, min(num, start + batch_size)) for start in range(0, num, batch_size)]
-        _write(draw, batches if photos else tracked(batches, len(batches), "Generating"), names, columns, out)
+        starts = range(0, num, batch_size)
+        batches = (range(start, min(num, start + batch_size)) for start in starts)
+        shown = pairs.write(draw, batches if photos else tracked(batches, len(starts), "Generating"))
         if not photos:
-            _remove_from(out, num)
-        print(f"{num} pairs: {out / 'grid.png'}, {out / 'source'}, {out / 'target'}")
+            pairs.remove_others()
+        first = f" (the first {shown})" if shown < num else ""
+        print(f"{num} pairs: {', '.join([f'{pairs.grid}{first}', *map(str, pairs.folders)])}")
         return
     size = -(-shard_size // batch_size) * batch_size
     layout: Literal["folder", "webdataset"] = "folder" if format == "pairs" else "webdataset"
     _write_data_set(draw, PairSet(num, batch_size, size, layout, described), out, bar=not photos)
+
+
+def _require_files(pairs: "PairFiles", found: "Sequence[Portrait]") -> None:
+    """Checks that the files can be written, and that they replace nobody else's and no photo."""
+    for folder in pairs.folders:
+        require_results(folder, found)
+    for path in pairs.paths():  # one at a time: there may be many
+        require_replaceable(path)
+    for folder in pairs.folders:
+        require_writable(folder)
+    require_outputs(pairs.grid)
 
 
 def _samples(folder: RunFolder, seed: int, psi: float, steps: int | None) -> "tuple[Draw, Mapping[str, Any]]":
@@ -174,38 +200,6 @@ def _write_data_set(draw: "Draw", pairs: "PairSet", out: Path, *, bar: bool) -> 
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(RESUME_HINT) from error
     print(f"{pairs.num} pairs: {out}")
-
-
-def _write(draw: "Draw", batches: Iterable[range], names: Sequence[Path], columns: int, out: Path) -> None:
-    """Writes batches of source and target images as single files and as a grid of pairs."""
-    import torch
-
-    from zeroshift.io.images import make_grid, save_png, to_uint8
-
-    with disk_errors(out):
-        (out / "grid.png").unlink(missing_ok=True)  # written last: it shows that all samples are there
-    tiles: list[torch.Tensor] = []
-    for numbers in batches:
-        source, target, _ = draw(numbers)
-        for side, images in zip(_SIDES, (source, target), strict=True):
-            for number, pixels in zip(numbers, to_uint8(images), strict=True):
-                save_png(_file(out, side, names[number]), pixels)
-        tiles += torch.cat([source, target], dim=3).unbind()  # [3, R, 2R] each
-    save_png(out / "grid.png", make_grid(torch.stack(tiles), columns=min(columns, len(tiles))))
-
-
-def _file(out: Path, side: str, name: Path) -> Path:
-    return out / side / f"{name}.png"
-
-
-def _remove_from(out: Path, num: int) -> None:
-    """Removes samples with numbers from `num` on, which an earlier call with a larger --num wrote."""
-    for folder in (out / side for side in _SIDES):
-        with disk_errors(folder):
-            for file in folder.iterdir():
-                numbered = re.fullmatch(r"([0-9]{4}|[1-9][0-9]{4,})\.png", file.name)
-                if numbered and int(file.stem) >= num and is_ours(file):
-                    file.unlink()
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from zeroshift.inversion.portraits import Portrait
     from zeroshift.inversion.translate import Translator
+    from zeroshift.io.scaling import Scale
+    from zeroshift.sampling.sample_files import FileKind
 
 __all__ = ["main", "translate"]
 
@@ -36,6 +39,10 @@ def translate(
     align: Annotated[str | None, tyro.conf.arg(metavar="auto|none|LEFT,TOP,SIDE")] = None,
     faces: Literal["largest", "all"] = "largest",
     paste: bool = False,
+    files: Literal["separate", "pair", "both"] = "pair",
+    scale: Annotated[str, tyro.conf.arg(metavar="FACTOR|HEIGHTpx")] = "1",
+    resample: Literal["auto", "nearest", "lanczos"] = "auto",
+    title: str = "",
     out: Path | None = None,
 ) -> None:
     """Translate real images into the domain of one or more runs: RUN... IMAGE...
@@ -53,6 +60,7 @@ def translate(
       zeroshift translate runs/zombie runs/sketch me.jpg --separate                # one after the other
       zeroshift translate runs/zombie party.jpg --align auto --faces all --paste   # faces, back in the image
       zeroshift translate runs/zombie inverted/me.safetensors                      # of `zeroshift invert`
+      zeroshift translate runs/zombie me.jpg --scale 8 --title "photo -> zombie"   # for a slide
 
     Args:
         paths: Run folders, all adapted from the same source generator, then images, folders of images, or files of
@@ -72,6 +80,11 @@ def translate(
             Default: auto for generators of aligned faces in `zeroshift models`, otherwise none.
         faces: With --align auto: the largest face of an image, or all.
         paste: Also write OUT/NAME-pasted.png, the whole image with the result in its place.
+        files: "pair": OUT/NAME.png, the input and the result side by side; "separate": OUT/source/NAME.png and
+            OUT/target/NAME.png (with --separate target-1, target-2, ..., one per run); "both": all of them.
+        scale: Enlarges the pictures: a whole factor, such as 4, or a height, such as 1024px.
+        resample: "nearest" repeats pixels, "lanczos" is smooth. "auto": nearest for whole factors, otherwise lanczos.
+        title: Heading above each pair.
         out: Folder to write to. Default: "translated" in the folder of the first run.
     """
     folders, inputs = _split(paths)
@@ -79,6 +92,8 @@ def translate(
     from zeroshift.api.runs import load_for_photos
     from zeroshift.inversion.portraits import make_inverter, portraits
     from zeroshift.inversion.translate import Translator
+    from zeroshift.io.scaling import Scale
+    from zeroshift.io.titles import require_title
 
     require_positive(steps=steps, invert_steps=invert_steps or None)
     require_count(invert_steps=invert_steps, tune_steps=tune_steps)
@@ -87,17 +102,19 @@ def translate(
         raise ZeroshiftError("--paste shows one result: leave --separate out.")
     found = portraits(inputs, align, faces, folders[0].source)
     out = default_output(folders[0], "translated", out)
+    rows = _RowFiles(out, len(columns), files, Scale.parse(scale, resample), require_title(title))
     whole = _pasted(found, out) if paste else {}
-    require_results(out, found, others=tuple(whole.values()))
+    written = [path for one in found for path in rows.paths(one).values()]
+    require_results(out, found, endings=(), others=[*written, *whole.values()])
     source, targets = load_for_photos(folders, steps, invert_steps)
     inverter = make_inverter(
         source, folders[0].source, space=space, steps=invert_steps, tune_steps=tune_steps, distance=distance,
         encoder=encoder,
     )  # fmt: skip
-    results = _write([Translator(inverter, targets, shares) for shares in columns], found, out, keep=paste)
+    results = _write([Translator(inverter, targets, shares) for shares in columns], found, rows, keep=paste)
     for file, path in whole.items():
         _paste(file, [(one, results[one.name]) for one in found if one.file == file], path)
-    print(found[0].result(out) if len(found) == 1 else f"{len(found)} images: {out}")
+    print(", ".join(map(str, written)) if len(found) == 1 else f"{len(found)} images: {out}")
 
 
 def _split(paths: Sequence[Path]) -> tuple[list[RunFolder], list[Path]]:
@@ -127,20 +144,49 @@ def _pasted(found: "Sequence[Portrait]", out: Path) -> dict[Path, Path]:
     }
 
 
+@dataclass(frozen=True)
+class _RowFiles:
+    """The files of each portrait: the input and its results side by side, or each in a folder of its own."""
+
+    out: Path
+    columns: int  # results of each portrait
+    kind: "FileKind"
+    scale: "Scale"
+    title: str
+
+    def paths(self, one: "Portrait") -> dict[str, Path]:
+        """The files of a portrait, by what they show: "pair", or the names of the folders."""
+        targets = ["target"] if self.columns == 1 else [f"target-{number + 1}" for number in range(self.columns)]
+        apart = {side: one.result(self.out / side) for side in ("source", *targets)}
+        return ({} if self.kind == "separate" else {"pair": one.result(self.out)}) | (
+            {} if self.kind == "pair" else apart
+        )
+
+    def write(self, one: "Portrait", row: "Sequence[Tensor]") -> None:
+        """Writes the input and the results of a portrait, images [3, R, R]."""
+        import torch
+
+        from zeroshift.io.images import save_png, tile_grid, to_uint8
+        from zeroshift.io.titles import with_heading
+
+        paths, images = self.paths(one), torch.stack(list(row))
+        tiles, note = self.scale(to_uint8(images)), self.scale.note(*images.shape[-2:])
+        if "pair" in paths:
+            save_png(paths.pop("pair"), with_heading(tile_grid(tiles, columns=len(tiles)), self.title), note)
+        for path, pixels in zip(paths.values(), tiles, strict=False):  # none, or one per tile
+            save_png(path, pixels, note)
+
+
 def _write(
-    translators: "Sequence[Translator]", found: "Sequence[Portrait]", out: Path, *, keep: bool
+    translators: "Sequence[Translator]", found: "Sequence[Portrait]", rows: _RowFiles, *, keep: bool
 ) -> "dict[Path, Tensor]":
     """Translates all portraits, a few at a time, and writes the rows. If `keep`, returns the first results by name."""
-    import torch
-
-    from zeroshift.io.images import make_grid, save_png
-
     inverter = translators[0].inverter
-    results: dict[Path, torch.Tensor] = {}
-    for one, picture, inverted in inverted_portraits(found, inverter, out):
+    results: dict[Path, Tensor] = {}
+    for one, picture, inverted in inverted_portraits(found, inverter, rows.out):
         first = inverter.reconstruct(inverted) if picture is None else picture
         row = [first, *(translator.draw(inverted)[0] for translator in translators)]
-        save_png(one.result(out), make_grid(torch.stack(row), columns=len(row)))
+        rows.write(one, row)
         if keep:
             results[one.name] = row[1]
     return results

@@ -5,14 +5,14 @@ import errno
 import os
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.outputs import MARK
+from zeroshift.io.outputs import signed
 
 __all__ = ["require_ffmpeg", "write_mp4"]
 
@@ -31,13 +31,20 @@ def require_ffmpeg() -> str:
         program: str = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise ZeroshiftError(
-            "There is no ffmpeg, which writes .mp4 films. Install it, name it in IMAGEIO_FFMPEG_EXE, or write a .gif."
+            "There is no ffmpeg, which writes .mp4 films. Install it, name it in IMAGEIO_FFMPEG_EXE, or write a .gif "
+            "or .webp."
         ) from error
     return program
 
 
-def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
+def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int, notes: Sequence[str] = ()) -> int:
     """Writes uint8 frames [H, W, 3] of one size as H.264, and returns their number. Odd sides are padded by one pixel.
+
+    Args:
+        path: the file.
+        frames: the frames.
+        fps: frames per second.
+        notes: what the comment of the film says after our mark; read after the first frame.
 
     Raises:
         OSError: if the system refused to write (a full disk, a file-size limit).
@@ -49,7 +56,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
         for frame in frames:
             even = _pad_to_even(frame)
             if number == 0:
-                size, stream = even.shape, stack.enter_context(_encoder(path, even.shape, fps))
+                size, stream = even.shape, stack.enter_context(_encoder(path, even.shape, fps, signed(notes)))
             if even.shape != size:
                 raise ValueError(f"frames of one film must have one size, not {size} and {even.shape}")
             stream.write(even.tobytes())
@@ -60,11 +67,11 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
 
 
 @contextlib.contextmanager
-def _encoder(path: Path, shape: tuple[int, ...], fps: int) -> Iterator[IO[bytes]]:
+def _encoder(path: Path, shape: tuple[int, ...], fps: int, comment: str) -> Iterator[IO[bytes]]:
     """A stream for frames of a shape [H, W, 3]; at its end, the file is complete or an error is raised."""
     command = [require_ffmpeg(), "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
     command += ["-s", f"{shape[1]}x{shape[0]}", "-r", str(fps), "-i", "-", "-an", "-c:v", "libx264"]
-    command += ["-pix_fmt", "yuv420p", "-crf", "16", "-metadata", f"comment={MARK}", "-f", "mp4", f"file:{path}"]
+    command += ["-pix_fmt", "yuv420p", "-crf", "16", "-metadata", f"comment={comment}", "-f", "mp4", f"file:{path}"]
     # Its own session: Ctrl-C is for us. Signals stay ignored: a file that is too large is then an error, not a kill.
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,

@@ -1,27 +1,27 @@
-"""Images as tensors in [-1, 1] and uint8: grids, squares; PNG, MP4 and GIF files are written here."""
+"""Images as tensors in [-1, 1] and uint8: grids, squares, labeled rows; PNG, WebP and JPEG files are written here."""
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write
-from zeroshift.io.ffmpeg import require_ffmpeg, write_mp4
 from zeroshift.io.outputs import MARK
+from zeroshift.io.titles import INK, font
 
 __all__ = [
-    "data_uri", "eight_bit", "labeled_rows", "make_grid", "require_film_name", "save_film", "save_png", "small",
-    "square", "to_uint8",
+    "data_uri", "eight_bit", "labeled_rows", "make_grid", "metadata", "require_picture_name", "save_picture",
+    "save_png", "small", "square", "tile_grid", "to_uint8",
 ]  # fmt: skip
 
-FILM_SUFFIXES = (".mp4", ".gif")
+_FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def square(image: torch.Tensor, resolution: int) -> torch.Tensor:
@@ -58,10 +58,14 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
 
 def make_grid(images: torch.Tensor, columns: int, gap: int | None = None) -> np.ndarray:
     """A grid of images [N, C, H, W] in [-1, 1] on white, row by row: uint8 [rows * H + gaps, columns * W + gaps, 3]."""
-    tiles = to_uint8(images)
-    n, height, width, _ = tiles.shape
+    return tile_grid(to_uint8(images), columns, gap)
+
+
+def tile_grid(tiles: Sequence[np.ndarray] | np.ndarray, columns: int, gap: int | None = None) -> np.ndarray:
+    """As `make_grid`, of uint8 images [H, W, 3] of one size."""
+    height, width, _ = tiles[0].shape
     gap = max(1, width // 32) if gap is None else gap
-    rows = -(-n // columns)
+    rows = -(-len(tiles) // columns)
     sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     for i, tile in enumerate(tiles):
         y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
@@ -74,26 +78,64 @@ def labeled_rows(rows: dict[str, torch.Tensor], scale: int = 1) -> np.ndarray:
     sizes = {label: [scale * side for side in images.shape[-2:]] for label, images in rows.items()}
     larger = {label: F.interpolate(images, sizes[label], mode="bicubic") for label, images in rows.items()}
     strips = [make_grid(images, columns=len(images)) for images in larger.values()]
-    font = ImageFont.load_default(size=max(12, strips[0].shape[0] // 8))
+    letters = font(max(12, strips[0].shape[0] // 8))
     margin = max(12, strips[0].shape[0] // 10)
-    left = margin + int(max(font.getlength(label) for label in rows)) + margin
+    left = margin + int(max(letters.getlength(label) for label in rows)) + margin
     height = sum(strip.shape[0] + margin for strip in strips) + margin
     sheet = Image.new("RGB", (left + strips[0].shape[1] + margin, height), "white")
     draw, y = ImageDraw.Draw(sheet), margin
     for label, strip in zip(rows, strips, strict=True):
-        draw.text((margin, y + strip.shape[0] // 2), label, fill=(60, 60, 70), font=font, anchor="lm")
+        draw.text((margin, y + strip.shape[0] // 2), label, fill=INK, font=letters, anchor="lm")
         sheet.paste(Image.fromarray(strip), (left, y))
         y += strip.shape[0] + margin
     return np.asarray(sheet)
 
 
-def save_png(path: str | Path, pixels: np.ndarray) -> Path:
-    """Writes uint8 [H, W, 3] as a PNG file, atomically."""
-    metadata = PngInfo()
-    metadata.add_text("Software", MARK)
+def require_picture_name(path: str | Path) -> None:
+    """Raises ZeroshiftError unless `save_picture` can write an image of this name."""
+    if Path(path).suffix.lower() not in _FORMATS:
+        raise ZeroshiftError(f"Cannot write an image to {str(path)!r}: the name must end in .png, .webp or .jpg.")
+
+
+def save_picture(path: str | Path, pixels: np.ndarray, note: str = "") -> Path:
+    """Writes uint8 [H, W, 3] as PNG, WebP (both without loss) or JPEG, atomically; the suffix decides.
+
+    Args:
+        path: the file.
+        pixels: the image.
+        note: what was done to the image, for the metadata of the file.
+
+    Raises:
+        ZeroshiftError: for another suffix, or if the file cannot be written.
+    """
+    require_picture_name(path)
+    kind = _FORMATS[Path(path).suffix.lower()]
+    if kind == "PNG":
+        return save_png(path, pixels, note)
+    loss = {"lossless": True} if kind == "WEBP" else {"quality": 95, "subsampling": 0}
     with atomic_write(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=metadata)
+        Image.fromarray(pixels).save(temporary, format=kind, exif=metadata([note] if note else []), **loss)
     return Path(path)
+
+
+def save_png(path: str | Path, pixels: np.ndarray, note: str = "") -> Path:
+    """Writes uint8 [H, W, 3] as a PNG file, atomically. See `save_picture` for the note."""
+    text = PngInfo()
+    text.add_text("Software", MARK)
+    if note:
+        text.add_text("Description", note)
+    with atomic_write(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=text)
+    return Path(path)
+
+
+def metadata(notes: Sequence[str]) -> bytes:
+    """Our mark and notes as EXIF data, for WebP and JPEG."""
+    exif = Image.Exif()
+    exif[0x0131] = MARK  # Software
+    if notes:
+        exif[0x010E] = "; ".join(notes)  # ImageDescription
+    return exif.tobytes()
 
 
 def data_uri(pixels: np.ndarray) -> str:
@@ -101,41 +143,3 @@ def data_uri(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def require_film_name(path: str | Path) -> None:
-    """Raises ZeroshiftError unless `save_film` can write a film of this name."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in FILM_SUFFIXES:
-        raise ZeroshiftError(
-            f"Cannot write a film to {str(path)!r}: the name must end in {' or '.join(FILM_SUFFIXES)}."
-        )
-    if suffix == ".mp4":
-        require_ffmpeg()
-
-
-def save_film(path: str | Path, frames: Iterable[np.ndarray], fps: int) -> Path:
-    """Writes uint8 frames [H, W, 3] of one size as .mp4 (H.264) or .gif (endless loop), atomically.
-
-    Raises:
-        ZeroshiftError: if the name ends neither in .mp4 nor in .gif, there are no frames, or the film could not be
-            written completely. A film of this name from before then stays as it was.
-    """
-    path = Path(path)
-    require_film_name(path)
-    write = _write_gif if path.suffix.lower() == ".gif" else write_mp4
-    with atomic_write(path) as temporary:
-        if not write(temporary, frames, fps):
-            raise ZeroshiftError(f"There are no frames for the film {path}. It needs at least one.")
-    return path
-
-
-def _write_gif(path: Path, frames: Iterable[np.ndarray], fps: int) -> int:
-    images = [Image.fromarray(frame) for frame in frames]
-    if images:
-        film = io.BytesIO()  # Pillow reports no cause if it cannot write a file
-        images[0].save(
-            film, "GIF", save_all=True, append_images=images[1:], duration=1000 // fps, loop=0, comment=MARK.encode()
-        )
-        path.write_bytes(film.getvalue())
-    return len(images)

@@ -7,27 +7,32 @@ line. So a repeated command replaces its own files, wherever they were moved, an
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.leftovers import remove_leftovers, remove_temporary, temporary_path
 
-__all__ = ["MARK", "MARKDOWN_MARK", "is_ours", "mark_archive", "require_outputs", "require_writable"]
+__all__ = [
+    "MARK", "MARKDOWN_MARK", "is_ours", "mark_archive", "require_outputs", "require_replaceable", "require_writable",
+    "signed",
+]  # fmt: skip
 
 MARK = "Written by zeroshift"  # in the metadata of images and films, and in the comment of archives
 MARKDOWN_MARK = f"\n<!-- {MARK}; the same command replaces this file. -->\n"
 _WINDOW = 4096  # bytes at the beginning and at the end in which the marks are
 _BEGINNINGS = re.compile(
-    rb"\x89PNG.*tEXtSoftware\0%(mark)s|GIF8.*%(mark)s"
+    rb"\x89PNG.*tEXtSoftware\0%(mark)s|GIF8.*%(mark)s|\xff\xd8.*Exif.*%(mark)s"
     rb'|.{8}\{"__metadata__":\{.*"zeroshift":"'  # safetensors
     rb"|variant,target,seed,measure,"  # CSV of a benchmark
     rb'|\{\s*"command": "zeroshift |\[\s*\{\s*"runs": \['  # JSON of a benchmark, JSON of a comparison
     % {b"mark": MARK.encode()},
     re.DOTALL,
 )
-_ENDS = re.compile(  # MP4, archives of torch, Markdown
-    rb"udta.*%(mark)s|%(mark)s\Z|%(line)s\Z" % {b"mark": MARK.encode(), b"line": re.escape(MARKDOWN_MARK.encode())},
+_ENDS = re.compile(  # MP4, WebP, archives of torch, Markdown
+    rb"udta.*%(mark)s|EXIF.{4}(?:Exif\0\0)?(?:II|MM).*%(mark)s|%(mark)s\Z|%(line)s\Z"
+    % {b"mark": MARK.encode(), b"line": re.escape(MARKDOWN_MARK.encode())},
     re.DOTALL,
 )
 
@@ -41,6 +46,11 @@ def is_ours(path: Path) -> bool:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _WINDOW))
                 return bool(_BEGINNINGS.match(beginning) or _ENDS.search(file.read()))
     return False
+
+
+def signed(notes: Sequence[str]) -> str:
+    """The mark and notes on a file as one comment, for formats without fields."""
+    return "; ".join((MARK, *notes))
 
 
 def mark_archive(path: Path) -> None:
@@ -57,19 +67,24 @@ def require_outputs(*paths: Path) -> None:
         ZeroshiftError: if a path is a folder or a file of somebody else, or cannot be written.
     """
     for path in paths:
-        with disk_errors(path):
-            try:
-                path.lstat()
-            except FileNotFoundError:
-                continue
-        if path.is_dir():
-            raise ZeroshiftError(f"{path} is a folder; a file is to be written there. Choose another name.")
-        if not is_ours(path):
-            raise ZeroshiftError(
-                f"{path} exists, and zeroshift cannot tell that it has written it. Move it, or choose another name."
-            )
+        require_replaceable(path)
     for folder in dict.fromkeys(path.parent for path in paths):
         require_writable(folder)
+
+
+def require_replaceable(path: Path) -> None:
+    """Raises ZeroshiftError if a path is a folder or a file of somebody else."""
+    with disk_errors(path):
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            return
+    if path.is_dir():
+        raise ZeroshiftError(f"{path} is a folder; a file is to be written there. Choose another name.")
+    if not is_ours(path):
+        raise ZeroshiftError(
+            f"{path} exists, and zeroshift cannot tell that it has written it. Move it, or choose another name."
+        )
 
 
 def require_writable(folder: Path) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import torch
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.images import save_png, to_uint8
+from zeroshift.io.images import require_picture_name, save_picture, save_png, to_uint8
+from zeroshift.io.numbering import numbered
 from zeroshift.io.outputs import require_outputs
+from zeroshift.io.titles import with_heading
 from zeroshift.miniature.training.autoencoder import train_autoencoder
 from zeroshift.miniature.training.diffusion import train_diffusion
 from zeroshift.miniature.training.evaluator import train_evaluator
@@ -31,6 +33,7 @@ def sheet(
     num: int = 10,
     seed: int = 0,
     scale: int = 1,
+    title: str = "",
 ) -> None:
     """Write one image with the same people in several domains, one row per domain.
 
@@ -39,26 +42,30 @@ def sheet(
       zeroshift miniature sheet --domains zombie "pencil sketch" "mosaic of an elf" --num 6 --scale 2
 
     Args:
-        out: Image file to write.
+        out: Image file to write: .png, .webp or .jpg.
         domains: Labels of domains, such as zombie "pencil sketch" "mosaic of an elf". Default: every medium, and every
             being as a photo.
         num: Number of people.
         seed: Seed of the people.
         scale: Factor that enlarges the images.
+        title: Heading of the sheet.
 
     Raises:
-        ZeroshiftError: If a number is below 1 or a domain does not exist.
+        ZeroshiftError: If a number is below 1, a domain does not exist, or the title cannot be drawn.
     """
     if num < 1 or scale < 1:
         raise ZeroshiftError(f"--num and --scale must be at least 1, not {num} and {scale}.")
     beings = (Domain(SOURCE.medium, being) for being in BEINGS if being != SOURCE.being)
     default = (*(Domain(medium, SOURCE.being) for medium in MEDIA), *beings)
     chosen = tuple(parse_domain(label) for label in domains) or default
+    require_picture_name(out)
     require_outputs(out)
-    print(save_png(out, domain_sheet(chosen, num, seed, scale)))
+    print(save_picture(out, with_heading(domain_sheet(chosen, num, seed, scale), title)))
 
 
-def factors(out: Path = Path("miniature-factors.png"), *, domain: str = "photo", scale: int = 1) -> None:
+def factors(
+    out: Path = Path("miniature-factors.png"), *, domain: str = "photo", scale: int = 1, title: str = ""
+) -> None:
     """Write one image of one person, one row per factor: the factor varies, all others stay the same.
 
     The rows are the factors that are visible in the domain.
@@ -68,22 +75,24 @@ def factors(out: Path = Path("miniature-factors.png"), *, domain: str = "photo",
       zeroshift miniature factors --domain "marble statue" --out statue.png
 
     Args:
-        out: Image file to write.
+        out: Image file to write: .png, .webp or .jpg.
         domain: Label of the domain.
         scale: Factor that enlarges the images.
+        title: Heading of the sheet.
 
     Raises:
-        ZeroshiftError: If the scale is below 1 or the domain does not exist.
+        ZeroshiftError: If the scale is below 1, the domain does not exist, or the title cannot be drawn.
     """
     if scale < 1:
         raise ZeroshiftError(f"--scale must be at least 1, not {scale}.")
     parsed = parse_domain(domain)
+    require_picture_name(out)
     require_outputs(out)
-    print(save_png(out, factor_sheet(parsed, scale=scale)))
+    print(save_picture(out, with_heading(factor_sheet(parsed, scale=scale), title)))
 
 
 def photos(out: Path = Path("miniature-photos"), *, domain: str = "photo", num: int = 48, seed: int = 80100) -> None:
-    """Write rendered portraits of random people as 00000.png, 00001.png, ...
+    """Write rendered portraits of random people as 00000000.png, 00000001.png, ...
 
     They serve as source images of a diffusion run or as reference images of an evaluation.
 
@@ -105,7 +114,7 @@ def photos(out: Path = Path("miniature-photos"), *, domain: str = "photo", num: 
     if num < 1:
         raise ZeroshiftError(f"--num must be at least 1, not {num}.")
     parsed = parse_domain(domain)
-    files = [out / f"{number:05d}.png" for number in range(num)]
+    files = [out / f"{numbered(number)}.png" for number in range(num)]
     require_outputs(*files)
     for numbers in torch.split(torch.arange(num), 64):
         samples = numbers.tolist()

@@ -81,11 +81,12 @@ def generate(
 ) -> Iterator[list[Tensor]]:
     """Samples 0 to num - 1 of `seed` of every generator, in batches; arguments and result as in `render_batches`.
 
-    For example, source and target of a run, as `zeroshift generate` draws them::
+    Memory does not grow with `num`. For example, source and target of a run, as `zeroshift generate` draws them::
 
         for before, after in generate([source, target], 16, truncation_psi=run.config.truncation_psi): ...
     """
-    latents = generators[0].sample_latents(seed, range(num))
-    return render_batches(
-        generators, latents, truncation_psi=truncation_psi, class_index=class_index, batch_size=batch_size
-    )
+    for start in range(0, num, batch_size):
+        latents = generators[0].sample_latents(seed, range(start, min(num, start + batch_size)))
+        yield from render_batches(
+            generators, latents, truncation_psi=truncation_psi, class_index=class_index, batch_size=batch_size
+        )

@@ -24,6 +24,7 @@ from zeroshift.io.foreign import read_json
 from zeroshift.io.images import save_png, to_uint8
 from zeroshift.io.leftovers import TEMPORARY_PREFIX
 from zeroshift.io.locks import locked_folder
+from zeroshift.io.numbering import numbered
 from zeroshift.io.outputs import require_writable
 from zeroshift.sampling.generate import render_batches
 
@@ -135,7 +136,7 @@ class _Sample:
 
     @property
     def key(self) -> str:
-        return f"{self.number:08d}"
+        return numbered(self.number)
 
 
 def _samples(draw: Draw, pairs: PairSet, first: int, last: int) -> Iterator[list[_Sample]]:
@@ -193,7 +194,7 @@ def _write_part(out: Path, batches: Iterator[list[_Sample]], first: int) -> Iter
 
 
 def _shard(out: Path, first: int) -> Path:
-    return out / f"pairs-{first:08d}.tar"
+    return out / f"pairs-{numbered(first)}.tar"
 
 
 def _finished(out: Path, pairs: PairSet) -> int:

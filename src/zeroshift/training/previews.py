@@ -4,6 +4,7 @@ import torch
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.generators.base import Generator
+from zeroshift.io.numbering import numbered
 from zeroshift.methods.base import Stage
 from zeroshift.sampling.generate import generate
 from zeroshift.training.run_folder import RunFolder
@@ -20,7 +21,7 @@ def save_preview(
         truncation_psi=config.truncation_psi, class_index=config.class_index,
     )  # fmt: skip
     rows = [torch.cat(images) for images in zip(*batches, strict=True)]
-    run.save_image(f"{step:06d}", torch.cat([rows[0], rows[-1]]), columns=config.preview_samples)
+    run.save_image(numbered(step), torch.cat([rows[0], rows[-1]]), columns=config.preview_samples)
 
 
 def save_stage_preview(run: RunFolder, config: AdaptConfig, stage: Stage, *, step: int) -> None:
@@ -28,4 +29,4 @@ def save_stage_preview(run: RunFolder, config: AdaptConfig, stage: Stage, *, ste
     found = stage.preview(config.preview_samples)
     if found is not None:
         tiles, columns = found
-        run.save_image(f"{stage.name}-{step:06d}", tiles, columns=columns)
+        run.save_image(f"{stage.name}-{numbered(step)}", tiles, columns=columns)

@@ -20,6 +20,8 @@ from zeroshift.io.atomic import append_record, atomic_write, disk_errors
 from zeroshift.io.foreign import first_line, parse_json, read_json
 from zeroshift.io.leftovers import TEMPORARY_PREFIX
 from zeroshift.io.locks import locked_folder
+from zeroshift.io.numbering import numbered
+from zeroshift.io.outputs import is_ours
 from zeroshift.io.records import read_records
 from zeroshift.io.tensor_files import read_metadata
 from zeroshift.methods.configure import MADE_WITH, flat, from_values, to_json
@@ -206,7 +208,7 @@ class RunFolder:
 
     def discard_if_unused(self) -> None:
         """Removes the folder of a run that failed before its first step, for example because a file was missing."""
-        first_preview = self._image_path("000000")
+        first_preview = self._image_path(numbered(0))
         written = {str(entry.relative_to(self.path)) for entry in self.path.rglob("*")}
         if "config.json" in written and written <= {"config.json", "previews", f"previews/{first_preview.name}"}:
             first_preview.unlink(missing_ok=True)
@@ -298,7 +300,11 @@ class RunFolder:
         """Writes images [N, C, H, W] in [-1, 1] as a grid to previews/NAME.png."""
         from zeroshift.io.images import make_grid, save_png
 
-        return save_png(self._image_path(name), make_grid(images, columns))
+        path = self._image_path(name)
+        for old in path.parent.glob("[0-9]" * 6 + ".png"):  # of versions before 0.2; the order by name stays
+            if is_ours(old):
+                old.replace(self._image_path(numbered(int(old.stem))))
+        return save_png(path, make_grid(images, columns))
 
     def _image_path(self, name: str) -> Path:
         return self.path / "previews" / f"{name}.png"
