@@ -107,6 +107,9 @@ class AIR(FixedDirection):
         "published": {"adapt.layers": ("all",)},
     }
     paced_by_steps: ClassVar[str] = "the anchors"
+    curves: ClassVar[Mapping[str, str]] = {
+        "anchor": "As directional, but from the last anchor, an earlier state of the generator, instead of the source.",
+    }
 
     def __init__(self, context: TrainingContext):
         super().__init__(context)

@@ -45,11 +45,13 @@ class Stage(ABC):
         name: name in metrics.jsonl, in checkpoints and in the STAGES registry.
         title: heading in reports.
         steps: number of steps.
+        curves: what the logged numbers mean, one plain sentence for each name, for reports.
     """
 
     name: str
     title: str = ""
     steps: int
+    curves: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def step(self, step: int) -> dict[str, Any]:
@@ -90,6 +92,7 @@ class Method:
         presets: settings of this method by preset name and dotted name; other settings keep the preset's values.
         unused_settings: dotted names of common settings that this method does not read. They are hidden.
         paced_by_steps: what the method spreads over all adapt steps, such as "the anchors"; more steps stretch it.
+        curves: what the method's own losses mean, one plain sentence for each name, for reports.
         context: the run's training context.
         options: the method's own settings, an instance of `Options`.
         target_domain: the target domain: label, further texts and example images.
@@ -99,6 +102,7 @@ class Method:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     unused_settings: ClassVar[frozenset[str]] = frozenset()
     paced_by_steps: ClassVar[str] = ""
+    curves: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, context: TrainingContext):
         self.context = context

@@ -145,6 +145,9 @@ class DomainVector(FixedDirection):
     """NADA's direction with HyperDomainNet's parameters: 6,048 of them for StyleGAN2 at 1024 pixels."""
 
     Options: ClassVar[type[MethodOptions]] = DomainVectorOptions
+    curves: ClassVar[Mapping[str, str]] = {
+        "in_domain": "How much the adaptation changes similarities between the images of a batch; 0 keeps them all.",
+    }
     # HyperDomainNet's configuration for one text, which uses no moving average.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {

@@ -86,6 +86,12 @@ class PromptLearning(Stage):
 
     name = "prompts"
     title = "Learning a prompt for each image"
+    curves: ClassVar[Mapping[str, str]] = {
+        "loss": "What the training minimizes, the weighted sum of its losses; lower is better within one run.",
+        "contrastive": "How hard it is to tell which learned prompt belongs to which image; lower is better.",
+        "domain": "How far the learned prompts with the target label are from the target label alone; lower is closer.",
+        "source": "How far the learned prompts with the source label are from the source label alone; lower is closer.",
+    }
 
     def __init__(
         self,

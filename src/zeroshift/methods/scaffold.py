@@ -58,6 +58,9 @@ class Scaffold(IPL):
 
     Options: ClassVar[type[MethodOptions]] = ScaffoldOptions
     paced_by_steps = "the structure weight"
+    curves: ClassVar[Mapping[str, str]] = {
+        "structure": "How much the layout of the target image differs from the source's, with a weight that fades out.",
+    }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: _NUMBERS for name in ("published", "published-diffusion", "miniature", "miniature-diffusion")
     }

@@ -134,6 +134,12 @@ class SVL(Method):
     """A distribution of directions instead of one, with elastic weight consolidation against forgetting."""
 
     Options: ClassVar[type[MethodOptions]] = SVLOptions
+    curves: ClassVar[Mapping[str, str]] = {
+        "mean": "How far the mean change of the images is from the mean of the text directions; lower is closer.",
+        "moment": "How far the spread of the changes is from that of the text directions; lower is closer.",
+        "relation": "How much the adaptation changes similarities between the images of a batch; 0 keeps them all.",
+        "ewc": "How far weights that matter for the source images have moved; 0 means not at all.",
+    }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # The moments replace the directional loss; consolidation replaces the choice of layers.
         "published": {"adapt.batch_size": 4, "adapt.layers": ("all",), "adapt.directional_weight": 0.0},

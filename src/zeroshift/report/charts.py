@@ -2,15 +2,17 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BOTTOM", "HEIGHT", "LEFT", "TOP", "WIDTH", "Curve", "charts", "curve", "layer_shares"]
+__all__ = ["HEIGHT", "LEFT", "RIGHT", "WIDTH", "Curve", "charts", "curve", "layer_shares"]
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 52, 26, 12  # of a chart, in SVG user units
+WIDTH, HEIGHT, LEFT, RIGHT = 360, 190, 46, 14  # of a chart, in SVG user units
+_BOTTOM, _TOP = 24, 10
 
 _NOT_CHARTED = ("step", "seconds")
+_APART = 0.09  # smallest distance of two labels on the x axis, as a fraction of it
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Curve:
 
     Attributes:
         name: the quantity.
+        meaning: one sentence about it; empty if unknown.
         path: SVG path of the values.
         smooth: SVG path of their moving average.
         x_ticks, y_ticks: (position, text).
@@ -26,6 +29,7 @@ class Curve:
     """
 
     name: str
+    meaning: str
     path: str
     smooth: str
     x_ticks: list[tuple[float, str]]
@@ -34,33 +38,48 @@ class Curve:
     last: float
 
 
-def curve(name: str, steps: Sequence[int], values: Sequence[float], smoothing: float = 0.9) -> Curve:
-    """The chart of values over steps, with their bias-corrected exponential moving average."""
+def curve(name: str, steps: Sequence[int], values: Sequence[float], meaning: str = "", smoothing: float = 0.9) -> Curve:
+    """The chart of values over steps, with their bias-corrected exponential moving average.
+
+    Args:
+        name, meaning: see `Curve`.
+        steps: numbers of finished steps; the x axis goes from 0 to the last one.
+        values: one per step.
+        smoothing: decay of the moving average.
+    """
     smooth, average = [], 0.0
     for i, value in enumerate(values, start=1):
         average = smoothing * average + (1 - smoothing) * value
         smooth.append(average / (1 - smoothing**i))
     low, high, y_marks = _scale(min(values), max(values))
-    x_low, x_high, x_marks = _scale(min(steps), max(steps))
+    end = max(1, *steps) if steps else 1
 
     def x(step: float) -> float:
-        return LEFT + (step - x_low) / (x_high - x_low) * (WIDTH - LEFT - 12)
+        return LEFT + step / end * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
+        return HEIGHT - _BOTTOM - (value - low) / (high - low) * (HEIGHT - _BOTTOM - _TOP)
 
     def path(ys: Sequence[float]) -> str:
         return "M" + " L".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, ys, strict=True))
 
     return Curve(
         name=name,
+        meaning=meaning,
         path=path(values),
         smooth=path(smooth),
-        x_ticks=[(x(mark), f"{mark:g}") for mark in x_marks],
+        x_ticks=[(x(mark), f"{mark:,}") for mark in _step_marks(end)],
         y_ticks=[(y(mark), f"{mark:g}") for mark in y_marks],
         first=smooth[0],
         last=smooth[-1],
     )
+
+
+def _step_marks(end: int) -> list[int]:
+    """Ticks of an axis from 0 to a whole number, which is the last tick."""
+    _, _, marks = _scale(0, end)
+    whole = [round(mark) for mark in marks if mark == round(mark) and mark <= end * (1 - _APART)]
+    return [*whole, end]
 
 
 def _scale(low: float, high: float) -> tuple[float, float, list[float]]:
@@ -87,19 +106,23 @@ def _depth(layer: str) -> tuple[int, str]:
     return int(digits or 0), layer
 
 
-def charts(records: Sequence[dict[str, Any]]) -> list[Curve]:
+def charts(records: Sequence[dict[str, Any]], meanings: Mapping[str, str] | None = None) -> list[Curve]:
     """One chart per number that was logged at every step and is always finite, the loss first.
 
     A number that always equals an earlier one is left out, such as the only term of a loss.
+
+    Args:
+        records: of one stage; "step" counts from 0.
+        meanings: a sentence for each name.
     """
     if not records:
         return []
     names = [name for name, value in records[-1].items() if isinstance(value, int | float) and name not in _NOT_CHARTED]
-    steps = [record["step"] for record in records]
+    steps = [record["step"] + 1 for record in records]
     drawn: dict[str, list[float]] = {}
     for name in sorted(names, key=lambda name: (name != "loss", name)):
         logged = [record.get(name) for record in records]
         values = [float(value) if isinstance(value, int | float) else math.nan for value in logged]
         if all(map(math.isfinite, values)) and values not in drawn.values():
             drawn[name] = values
-    return [curve(name, steps, values) for name, values in drawn.items()]
+    return [curve(name, steps, values, (meanings or {}).get(name, "")) for name, values in drawn.items()]

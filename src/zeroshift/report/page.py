@@ -17,8 +17,8 @@ from zeroshift.io.atomic import atomic_write
 from zeroshift.io.figures import Figure
 from zeroshift.io.images import data_uri, labeled_rows, make_grid, save_png
 from zeroshift.methods.configure import flat
-from zeroshift.methods.registry import STAGES
-from zeroshift.report.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, charts, layer_shares
+from zeroshift.methods.registry import METHODS, STAGES
+from zeroshift.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, charts, layer_shares
 from zeroshift.report.command import run_command
 from zeroshift.sampling.generate import render_batches
 from zeroshift.training.run_folder import RunFolder
@@ -78,30 +78,31 @@ def write_report(run: RunFolder | str | Path, command: str | None = None) -> Non
             {"label": figure.label, "note": figure.note, "src": data_uri(make_grid(figure.images, len(figure.images)))}
             for figure in figures
         ],
-        stages=_stages(records),
+        stages=_stages(records, run.config.method),
         layers=layer_shares(records),
         results=result_rows(run),
         yardstick=YARDSTICK,
         settings=_settings(run),
         command=run_command(run) if command is None else command,
         version=version("zeroshift"),
-        chart={"width": WIDTH, "height": HEIGHT, "left": LEFT, "bottom": BOTTOM, "top": TOP},
+        chart={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT},
     )
     with atomic_write(run.report_path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
-def _stages(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _stages(records: Sequence[dict[str, Any]], method: str) -> list[dict[str, Any]]:
     """The stages of metrics.jsonl in order of first appearance, with title, steps, charts and seconds."""
     stages = []
     for name in dict.fromkeys(record["stage"] for record in records):
         logged = [record for record in records if record["stage"] == name]
         seconds = [record["seconds"] for record in logged if "seconds" in record]
+        meanings = {**METHODS[method].curves, **(STAGES[name].curves if name in STAGES else {})}
         stages.append(
             {
                 "title": _title(name),
                 "steps": len(logged),
-                "charts": charts(logged),
+                "charts": charts(logged, meanings),
                 "seconds": sum(seconds) if seconds else None,
             }
         )

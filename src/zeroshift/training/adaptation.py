@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +53,14 @@ class Adaptation(Stage):
 
     name = "adapt"
     title = "Adapting the generator"
+    curves: ClassVar[Mapping[str, str]] = {
+        "loss": "What the training minimizes, the sum of all its losses; lower is better within one run.",
+        "directional": "How far the change from source to target image points away from the change of the text; 0 is "
+        "full agreement.",
+        "range": "How far pixel values leave the range that a file can store; 0 is best.",
+        "l1": "Mean difference between the pixels of source and target image; a higher value means a larger change.",
+        "identity": "How much the person in the target image differs from the one in the source image; 0 is the same.",
+    }
 
     def __init__(self, context: TrainingContext, method: Method):
         self._context, self._method = context, method
