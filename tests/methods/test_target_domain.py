@@ -187,7 +187,7 @@ def test_example_images_of_the_source_domain_are_refused(tmp_path: Path) -> None
     def judge(domain: str) -> None:
         references = truth.references(domain, 3, 0)
         assert references is not None
-        for path, pixels in zip(paths, to_uint8(references), strict=True):
+        for path, pixels in zip(paths, to_uint8(torch.stack(list(references))), strict=True):
             save_png(path, pixels)
         NADA(context)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from zeroshift.config.settings import AdaptConfig
+from zeroshift.evaluation.feature_rows import all_finite
 from zeroshift.evaluation.plan import EvaluationPlan
 
 __all__ = ["divergence_warnings", "guidance_warnings", "sample_size_warnings"]
@@ -41,7 +42,7 @@ def sample_size_warnings(plan: EvaluationPlan, features: Mapping[tuple[str, str]
 
 def divergence_warnings(run: str, features: Mapping[tuple[str, str], Tensor]) -> list[str]:
     """Warnings about networks whose features are not finite. `run` is the name of the run."""
-    networks = sorted({network for (_, network), values in features.items() if not values.isfinite().all()})
+    networks = sorted({network for (_, network), values in features.items() if not all_finite(values)})
     if not networks:
         return []
     return [

@@ -15,6 +15,7 @@ from zeroshift.core.batching import Track, untracked
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.evaluation.checks import divergence_warnings, guidance_warnings, sample_size_warnings
+from zeroshift.evaluation.feature_rows import all_finite
 from zeroshift.evaluation.metrics.features import Features
 from zeroshift.evaluation.plan import EvaluationPlan, PlannedMeasure, make_plan
 from zeroshift.evaluation.references import References
@@ -176,7 +177,7 @@ def _measure(
 
 def _value(planned: PlannedMeasure, inputs: Features) -> tuple[float | None, float | None]:
     """Value and spread; None and None if some of the features are not finite."""
-    finite = all(getattr(inputs, side).isfinite().all() for side in planned.amounts)
+    finite = all(all_finite(getattr(inputs, side)) for side in planned.amounts)
     return planned.measure(inputs) if finite else (None, None)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.core.batching import Track
+from zeroshift.evaluation.feature_rows import FeatureRows
 from zeroshift.evaluation.truth import load_truth
 from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.io.image_files import ImageReader, find_images
@@ -25,10 +26,10 @@ class References:
 
     Args:
         name: their origin, for the record.
-        images: files, or a tensor [N, 3, H, W] in [-1, 1].
+        images: files, or images [3, H, W] in [-1, 1], such as a tensor [N, 3, H, W].
     """
 
-    def __init__(self, name: str, images: Sequence[Path] | Tensor):
+    def __init__(self, name: str, images: Sequence[Path] | Sequence[Tensor] | Tensor):
         self.name, self._images = name, images
         self._features: dict[tuple[str, int, int], Tensor] = {}
         self._reader = ImageReader()
@@ -79,10 +80,9 @@ class References:
         key = (network, num, resolution)
         if key not in self._features:
             firsts = range(0, num, _BATCH)
-            parts = [
-                extract(self.batch(first, min(first + _BATCH, num), resolution))
-                for first in track(firsts, len(firsts), f"Reference images by {network}")
-            ]
-            self._features[key] = torch.cat(parts)
+            rows = FeatureRows()
+            for first in track(firsts, len(firsts), f"Reference images by {network}"):
+                rows.add(extract(self.batch(first, min(first + _BATCH, num), resolution)))
+            self._features[key] = rows.tensor()
             self._reader.say()
         return self._features[key]

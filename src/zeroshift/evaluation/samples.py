@@ -8,6 +8,7 @@ from torch import Tensor
 
 from zeroshift.core.batching import Fitting, Track
 from zeroshift.core.finite import require_finite_images
+from zeroshift.evaluation.feature_rows import FeatureRows
 from zeroshift.generators.base import Generator
 from zeroshift.io.images import eight_bit
 from zeroshift.networks.base import FeatureNetwork
@@ -41,8 +42,8 @@ def sample_features(
 ) -> dict[tuple[str, str], Tensor]:
     """Features [amount, ...] of source and target samples, by (side, network).
 
-    Source and target share latents and codes. Images are rounded to 8 bits, like those in files. A side that no measure
-    uses is not drawn.
+    Source and target share latents and codes. Images are drawn batch by batch and not kept. They are rounded to 8 bits,
+    like those in files. A side that no measure uses is not drawn.
 
     Args:
         source, target: the generators.
@@ -66,7 +67,7 @@ def sample_features(
     on_cpu = source.device.type == "cpu"
     size = max(1, min((_CPU_PIXELS if on_cpu else _DEVICE_PIXELS) // source.resolution**2, _DEVICE_BATCH))
     draw_fitting = Fitting(draw, size)
-    parts: dict[tuple[str, str], list[Tensor]] = {key: [] for key in required}
+    parts = {key: FeatureRows() for key in required}
     total = max(required.values())
     firsts = range(0, total, size)
     for first in track(firsts, len(firsts), "Samples"):
@@ -78,5 +79,5 @@ def sample_features(
             require_finite_images(batch, f"The {'adapted' if side == 'target' else side} generator")
         for (side, network), amount in required.items():
             if first < amount:
-                parts[side, network].append(extractors[network](eight_bit(images[side][: amount - first])))
-    return {key: torch.cat(batches) for key, batches in parts.items()}
+                parts[side, network].add(extractors[network](eight_bit(images[side][: amount - first])))
+    return {key: rows.tensor() for key, rows in parts.items()}

@@ -1,6 +1,6 @@
 """Generators whose true target images are known, such as those of a renderer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Protocol
 
@@ -21,7 +21,7 @@ class Truth(Protocol):
     def images(self, target: str, latents: Latents) -> Tensor | None:
         """True target images of the generator's latents [N, ...]; None if they or the domain are unknown."""
 
-    def references(self, target: str, num: int, seed: int) -> Tensor | None:
+    def references(self, target: str, num: int, seed: int) -> Sequence[Tensor] | Tensor | None:
         """`num` true target images for other latents than samples 0 to num - 1 of the seed; None if unknown."""
 
     def factors(self, latents: Latents) -> list[dict[str, float | str]] | None:

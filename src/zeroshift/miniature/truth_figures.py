@@ -1,6 +1,8 @@
 """Ground truth for the miniature generators: the renderer's images of the same people."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator, Latents
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.io.figures import Figure
-from zeroshift.miniature.world.domains import parse_domain
+from zeroshift.miniature.world.domains import Domain, parse_domain
 from zeroshift.miniature.world.factors import FACTORS, class_indices, values
 from zeroshift.miniature.world.renderer import render, sample_latents
 
@@ -26,9 +28,12 @@ class StyleGANTruth:
         """The renderer's images [N, 3, 64, 64] of latents [N, 32]; None for an unknown domain."""
         return _render(target, latents.cpu())
 
-    def references(self, target: str, num: int, seed: int) -> Tensor | None:
-        """The renderer's images [num, 3, 64, 64] of people num to 2 num - 1 of the seed; None for an unknown domain."""
-        return _render(target, sample_latents(seed, range(num, 2 * num)))
+    def references(self, target: str, num: int, seed: int) -> Sequence[Tensor] | None:
+        """The renderer's images of people num to 2 num - 1 of the seed; None for an unknown domain."""
+        try:
+            return _Renders(parse_domain(target), num, seed)
+        except ZeroshiftError:
+            return None
 
     def factors(self, latents: Latents) -> list[dict[str, float | str]] | None:
         """The factors of each person: numbers, and names of classes."""
@@ -74,6 +79,28 @@ class DiffusionTruth(StyleGANTruth):
         ]
         truth = _render(config.target, latents)
         return figures if truth is None else [*figures, Figure("truth", "the renderer's image", truth)]
+
+
+class _Renders(Sequence[Tensor]):
+    """The renderer's images of people num to 2 num - 1 of a seed, drawn on use."""
+
+    def __init__(self, domain: Domain, num: int, seed: int) -> None:
+        self._domain, self._num, self._seed = domain, num, seed
+
+    def __len__(self) -> int:
+        return self._num
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        """Images [3, 64, 64]."""
+        if not isinstance(index, slice):
+            return self[index : index + 1][0]  # past the end: IndexError
+        samples = range(self._num)[index]
+        latents = sample_latents(self._seed, [self._num + sample for sample in samples])
+        return list(render(latents, self._domain, samples=samples))
 
 
 def _render(target: str, latents: Tensor) -> Tensor | None:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from zeroshift.evaluation.feature_rows import in_parts
 from zeroshift.networks.gaussian import Gaussian, gaussian
 
 __all__ = ["Gaussian", "frechet_distance", "gaussian", "sifid"]
@@ -32,5 +33,7 @@ def sifid(images: Gaussian, references: Gaussian) -> float:
         references: of M images, likewise.
     """
     (means, roots), (m, s) = images, references
-    distances = [frechet_distance((means, roots), (m[i], s[i])).mean() for i in range(len(m))]
-    return float(torch.stack(distances).mean())
+    distances = [
+        frechet_distance((mean, root), (m[i], s[i])) for mean, root in in_parts(means, roots) for i in range(len(m))
+    ]
+    return float(torch.cat(distances).mean())

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from zeroshift.evaluation.feature_rows import in_parts
 from zeroshift.evaluation.metrics.diversity import intra_cluster_distance, pairwise_distance
 from zeroshift.evaluation.metrics.features import Features
 from zeroshift.evaluation.metrics.frechet import frechet_distance, gaussian, sifid
@@ -53,7 +54,8 @@ def sifid_10_references(features: Features) -> float:
 
 def scs_same_latents(features: Features) -> float:
     """Structural consistency: agreement of the edge maps of source and target (RSSA, Xiao et al., 2022)."""
-    return float(structural_consistency(features.source, features.target).mean())
+    pairs = in_parts(features.source, features.target)
+    return float(torch.cat([structural_consistency(source, target) for source, target in pairs]).mean())
 
 
 def id_same_latents(features: Features) -> float:
