@@ -15,7 +15,7 @@ from zeroshift.evaluation.truth import load_truth
 from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.figures import Figure
-from zeroshift.io.images import data_uri, labeled_rows, make_grid, save_png
+from zeroshift.io.images import data_uri, labeled_rows, save_png, to_uint8
 from zeroshift.methods.configure import flat
 from zeroshift.methods.registry import METHODS, STAGES
 from zeroshift.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, charts, layer_shares
@@ -75,7 +75,7 @@ def write_report(run: RunFolder | str | Path, command: str | None = None) -> Non
     page = environment.get_template("report.html").render(
         config=run.config,
         figures=[
-            {"label": figure.label, "note": figure.note, "src": data_uri(make_grid(figure.images, len(figure.images)))}
+            {"label": figure.label, "note": figure.note, "images": [data_uri(one) for one in to_uint8(figure.images)]}
             for figure in figures
         ],
         stages=_stages(records, run.config.method),
