@@ -103,6 +103,26 @@ def test_films_are_those_of_the_command(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "function.gif").read_bytes() == (tmp_path / "command.gif").read_bytes()
 
 
+def test_pictures_are_scaled_and_titled(run: Path, photo: Path, tmp_path: Path) -> None:
+    ((before, after),) = zeroshift.generate(run, 1, output="pil", scale=3)
+    ((small, _),) = zeroshift.generate(run, 1, output="pil")
+    assert (np.asarray(before) == np.asarray(small).repeat(3, axis=0).repeat(3, axis=1)).all()
+    assert after.size == (48, 48)
+    (smooth,) = zeroshift.translate(run, photo, scale="40px", resample="lanczos", **FAST)
+    assert smooth.size == (40, 40)
+    assert [frame.shape for frame in zeroshift.interpolate(run, seeds=(1,), frames=2, scale=2)] == [(32, 64, 3)] * 2
+    film = zeroshift.interpolate(run, seeds=(1,), frames=2)
+    with Image.open(zeroshift.save_film(tmp_path / "a.webp", film, 10, scale=4, title="zombie")) as opened:
+        assert opened.size == (128, 64)
+    path = zeroshift.save_image(tmp_path / "a.png", small, scale="64px", title="photo")
+    with Image.open(path) as opened:
+        assert opened.width == 64
+        assert opened.height > 64
+        assert "scaled from 16 x 16 to 64 x 64" in opened.text["Description"]
+    with pytest.raises(ZeroshiftError, match="Only PIL images are scaled"):
+        zeroshift.generate(run, 1, scale=2)
+
+
 def test_results_are_shared(run: Path, tmp_path: Path) -> None:
     assert zeroshift.export(run, out=tmp_path / "g.safetensors") == tmp_path / "g.safetensors"
     assert load_generator(tmp_path / "g.safetensors").resolution == 16

@@ -224,6 +224,30 @@ def test_generate(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
                 assert single.tobytes() == grid.crop((x, 17, x + 16, 33)).tobytes()
 
 
+def test_pictures_for_a_slide(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
+    options = ["--num", "70", "--files", "both", "--scale", "3", "--title", "photo -> zombie"]
+    code, out, _ = run_cli(capsys, "generate", finished, *options)
+    folder = finished / "samples-seed-0"
+    assert code == 0
+    assert f"70 pairs: {folder / 'grid.png'} (the first 64), " in out
+    assert out.rstrip().endswith(str(folder / "pair"))
+    with Image.open(folder / "pair" / "00000069.png") as pair, Image.open(folder / "grid.png") as grid:
+        assert pair.size == (96, 48)
+        assert pair.text["Description"] == "scaled from 16 x 16 to 48 x 48 pixels (nearest)"
+        assert grid.width == 4 * 96 + 3 * 3
+        assert grid.height > 16 * 48 + 15 * 3
+    for words, sentence in (
+        (["--scale", "big"], "it must be a whole factor"),
+        (["--title", "僵"], "characters that cannot be drawn"),
+        (["--format", "pairs", "--scale", "2"], "A data set (--format pairs) has no --scale"),
+        (["--format", "webdataset", "--title", "x"], "A data set (--format webdataset) has no --scale"),
+    ):
+        code, _, err = run_cli(capsys, "generate", finished, *words, "--out", finished / "refused")
+        assert code == 1
+        assert sentence in err
+    assert not (finished / "refused").exists()
+
+
 def test_generate_agrees_with_the_python_interface(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
     out = finished.parent / "elsewhere"
     assert run_cli(capsys, "generate", finished, "--num", "2", "--truncation-psi", "0.3", "--out", out)[0] == 0
@@ -278,6 +302,12 @@ def test_interpolate(capsys: pytest.CaptureFixture[str], finished: Path, tiny_ge
     assert (code, printed) == (0, f"6 frames: {out}\n")
     with Image.open(out) as film:
         assert (film.size, film.n_frames) == ((48, 16), 6)
+    out = finished.parent / "walk.webp"
+    look = ["--scale", "64px", "--title", "photo to zombie", "--seeds", "1"]
+    assert run_cli(capsys, "interpolate", finished, *look, "--out", out, *fast)[0] == 0
+    with Image.open(out) as film:
+        assert (film.format, film.size) == ("WEBP", (128, 64))
+        assert film.n_frames >= 3, "a card, of equal frames that may be one, and two frames"
     arguments = ["--seeds", "1", "--strength", "0,1", "--mix", "0.9,0.3", *fast]
     assert run_cli(capsys, "interpolate", finished, other, "--out", out, *arguments)[0] == 0
     with Image.open(out) as film:
@@ -391,6 +421,9 @@ def test_miniature(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["interpolate", "{run}", "--strength", "strong"], "--strength must be numbers"),
         (["interpolate", "{run}", "--mix", "1,2"], "2 shares of a mix for 1 targets"),
         (["interpolate", "{run}", "--out", "{tmp}/film.avi"], "must end in .mp4, .gif or .webp"),
+        (["interpolate", "{run}", "--out", "{tmp}/film.gif", "--fps", "60"], "shows 1 to 50 frames per second, not 60"),
+        (["interpolate", "{run}", "--scale", "0"], "it must be a whole factor"),
+        (["miniature", "sheet", "--num", "1", "--out", "{tmp}/sheet.gif"], "must end in .png, .webp or .jpg"),
         (["interpolate"], "Name at least one run folder"),
         (["export", "{tmp}"], "is not a run folder"),
     ],

@@ -100,6 +100,33 @@ def test_strength_zero_returns_the_image(runs: list[Path], photo: Path, tmp_path
     assert 0 < half < far
 
 
+def test_pictures_apart_scaled_and_with_a_title(
+    runs: list[Path], photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    assert translate(*runs, photo, "--separate", "--out", plain) == 0
+    look = ["--files", "both", "--scale", "4", "--title", "photo -> zombie", "--separate"]
+    assert translate(*runs, photo, *look, "--out", out) == 0
+    written = {str(path.relative_to(out)) for path in out.rglob("*.png")}
+    assert written == {"me.png", "source/me.png", "target-1/me.png", "target-2/me.png"}
+    assert ", ".join(str(out / name) for name in ("me.png", "source/me.png")) in capsys.readouterr().out
+    with Image.open(plain / "me.png") as row, Image.open(out / "me.png") as titled:
+        tiles = np.asarray(row)
+        side = tiles.shape[0]
+        assert titled.height > 4 * side + 12
+    for number, folder in enumerate(("source", "target-1", "target-2")):
+        with Image.open(out / folder / "me.png") as image:
+            left = number * (side + 1)
+            expected = tiles[:, left : left + side].repeat(4, axis=0).repeat(4, axis=1)
+            assert (np.asarray(image) == expected).all()
+            assert (
+                image.text["Description"] == f"scaled from {side} x {side} to {4 * side} x {4 * side} pixels (nearest)"
+            )
+    assert translate(runs[0], photo, "--files", "separate", "--out", tmp_path / "apart") == 0
+    apart = {str(path.relative_to(tmp_path / "apart")) for path in (tmp_path / "apart").rglob("*.png")}
+    assert apart == {"source/me.png", "target/me.png"}
+
+
 @pytest.mark.slow
 def test_several_runs_mix(runs: list[Path], photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = []

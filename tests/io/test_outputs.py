@@ -14,7 +14,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import export_generator, load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.io.films import save_film
-from zeroshift.io.images import save_png
+from zeroshift.io.images import save_picture, save_png
 from zeroshift.io.outputs import MARKDOWN_MARK, is_ours, require_outputs, require_writable
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
@@ -22,14 +22,19 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 
 def test_every_kind_of_output_is_recognized(tmp_path: Path, tiny_generator: Path) -> None:
     save_png(tmp_path / "a.png", PIXELS)
+    for suffix in (".webp", ".jpg"):
+        save_picture(tmp_path / f"a{suffix}", PIXELS)
+        save_picture(tmp_path / f"noted{suffix}", PIXELS, "enlarged")
     save_film(tmp_path / "a.gif", [PIXELS, PIXELS[::-1]], 10)
+    save_film(tmp_path / "film.webp", [PIXELS, PIXELS[::-1]] * 60, 10)
+    save_film(tmp_path / "still.webp", [PIXELS], 10)
     save_film(tmp_path / "a.mp4", [PIXELS, PIXELS[::-1]] * 600, 30)  # a long index before the mark
     export_generator(load_generator(tiny_generator), tmp_path / "a.safetensors")
     published = StyleGAN2(resolution=8, z_dim=16, w_dim=16, mapping_layers=1, channels={4: 512, 8: 512})
     export_generator(published, tmp_path / "a.pt", "rosinality-pt")
     (tmp_path / "a.md").write_text("| run |\n" + MARKDOWN_MARK)
     files = sorted(tmp_path.iterdir())
-    assert len(files) == 6
+    assert len(files) == 12
     assert [file.name for file in files if not is_ours(file)] == []
     require_outputs(*files)
     assert torch.load(tmp_path / "a.pt", weights_only=True).keys() == {"g_ema", "latent_avg"}
@@ -41,6 +46,10 @@ def test_files_of_others_are_not_ours(tmp_path: Path) -> None:
     save_png(tmp_path / "edited.png", PIXELS)
     Image.open(tmp_path / "edited.png").convert("L").save(tmp_path / "edited.png")
     Image.fromarray(PIXELS).save(tmp_path / "b.gif")
+    for suffix in (".webp", ".jpg"):
+        Image.fromarray(PIXELS).save(tmp_path / f"b{suffix}")
+        Image.open(save_picture(tmp_path / f"edited{suffix}", PIXELS)).convert("L").save(tmp_path / f"edited{suffix}")
+    (tmp_path / "mine.txt").write_text("EXIF data says: Written by zeroshift.")
     torch.save({"g_ema": torch.zeros(3)}, tmp_path / "b.pt")
     save_file({"a": torch.zeros(3)}, tmp_path / "b.safetensors", metadata={"format": "pt"})
     (tmp_path / "empty.md").touch()
@@ -80,6 +89,20 @@ def test_a_missing_permission_is_told_before_the_work(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "write_bytes", refuse)
     with pytest.raises(ZeroshiftError, match=rf"No permission to write {tmp_path / 'out'}\."):
         require_outputs(tmp_path / "out" / "a.png")
+
+
+def test_pictures_are_written_by_suffix(tmp_path: Path) -> None:
+    for suffix, kind in ((".png", "PNG"), (".WEBP", "WEBP"), (".jpeg", "JPEG")):
+        with Image.open(save_picture(tmp_path / f"a{suffix}", PIXELS, "enlarged")) as image:
+            assert image.format == kind
+            if kind == "JPEG":
+                assert np.abs(np.asarray(image).astype(int) - PIXELS).mean() < 5
+            else:
+                assert (np.asarray(image) == PIXELS).all()
+            if kind != "PNG":
+                assert image.getexif()[0x010E] == "enlarged"
+    with pytest.raises(ZeroshiftError, match=r"must end in \.png, \.webp or \.jpg"):
+        save_picture(tmp_path / "a.gif", PIXELS)
 
 
 def test_reading_the_mark_needs_no_whole_file(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from zeroshift.report.charts import charts, curve, layer_shares
+from zeroshift.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, charts, curve, layer_shares
 
 
 def test_layer_shares_run_from_input_to_output() -> None:
@@ -26,7 +26,7 @@ def test_curves_stay_inside_their_frame(values: list[float]) -> None:
     chart = curve("loss", range(len(values)), values)
     points = [tuple(map(float, point.split(","))) for point in chart.path[1:].split(" L")]
     assert len(points) == len(values)
-    assert all(52 <= x <= 560 and 0 <= y <= 220 for x, y in points)
+    assert all(LEFT <= x <= WIDTH - RIGHT and 0 <= y <= HEIGHT for x, y in points)
     order = sorted(range(len(values)), key=lambda i: values[i])
     heights = [points[i][1] for i in order]
     assert heights == sorted(heights, reverse=True), "larger values stand higher"
@@ -42,3 +42,24 @@ def test_charts_start_with_the_loss_and_leave_out_what_cannot_be_drawn() -> None
     ]
     assert [chart.name for chart in charts(records)] == ["loss", "domain"]
     assert charts([]) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "labels"),
+    [
+        (1, ["0", "1"]), (2, ["0", "1", "2"]), (160, ["0", "50", "100", "160"]), (300, ["0", "100", "200", "300"]),
+        (1001, ["0", "500", "1,001"]), (1100, ["0", "500", "1,000", "1,100"]), (530, ["0", "200", "400", "530"]),
+    ],
+)  # fmt: skip
+def test_the_axis_ends_where_the_run_ends(steps: int, labels: list[str]) -> None:
+    (chart,) = charts([{"step": step, "loss": step / 2} for step in range(steps)])
+    assert [text for _, text in chart.x_ticks] == labels
+    positions = [x for x, _ in chart.x_ticks]
+    assert (positions[0], positions[-1]) == (LEFT, WIDTH - RIGHT)
+    assert float(chart.path.rsplit(" L", 1)[-1].lstrip("M").split(",")[0]) == WIDTH - RIGHT, "and so does the curve"
+
+
+def test_numbers_have_their_meaning() -> None:
+    meanings = {"loss": "Lower is better."}
+    drawn = charts([{"step": 0, "loss": 1.0, "other": 2.0}], meanings)
+    assert [chart.meaning for chart in drawn] == ["Lower is better.", ""]

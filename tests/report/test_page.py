@@ -1,5 +1,6 @@
 """The report of a run: complete, self-contained, and with the images of the run."""
 
+import inspect
 import json
 import re
 from dataclasses import replace
@@ -14,7 +15,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
 from zeroshift.methods.configure import default_config, resolve
 from zeroshift.methods.nada import NADA
-from zeroshift.methods.registry import STAGES
+from zeroshift.methods.registry import METHODS, STAGES
 from zeroshift.miniature.world.domains import parse_domain
 from zeroshift.miniature.world.renderer import render
 from zeroshift.report.page import draw_figures, write_report
@@ -62,9 +63,12 @@ def test_report_is_complete_and_self_contained(run: RunFolder) -> None:
     text = run.report_path.read_text(encoding="utf-8")
     page = Page(text)
     sources = [image["src"] or "" for image in page.find("img")]
-    assert len(sources) == 2
+    assert len(sources) == 16, "eight samples of two generators"
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-    assert sources[0] != sources[1]
+    assert len(set(sources)) == 16
+    assert [tiles["aria-label"] for tiles in page.find("div", "tiles")] == [
+        "photo: source generator", "<b>zombie</b>: adapted generator",
+    ]  # fmt: skip
     assert not page.find("script")
     assert not page.find("link")
     assert not re.search(r"https?://|@import|url\(", text), "nothing may be loaded from elsewhere"
@@ -76,6 +80,50 @@ def test_report_is_complete_and_self_contained(run: RunFolder) -> None:
     for setting in ("domain_weight", "layer_lr", "truncation_psi"):
         assert setting in page.text
     assert run.pairs_path.stat().st_size > 1000
+
+
+def test_every_curve_is_explained_in_a_sentence(run: RunFolder) -> None:
+    write_report(run)
+    page = Page(run.report_path.read_text(encoding="utf-8"))
+    sentences = [svg["aria-label"] or "" for svg in page.find("svg")]
+    assert [text.split(". ")[0] for text in sentences] == [
+        "loss over steps", "contrastive over steps", "domain over steps", "loss over steps",
+    ]  # fmt: skip
+    for text in sentences:
+        meaning = text.partition(". ")[2]
+        assert len(meaning) > 40
+        assert page.text.count(meaning) >= 1, "also shown below the chart"
+    explained = [*METHODS.values(), *STAGES.values()]
+    for sentence in (sentence for owner in explained for sentence in owner.curves.values()):
+        assert sentence[0].isupper()
+        assert sentence.count(".") == 1
+        assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize("method", ["air", "domain-vector", "ipl", "nada", "scaffold", "svl"])
+def test_losses_of_each_method_have_an_explanation(method: str) -> None:
+    names = {"air": {"anchor"}, "domain-vector": {"in_domain"}, "svl": {"mean", "moment", "relation", "ewc"}}
+    names["scaffold"] = {"structure"}
+    expected = names.get(method, set())
+    cls = METHODS[method]
+    assert set(cls.curves) == expected
+    source = inspect.getsource(cls)
+    assert all(f'"{name}"' in source.replace(f'"{name}": "', "") for name in expected), "they are really logged"
+
+
+def test_the_page_adapts_to_phones_dark_mode_and_paper(run: RunFolder) -> None:
+    write_report(run)
+    text = run.report_path.read_text(encoding="utf-8")
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert 'name="viewport" content="width=device-width' in text
+    assert "@media screen and (prefers-color-scheme: dark)" in style
+    assert "@page { size: A4" in style
+    assert "@media print" in style
+    for least in re.findall(r"minmax\((?:min\()?(\d+)px", style):
+        assert int(least) <= 300, "columns fit a phone of 360 pixels"
+    assert not re.search(r"(?:^|[ ;])(?:min-)?width: \d{3,}px", style)
+    colors = style.replace(style[style.index(":root") : style.index("* {")], "")
+    assert not re.search(r"#[0-9a-f]{3,6}\b", colors), "colors are variables, so that dark mode changes all of them"
 
 
 def test_stages_are_in_order_of_appearance_with_their_titles(run: RunFolder) -> None:

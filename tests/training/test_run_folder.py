@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -336,6 +337,21 @@ def test_full_disk_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         run.save_image("00000001", torch.zeros(2, 3, 4, 4), columns=2)
     assert not (tmp_path / "previews" / "00000001.png").exists()
     run.close()
+
+
+def test_previews_of_earlier_versions_get_the_new_names(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from zeroshift.io.images import save_png
+
+    run = RunFolder.open(tmp_path, CONFIG)
+    save_png(tmp_path / "previews" / "000050.png", np.full((4, 4, 3), 7, np.uint8))
+    Image.new("RGB", (4, 4)).save(tmp_path / "previews" / "000060.png")  # of the user
+    run.save_image(100, torch.zeros(2, 3, 4, 4), columns=2)
+    names = sorted(path.name for path in (tmp_path / "previews").iterdir())
+    assert names == ["00000050.png", "00000100.png", "000060.png"]
+    with Image.open(tmp_path / "previews" / "00000050.png") as image:
+        assert image.getpixel((0, 0)) == (7, 7, 7)
 
 
 def test_save_image(tmp_path: Path) -> None:
