@@ -81,6 +81,7 @@ _CHECKS: dict[str, Callable[[Path], object]] = {
     ".png": _check_image,
     ".pt": lambda path: torch.load(path, map_location="cpu", weights_only=True),
     ".safetensors": load_file,
+    ".webp": _check_image,
 }
 
 

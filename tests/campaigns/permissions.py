@@ -22,7 +22,7 @@ from tests.campaigns.sentences import failure_problems, foreign_output
 from tests.campaigns.table import markdown, report, show
 
 GROUPS = ("input", "output", "name", "cache")
-FILES = (".mp4", ".gif", ".safetensors")  # outputs that are files; the others are folders
+FILES = (".mp4", ".gif", ".webp", ".safetensors")  # outputs that are files; the others are folders
 CHARACTERS = [*" \n'\"é图🙂*?\\;-:=~ab", "  x", "[red]", "%03d", "$HOME"]
 READING, WRITING = re.compile(r"\bread\b|\bopen|\breach", re.I), re.compile(r"\bwrit(e|ten|ing)\b", re.I)
 

@@ -36,6 +36,7 @@ def write_files(folder: Path) -> None:
     save_png(folder / "image.png", pixels)
     save_film(folder / "film.mp4", [pixels] * 3, 8)
     save_film(folder / "film.gif", [pixels, 255 - pixels], 8)
+    save_film(folder / "film.webp", [pixels, 255 - pixels], 8)
     save_file({"weight": torch.ones(9)}, folder / "weights.safetensors")
     torch.save({"weight": torch.ones(9)}, folder / "state.pt")
     (folder / "page.html").write_text("<html>\n</html>\n")

@@ -347,7 +347,7 @@ def test_previews_of_earlier_versions_get_the_new_names(tmp_path: Path) -> None:
     run = RunFolder.open(tmp_path, CONFIG)
     save_png(tmp_path / "previews" / "000050.png", np.full((4, 4, 3), 7, np.uint8))
     Image.new("RGB", (4, 4)).save(tmp_path / "previews" / "000060.png")  # of the user
-    run.save_image(100, torch.zeros(2, 3, 4, 4), columns=2)
+    run.save_image("00000100", torch.zeros(2, 3, 4, 4), columns=2)
     names = sorted(path.name for path in (tmp_path / "previews").iterdir())
     assert names == ["00000050.png", "00000100.png", "000060.png"]
     with Image.open(tmp_path / "previews" / "00000050.png") as image:

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.foreign import first_line
+from zeroshift.io.outputs import is_ours
 from zeroshift.io.pixels import Unsuitable, to_rgb
 
 __all__ = ["MAX_PIXELS", "ImageReader", "find_images", "read_image", "to_tensor"]
@@ -209,6 +210,8 @@ def find_images(folder: str | Path) -> list[Path]:
         raise ZeroshiftError(
             f"{folder} holds samples of two generators. Name {folder / 'target'} or {folder / 'source'}."
         )
+    if (folder / "pair").is_dir() and is_ours(folder / "grid.png"):
+        raise ZeroshiftError(f"{folder} holds pairs of images. Write them again with --files separate, or both.")
     images: list[Path] = []
     left_out: dict[str, list[Path]] = {}
     for path, reason in _visible_files(folder):

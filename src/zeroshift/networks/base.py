@@ -35,7 +35,7 @@ class FeatureNetwork(nn.Module):
     """A frozen network whose features are used by measures.
 
     `forward` maps images [N, 3, R, R] in [-1, 1], rounded to 8-bit levels, to features [N, ...]. These are computed
-    once per image and kept in memory for all measures, so they should be small.
+    once per image and kept for all measures: in memory, or in a temporary file if they have more than 16 KiB an image.
     """
 
     provides: frozenset[str]
