@@ -1,3 +1,4 @@
+import json
 import shlex
 import subprocess
 import sys
@@ -236,6 +237,8 @@ def test_pictures_for_a_slide(capsys: pytest.CaptureFixture[str], finished: Path
         assert pair.text["Description"] == "scaled from 16 x 16 to 48 x 48 pixels (nearest)"
         assert grid.width == 4 * 96 + 3 * 3
         assert grid.height > 16 * 48 + 15 * 3
+    code, out, _ = run_cli(capsys, "generate", finished, "--num", "2", "--json")
+    assert (code, json.loads(out)["grid_pairs"], json.loads(out)["num"]) == (0, 2, 2)
     for words, sentence in (
         (["--scale", "big"], "it must be a whole factor"),
         (["--title", "僵"], "characters that cannot be drawn"),

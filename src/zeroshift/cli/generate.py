@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, require_positive, require_seed, tracked, warn_no_truncation
+from zeroshift.cli.output import show_result
 from zeroshift.cli.photos import inverted_portraits, require_results
 from zeroshift.core.interrupts import RESUME_HINT
 from zeroshift.errors import ZeroshiftError
@@ -119,7 +120,8 @@ def generate(
         if not photos:
             pairs.remove_others()
         first = f" (the first {shown})" if shown < num else ""
-        print(f"{num} pairs: {', '.join([f'{pairs.grid}{first}', *map(str, pairs.folders)])}")
+        text = f"{num} pairs: {', '.join([f'{pairs.grid}{first}', *map(str, pairs.folders)])}"
+        show_result(text, num=num, grid=pairs.grid, grid_pairs=shown, folders=pairs.folders)
         return
     size = -(-shard_size // batch_size) * batch_size
     layout: Literal["folder", "webdataset"] = "folder" if format == "pairs" else "webdataset"
@@ -199,7 +201,7 @@ def _write_data_set(draw: "Draw", pairs: "PairSet", out: Path, *, bar: bool) -> 
                 bars.update(task, completed=done)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(RESUME_HINT) from error
-    print(f"{pairs.num} pairs: {out}")
+    show_result(f"{pairs.num} pairs: {out}", num=pairs.num, folder=out)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, parse_numbers, require_positive, tracked, warn_no_truncation
+from zeroshift.cli.output import show_result
 from zeroshift.cli.photos import inverted_portraits
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.outputs import require_outputs
@@ -95,7 +96,7 @@ def interpolate(
     )  # fmt: skip
     total = frames * len(samples if inverted is None else inverted)
     save_film(out, tracked(film, total, "Rendering"), fps, title=title, scale=chosen)
-    print(f"{total} frames: {out}")
+    show_result(f"{total} frames: {out}", frames=total, path=out)
 
 
 def _inverted(photos: Sequence[Path], folders: Sequence[RunFolder], folder: Path) -> "list[Inverted]":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from zeroshift.cli.arguments import call, default_output, parse_numbers, require_count, require_positive
+from zeroshift.cli.output import show_result
 from zeroshift.cli.photos import inverted_portraits, require_results
 from zeroshift.errors import ZeroshiftError
 from zeroshift.inversion.options import Space
@@ -114,7 +115,8 @@ def translate(
     results = _write([Translator(inverter, targets, shares) for shares in columns], found, rows, keep=paste)
     for file, path in whole.items():
         _paste(file, [(one, results[one.name]) for one in found if one.file == file], path)
-    print(", ".join(map(str, written)) if len(found) == 1 else f"{len(found)} images: {out}")
+    text = ", ".join(map(str, written)) if len(found) == 1 else f"{len(found)} images: {out}"
+    show_result(text, files=[*written, *whole.values()])
 
 
 def _split(paths: Sequence[Path]) -> tuple[list[RunFolder], list[Path]]:
