@@ -83,7 +83,7 @@ def translate(
         paste: Also write OUT/NAME-pasted.png, the whole image with the result in its place.
         files: "pair": OUT/NAME.png, the input and the result side by side; "separate": OUT/source/NAME.png and
             OUT/target/NAME.png (with --separate target-1, target-2, ..., one per run); "both": all of them.
-        scale: Enlarges the pictures: a whole factor, such as 4, or a height, such as 1024px.
+        scale: Enlarges the pictures, but not those of --paste: a whole factor, such as 4, or a height, such as 1024px.
         resample: "nearest" repeats pixels, "lanczos" is smooth. "auto": nearest for whole factors, otherwise lanczos.
         title: Heading above each pair.
         out: Folder to write to. Default: "translated" in the folder of the first run.
