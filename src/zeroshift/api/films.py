@@ -53,10 +53,10 @@ def interpolate(
     Raises:
         ZeroshiftError: numbers that do not fit, runs that are not finished, or photos that cannot be inverted.
 
-    Example::
-
-        film = zeroshift.interpolate("runs/zombie", photos="me.jpg", strengths=(0, 1))
-        zeroshift.save_film("me.mp4", film, fps=30, title="me -> zombie")
+    Examples:
+        >>> film = interpolate("runs/zombie", seeds=(1, 2), strengths=(0, 1), frames=3)
+        >>> save_film("walk.webp", film, fps=30, scale=4, title="photo -> zombie").name
+        'walk.webp'
     """
     if frames < 1:
         raise ZeroshiftError(f"`frames` is {frames}; it must be at least 1.")

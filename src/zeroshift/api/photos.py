@@ -125,10 +125,10 @@ def translate(
     Raises:
         ZeroshiftError: as `invert`, and for runs that are not finished or have different sources.
 
-    Example::
-
-        (result,) = zeroshift.translate("runs/zombie", "me.jpg", strength=0.8)
-        result.save("zombie.png")
+    Examples:
+        >>> (result,) = translate("runs/zombie", "me.png", strength=0.8, tune_steps=2, scale="512px")
+        >>> result.size
+        (512, 512)
     """
     folders = open_runs(runs)
     shares = result_shares(len(folders), strength, mix, separate)

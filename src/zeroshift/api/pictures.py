@@ -68,6 +68,10 @@ def save_image(
     Raises:
         ZeroshiftError: another suffix, a tensor of another shape, an invalid scale, a title with characters that cannot
             be drawn, or a file that cannot be written.
+
+    Examples:
+        >>> save_image("black.webp", torch.full((3, 64, 64), -1.0), scale=4, title="black").name
+        'black.webp'
     """
     require_picture_name(path)
     chosen = Scale.parse(scale, resample)

@@ -66,10 +66,11 @@ def generate(
         ZeroshiftError: a run that is not finished, a missing truncation, a class that does not fit, an invalid scale,
             or images that are not finite numbers.
 
-    Example::
-
-        for before, after in zeroshift.generate("runs/zombie", 16, output="pil"):
-            after.show()
+    Examples:
+        >>> for before, after in generate("runs/zombie", 2, output="pil", scale=4):
+        ...     print(after.size)
+        (256, 256)
+        (256, 256)
     """
     chosen = output_scale(scale, resample, output)
     if isinstance(source, Sequence) and not isinstance(source, str):

@@ -60,6 +60,11 @@ def save_film(
     Raises:
         ZeroshiftError: a name with another suffix, no frames, a title that does not fit, an invalid scale, or a film
             that could not be written completely. A film of this name from before then stays as it was.
+
+    Examples:
+        >>> frames = (numpy.full((64, 64, 3), level, numpy.uint8) for level in (0, 128, 255))
+        >>> save_film("fade.gif", frames, fps=10).name
+        'fade.gif'
     """
     path = Path(path)
     require_film(path, fps)

@@ -75,6 +75,11 @@ def walk(
         batch_size: images per batch; it changes the result by rounding only.
     Raises:
         ZeroshiftError: no `samples` or no `strengths`, or different numbers of shares and targets.
+
+    Examples:
+        >>> source = load_generator("miniature")
+        >>> next(walk(source, [source], [(0, 1), (0, 2)], truncation_psi=1.0)).shape
+        (64, 128, 3)
     """
     if not samples or not strengths:
         raise ZeroshiftError("A walk needs at least one seed and one strength.")
