@@ -7,6 +7,7 @@ import pytest
 
 from zeroshift.benchmark import paper
 from zeroshift.benchmark.plan import GeneratorPlan, parse_pair
+from zeroshift.benchmark.provenance import slug
 from zeroshift.benchmark.variants import Variant
 from zeroshift.errors import ZeroshiftError
 
@@ -68,3 +69,10 @@ def test_the_paper_has_ten_pairs_on_two_generators(tmp_path: Path) -> None:
     assert {config.generator for config in configs} == {"ffhq", "afhqdog"}
     assert {config.truncation_psi for config in configs} == {0.7}
     assert {config.adapt.steps for config in configs} == {300}
+
+
+def test_long_names_are_shortened_and_stay_different() -> None:
+    one, other = (slug(f"nada:target_images={'ü/a' * 100}{end}") for end in ("x", "y"))
+    assert one != other
+    assert len(one.encode()) <= 120
+    assert slug("nada:adapt.steps=160") == "nada-adapt.steps=160"

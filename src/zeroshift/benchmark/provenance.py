@@ -15,6 +15,8 @@ from zeroshift.methods.configure import flat, settings
 
 __all__ = ["fingerprint", "machine", "recorded_settings", "slug"]
 
+_LONGEST = 120  # bytes; file systems allow 255, with what is added to the name
+
 
 def recorded_settings(config: AdaptConfig) -> dict[str, Any]:
     """All settings of method and generator family, and others that differ from the defaults, by dotted name."""
@@ -38,8 +40,15 @@ def fingerprint(path: Path) -> str:
 
 
 def slug(text: str) -> str:
-    """A string in characters that every file system and web page accepts."""
-    return re.sub(r"[^\w.=]+", "-", text).strip("-.")
+    """A string in characters, and of a length, that every file system and web page accepts.
+
+    A long one ends in a digest of the text, so that different texts keep different names.
+    """
+    plain = re.sub(r"[^\w.=]+", "-", text).strip("-.")
+    if len(plain.encode()) <= _LONGEST:
+        return plain
+    kept = plain.encode()[: _LONGEST - 9].decode(errors="ignore")
+    return f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def machine() -> str:
