@@ -10,11 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zeroshift.api.comparison import Comparison, compare_methods
     from zeroshift.api.films import interpolate
+    from zeroshift.api.live import LiveView
     from zeroshift.api.photos import invert, translate
     from zeroshift.api.pictures import save_image
     from zeroshift.api.samples import generate
     from zeroshift.api.sharing import export, push
+    from zeroshift.api.sheets import picture
     from zeroshift.clip.encoder import Encoder
     from zeroshift.clip.loading import load_encoder
     from zeroshift.config.settings import AdaptConfig, AdaptStage
@@ -36,8 +39,9 @@ if TYPE_CHECKING:
     from zeroshift.report.page import write_report
     from zeroshift.sampling.film import walk
     from zeroshift.training.callbacks import StepEvent
+    from zeroshift.training.result import AdaptResult
     from zeroshift.training.run_folder import RunFolder
-    from zeroshift.training.trainer import AdaptResult, adapt
+    from zeroshift.training.trainer import adapt
 
     __version__: str
 
@@ -45,6 +49,7 @@ __all__ = [
     "AdaptConfig",
     "AdaptResult",
     "AdaptStage",
+    "Comparison",
     "DDIMOptions",
     "Encoder",
     "Evaluation",
@@ -53,6 +58,7 @@ __all__ = [
     "InversionOptions",
     "Inverted",
     "Inverter",
+    "LiveView",
     "Method",
     "ModuleSpec",
     "PromptStage",
@@ -66,6 +72,7 @@ __all__ = [
     "adapt",
     "blend_weights",
     "changed",
+    "compare_methods",
     "default_config",
     "evaluate",
     "export",
@@ -76,6 +83,7 @@ __all__ = [
     "load_encoder",
     "load_generator",
     "load_inversion_encoder",
+    "picture",
     "preset",
     "push",
     "save_film",
@@ -88,10 +96,13 @@ __all__ = [
 ]
 
 _MODULES = {
+    "api.comparison": ("Comparison", "compare_methods"),
     "api.films": ("interpolate",),
     "api.photos": ("invert", "translate"),
+    "api.live": ("LiveView",),
     "api.pictures": ("save_image",),
     "api.samples": ("generate",),
+    "api.sheets": ("picture",),
     "api.sharing": ("export", "push"),
     "clip.encoder": ("Encoder",),
     "clip.loading": ("load_encoder",),
@@ -115,7 +126,8 @@ _MODULES = {
     "io.films": ("save_film",),
     "training.callbacks": ("StepEvent",),
     "training.run_folder": ("RunFolder",),
-    "training.trainer": ("AdaptResult", "adapt"),
+    "training.result": ("AdaptResult",),
+    "training.trainer": ("adapt",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

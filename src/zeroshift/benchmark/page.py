@@ -16,12 +16,13 @@ from zeroshift.benchmark.provenance import slug
 from zeroshift.benchmark.statistics import Difference
 from zeroshift.benchmark.tables import comparison_table, legend, mean_table, target_table
 from zeroshift.benchmark.trials import NUM_SHOWN, finished_records, read_pictures
+from zeroshift.evaluation.compare import left_out_notes
 from zeroshift.evaluation.metrics.registry import MEASURES
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.images import labeled_rows, save_png
 from zeroshift.io.outputs import MARKDOWN_MARK
 
-__all__ = ["columns", "page_files", "page_text", "with_bounds", "write_page"]
+__all__ = ["columns", "page_files", "page_text", "picture_path", "summary_text", "with_bounds", "write_page"]
 
 _SUFFIXES = (".md", ".json", ".csv", ".tex")
 _COST = (
@@ -37,10 +38,11 @@ _BOUNDS = {
 
 def page_files(plan: GeneratorPlan, page: Path) -> list[Path]:
     """The files that `write_page` writes."""
-    return [*(page.with_suffix(suffix) for suffix in _SUFFIXES), *(_picture(page, pair) for pair in plan.pairs)]
+    return [*(page.with_suffix(suffix) for suffix in _SUFFIXES), *(picture_path(page, pair) for pair in plan.pairs)]
 
 
-def _picture(page: Path, pair: DomainPair) -> Path:
+def picture_path(page: Path, pair: DomainPair) -> Path:
+    """The image of a target."""
     return page.with_suffix("") / f"{slug(pair.name)}.png"
 
 
@@ -97,7 +99,7 @@ def write_page(plan: GeneratorPlan, page: Path, baseline: str, conclusion: str =
         page.with_suffix(".tex"): latex_table(rows, names, targets, [m for m in measures if m.better]),
     }
     for pair in plan.pairs:
-        _save_picture(plan, pair, _picture(page, pair))
+        _save_picture(plan, pair, picture_path(page, pair))
     for path, content in contents.items():
         with atomic_write(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
@@ -130,17 +132,31 @@ def page_text(plan: GeneratorPlan, page: Path, baseline: str, conclusion: str = 
     parts = [] if conclusion.startswith("# ") else [f"# Benchmark on {generators}"]
     parts += [conclusion.strip()] if conclusion else []
     parts += _introduction(plan, records, names, baseline)
-    if records:
-        parts += ["## All targets", mean_table(rows, names, measures), legend(measures)]
-    if compared := dict(_compared(plan, rows, baseline)):
-        parts += [f"## Comparison with {baseline}", comparison_table(compared, baseline, measures)]
+    parts += _tables(plan, records, baseline)
     deviation = "Means over seeds ± standard deviation." if len(plan.seeds) > 1 else "One seed."
     parts += ["## By target", f"{deviation} Images show the first seed and the same {NUM_SHOWN} samples in each row."]
     for pair in plan.pairs:
-        picture = _picture(page, pair)
+        picture = picture_path(page, pair)
         parts += [f"### {pair.name}", f"![{pair.name}: source, methods]({picture.parent.name}/{picture.name})"]
         parts += [target_table(rows, names, pair.name, measures)]
     return "\n\n".join(parts) + "\n"
+
+
+def summary_text(plan: GeneratorPlan, baseline: str) -> str:
+    """The tables over all targets in Markdown, without pictures, for notebooks."""
+    records = finished_records(plan)
+    return "\n\n".join([*_tables(plan, records, baseline), *_notes(records)]) + "\n"
+
+
+def _tables(plan: GeneratorPlan, records: Records, baseline: str) -> list[str]:
+    """Means of all variants, and the comparison with the baseline."""
+    rows, measures = with_bounds(records), columns(records)
+    parts = []
+    if records:
+        parts += ["## All targets", mean_table(rows, _row_names(plan, rows), measures), legend(measures)]
+    if compared := dict(_compared(plan, rows, baseline)):
+        parts += [f"## Comparison with {baseline}", comparison_table(compared, baseline, measures)]
+    return parts
 
 
 def _row_names(plan: GeneratorPlan, rows: Records) -> list[str]:
@@ -171,13 +187,14 @@ def _introduction(plan: GeneratorPlan, records: Records, names: Sequence[str], b
     ]
     if missing := len(plan.trials()) - len(records):
         parts.append(f"**Not finished: {missing} of {len(plan.trials())} trials.**")
-    left_out: dict[str, dict[str, None]] = {}
-    for record in records:
-        for name, reason in record["left_out"].items():
-            left_out.setdefault(reason, {})[name] = None
-    notes = [f"Left out: {', '.join(measures)}. {reason}" for reason, measures in left_out.items()]
+    return [*parts, *_notes(records)]
+
+
+def _notes(records: Records) -> list[str]:
+    """A list of the measures that were left out, and of warnings."""
+    notes = left_out_notes([record["left_out"] for record in records])
     notes += dict.fromkeys(note for record in records for note in record["notes"])
-    return [*parts, *(["\n".join(f"- {note}" for note in notes)] if notes else [])]
+    return ["\n".join(f"- {note}" for note in notes)] if notes else []
 
 
 def _command(plan: GeneratorPlan, baseline: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zeroshift.benchmark.provenance import fingerprint, recorded_settings, slug
+from zeroshift.benchmark.statistics import load_scipy_stats
 from zeroshift.benchmark.variants import Variant
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
@@ -95,6 +96,7 @@ class GeneratorPlan:
         """
         from zeroshift.evaluation.metrics.registry import MEASURES
 
+        load_scipy_stats()
         if not (self.variants and self.pairs and self.seeds):
             raise ZeroshiftError("A benchmark needs at least one method, one target and one seed.")
         for values in ([one.name for one in self.variants], [one.name for one in self.pairs], self.seeds):
@@ -112,6 +114,18 @@ class GeneratorPlan:
             if not any(name in flat(config) for config in configs):
                 changed(configs[0], {name: value})  # raises, and suggests the right name
         return self
+
+    def baseline(self, name: str | None = None) -> str:
+        """The variant that the others are compared with: the named one, or nada, or the first.
+
+        Raises:
+            ZeroshiftError: if there is no such variant.
+        """
+        names = [variant.name for variant in self.variants]
+        chosen = name or ("nada" if "nada" in names else names[0])
+        if chosen not in names:
+            raise ZeroshiftError(f"{chosen!r} cannot be the baseline: it is not among the methods {', '.join(names)}.")
+        return chosen
 
     def trials(self) -> list[GeneratorTrial]:
         """All trials, seed by seed, so that an interrupted benchmark contains complete comparisons."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
 
-__all__ = ["cores", "peak_memory", "run_parallel"]
+__all__ = ["cores", "default_processes", "peak_memory", "run_parallel"]
 
 Plan = TypeVar("Plan")
 One = TypeVar("One")
@@ -19,6 +19,13 @@ One = TypeVar("One")
 def cores() -> int:
     """Number of processor cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_processes() -> int:
+    """One trial at a time with a GPU, otherwise one per processor core."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else cores()
 
 
 def run_parallel(

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
-__all__ = ["MIN_TARGETS", "Difference", "compare"]
+from zeroshift.errors import ZeroshiftError
+
+__all__ = ["MIN_TARGETS", "Difference", "compare", "load_scipy_stats"]
 
 MIN_TARGETS = 5  # intervals over fewer targets are inconclusive for targets in general
 _RESAMPLES = 20_000
@@ -28,10 +30,24 @@ class Difference:
         return self.targets >= MIN_TARGETS and (self.low > 0 or self.high < 0)
 
 
+def load_scipy_stats() -> Any:
+    """The module scipy.stats, which intervals need. Benchmarks call this before their first trial.
+
+    Raises:
+        ZeroshiftError: if it is not installed.
+    """
+    try:
+        from scipy import stats
+    except ImportError as error:
+        raise ZeroshiftError("A benchmark needs the package scipy: pip install 'zeroshift[benchmark]'.") from error
+    return stats
+
+
 def _tail(targets: int) -> float:
     """The fraction of resamples outside the interval at each end: 0.025 for many targets, 0.001 for five."""
     if targets < 2:
         return 0.0  # one target is not informative about others
+    stats = load_scipy_stats()
     widened = math.sqrt(targets / (targets - 1)) * stats.t.ppf(0.975, targets - 1)
     return float(stats.norm.cdf(-widened))
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from zeroshift.benchmark.plan import GeneratorPlan, GeneratorTrial
 from zeroshift.benchmark.processes import cores, peak_memory, run_parallel
 from zeroshift.benchmark.provenance import machine
+from zeroshift.core.batching import Track, untracked
 from zeroshift.errors import ZeroshiftError
 from zeroshift.evaluation.evaluate import Evaluation, References, evaluate
 from zeroshift.io.atomic import atomic_write
@@ -30,7 +31,10 @@ from zeroshift.sampling.generate import generate
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
 
-__all__ = ["NUM_SHOWN", "finished_records", "missing_trials", "read_pictures", "record_path", "run_trial", "run_trials"]
+__all__ = [
+    "NUM_SHOWN", "finished_records", "missing_trials", "read_pictures", "record_path", "run_missing", "run_trial",
+    "run_trials",
+]  # fmt: skip
 
 NUM_SHOWN = 8  # samples in the pictures of a trial
 _MAX_PIXELS = 256  # side of a sample in the pictures
@@ -75,6 +79,15 @@ def run_trials(
 ) -> Iterator[tuple[GeneratorTrial, str | None]]:
     """Runs trials in processes of their own, and yields each with its error message, or None, when it ends."""
     return run_parallel(run_trial, plan, trials, plan.processes, prepare=prepare, preload=_PRELOADED)
+
+
+def run_missing(
+    plan: GeneratorPlan, track: Track[Any] = untracked, prepare: Callable[[], object] | None = None
+) -> list[str]:
+    """Runs the trials that have to run, and returns the problem of each that failed."""
+    trials = missing_trials(plan)
+    ended = track(run_trials(plan, trials, prepare=prepare), len(trials), "Adapting")
+    return [f"{trial}: {problem}" for trial, problem in ended if problem is not None]
 
 
 def run_trial(plan: GeneratorPlan, trial: GeneratorTrial) -> str | None:

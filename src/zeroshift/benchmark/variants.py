@@ -7,8 +7,9 @@ from typing import Any
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.foreign import parse_json
+from zeroshift.methods.registry import METHODS
 
-__all__ = ["Variant", "parse_changes", "with_changes"]
+__all__ = ["Variant", "method_variant", "parse_changes", "with_changes"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,17 @@ class Variant:
     changes: Mapping[str, Any] = field(default_factory=dict)
     generator: str = "miniature"
     bound: str = ""
+
+
+def method_variant(text: str) -> Variant:
+    """A variant such as "ipl" or "ipl:adapt.steps=240".
+
+    Raises:
+        ZeroshiftError: for an unknown method or a malformed change.
+    """
+    name = text.partition(":")[0]
+    METHODS[name]  # raises, and suggests the right name
+    return with_changes(Variant(name, {"method": name}), text)
 
 
 def with_changes(variant: Variant, text: str) -> Variant:

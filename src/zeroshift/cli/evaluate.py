@@ -129,35 +129,21 @@ def _show_results(measured: "list[tuple[RunFolder, Evaluation]]", console: "Cons
     from rich.markup import escape
     from rich.table import Table
 
-    from zeroshift.evaluation.compare import ARROWS, YARDSTICK, number
+    from zeroshift.evaluation.compare import YARDSTICK, left_out_notes, result_table
 
     for folder, evaluation in measured:
         table = Table(title=escape(str(folder.path)), title_justify="left", box=None, padding=(0, 2, 0, 0))
-        truth = ("truth",) if any(result.truth_value is not None for result in evaluation.results) else ()
-        for name in ("measure", "value", "source", *truth, "network", "samples", "protocol"):
+        columns, rows = result_table(evaluation.results)
+        for name in columns:
             right = name in ("value", "source", "truth", "samples")
             table.add_column(name, justify="right" if right else "left", overflow="fold")
-        for result in evaluation.results:
-            compared = (result.source_value, *((result.truth_value,) if truth else ()))
-            value, *others = ("–" if each is None else number(each) for each in (result.value, *compared))
-            spread = "" if result.spread is None else f" ± {number(result.spread)}"
-            table.add_row(
-                f"{result.measure} {ARROWS[result.better]}",
-                value + spread,
-                *others,
-                escape(result.network),
-                str(result.samples),
-                result.protocol,
-            )
+        for row in rows:
+            table.add_row(*map(escape, row))
         console.print(table)
     if any(evaluation.results for _, evaluation in measured):
         console.print(YARDSTICK, style="dim", markup=False, soft_wrap=True)
-    left_out: dict[str, dict[str, None]] = {}  # measures by reason
-    for _, evaluation in measured:
-        for name, reason in evaluation.left_out.items():
-            left_out.setdefault(reason, {})[name] = None
-    for reason, names in left_out.items():
-        console.print(f"Left out: {', '.join(names)}. {reason}", style="dim", markup=False, soft_wrap=True)
+    for note in left_out_notes([evaluation.left_out for _, evaluation in measured]):
+        console.print(note, style="dim", markup=False, soft_wrap=True)
 
 
 def _show_comparison(columns: "list[Column]", rows: "list[Row]", console: "Console") -> None:

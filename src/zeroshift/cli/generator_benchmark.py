@@ -14,7 +14,6 @@ from zeroshift.io.outputs import require_outputs, require_writable
 
 if TYPE_CHECKING:
     from zeroshift.benchmark.plan import DomainPair, GeneratorPlan
-    from zeroshift.benchmark.variants import Variant
 
 __all__ = ["GeneratorBenchmarkOptions", "benchmark_generator", "main"]
 
@@ -89,23 +88,15 @@ def benchmark_generator(options: GeneratorBenchmarkOptions) -> None:
         ZeroshiftError: for conflicting options, and after writing the page if a trial failed.
     """
     from zeroshift.benchmark.page import page_files, page_text, write_page
-    from zeroshift.benchmark.trials import missing_trials, run_trials
+    from zeroshift.benchmark.trials import run_missing
 
     conclusion = "" if options.conclusion is None else read_conclusion(options.conclusion)
     plan = _plan(options)
-    names = [variant.name for variant in plan.variants]
-    baseline = options.baseline or ("nada" if "nada" in names else names[0])
-    if baseline not in names:
-        raise ZeroshiftError(f"{baseline!r} cannot be the baseline: it is not among the methods {', '.join(names)}.")
+    baseline = plan.baseline(options.baseline)
     page = plan.out / "benchmark.md" if options.page is None else options.page
     require_writable(plan.out)
     require_outputs(*page_files(plan, page))
-    failed = []
-    if not options.pages_only:
-        trials = missing_trials(plan)
-        for trial, problem in tracked(run_trials(plan, trials, prepare=keep_freed_memory), len(trials), "Adapting"):
-            if problem is not None:
-                failed.append(f"{trial}: {problem}")
+    failed = [] if options.pages_only else run_missing(plan, tracked, keep_freed_memory)
     try:
         write_page(plan, page, baseline, conclusion)
     except ZeroshiftError:
@@ -124,26 +115,24 @@ def _plan(options: GeneratorBenchmarkOptions) -> "GeneratorPlan":
     Raises:
         ZeroshiftError: for missing or unknown generators, targets, methods, measures or settings.
     """
-    import torch
-
     from zeroshift.benchmark import paper
     from zeroshift.benchmark.plan import GeneratorPlan
-    from zeroshift.benchmark.processes import cores
-    from zeroshift.benchmark.variants import parse_changes
+    from zeroshift.benchmark.processes import default_processes
+    from zeroshift.benchmark.variants import method_variant, parse_changes
 
     methods = options.methods or (paper.METHODS if options.paper else _METHODS)
     steps = [] if options.steps is None else [f"adapt.steps={options.steps}"]
     return GeneratorPlan(
         out=options.out,
         pairs=_pairs(options),
-        variants=tuple(map(_variant, methods)),
+        variants=tuple(map(method_variant, methods)),
         seeds=options.seeds,
         metrics=options.metrics or (paper.METRICS if options.paper else None),
         references=options.references,
         num=options.num,
         preset=options.preset or (paper.PRESET if options.paper else ""),
         changes=parse_changes((*options.set, *steps)),
-        processes=options.processes if options.processes is not None else 1 if torch.cuda.is_available() else cores(),
+        processes=default_processes() if options.processes is None else options.processes,
         again=options.again,
     ).validate()
 
@@ -163,20 +152,6 @@ def _pairs(options: GeneratorBenchmarkOptions) -> "tuple[DomainPair, ...]":
     if options.generator is None:
         return paper.PAIRS
     return tuple(replace(pair, generator=options.generator) for pair in paper.PAIRS)
-
-
-def _variant(text: str) -> "Variant":
-    """A variant such as "ipl" or "ipl:adapt.steps=240".
-
-    Raises:
-        ZeroshiftError: for an unknown method or a malformed change.
-    """
-    from zeroshift.benchmark.variants import Variant, with_changes
-    from zeroshift.methods.registry import METHODS
-
-    name = text.partition(":")[0]
-    METHODS[name]  # raises, and suggests the right name
-    return with_changes(Variant(name, {"method": name}), text)
 
 
 def main(arguments: Sequence[str]) -> None:

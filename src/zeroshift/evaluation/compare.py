@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,7 +10,10 @@ from zeroshift.evaluation.results import Result
 from zeroshift.methods.configure import NEUTRAL_SETTINGS, flat
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["ARROWS", "YARDSTICK", "Column", "Row", "as_json", "compare", "headings", "markdown", "number", "yardsticks"]
+__all__ = [
+    "ARROWS", "YARDSTICK", "Column", "Row", "as_json", "compare", "headings", "left_out_notes", "markdown", "number",
+    "result_table", "yardsticks",
+]  # fmt: skip
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 YARDSTICK = (
@@ -95,6 +98,28 @@ class Row:
 def number(value: float) -> str:
     """The value with four significant digits, or with four decimals if it is below 1."""
     return f"{value:#.4g}" if abs(value) >= 1 else f"{value:.4f}"
+
+
+def result_table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of the results of one run, as text; the truth is a column if it is known."""
+    truth = ["truth"] if any(result.truth_value is not None for result in results) else []
+    rows = []
+    for result in results:
+        values = (result.value, result.source_value, *((result.truth_value,) if truth else ()))
+        value, *others = ("–" if each is None else number(each) for each in values)
+        spread = "" if result.spread is None else f" ± {number(result.spread)}"
+        facts = (result.network, str(result.samples), result.protocol)
+        rows.append([f"{result.measure} {ARROWS[result.better]}", value + spread, *others, *facts])
+    return ["measure", "value", "source", *truth, "network", "samples", "protocol"], rows
+
+
+def left_out_notes(left_out: Iterable[Mapping[str, str]]) -> list[str]:
+    """A sentence for each reason why measures were left out of evaluations, from reasons by measure."""
+    by_reason: dict[str, dict[str, None]] = {}
+    for reasons in left_out:
+        for name, reason in reasons.items():
+            by_reason.setdefault(reason, {})[name] = None
+    return [f"Left out: {', '.join(names)}. {reason}" for reason, names in by_reason.items()]
 
 
 def headings(columns: Sequence[Column]) -> list[str]:

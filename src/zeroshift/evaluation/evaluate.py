@@ -15,6 +15,7 @@ from zeroshift.core.batching import Track, untracked
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.evaluation.checks import divergence_warnings, guidance_warnings, sample_size_warnings
+from zeroshift.evaluation.compare import YARDSTICK, left_out_notes, result_table
 from zeroshift.evaluation.feature_rows import all_finite
 from zeroshift.evaluation.metrics.features import Features
 from zeroshift.evaluation.plan import EvaluationPlan, PlannedMeasure, make_plan
@@ -36,6 +37,13 @@ class Evaluation:
     results: list[Result]
     left_out: dict[str, str]
     unsaved: tuple[str, ...] = ()  # why some of the results could not be written into the run folder
+
+    def _repr_markdown_(self) -> str:
+        """A table for notebooks."""
+        columns, rows = result_table(self.results)
+        lines = [" | ".join(columns), " | ".join("---" for _ in columns), *(" | ".join(row) for row in rows)]
+        notes = [*([YARDSTICK] if rows else []), *left_out_notes([self.left_out]), *self.unsaved]
+        return "\n\n".join(["\n".join(f"| {line} |" for line in lines), *notes])
 
 
 def evaluate(

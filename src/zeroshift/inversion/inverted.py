@@ -22,7 +22,7 @@ _CHANGE = "change/"  # prefix of changes in a file
 _RECORD = "inversion"  # key of the record in the metadata
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inverted:
     """One inverted photo.
 
@@ -36,6 +36,10 @@ class Inverted:
     codes: Tensor
     changes: Mapping[str, Tensor] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        quality = f", PSNR {self.record['psnr']} dB" if "psnr" in self.record else ""
+        return f"<Inverted: codes {list(self.codes.shape)}, {len(self.changes)} changes{quality}>"
 
     def save(self, path: Path) -> None:
         """Writes a safetensors file, atomically.

@@ -23,10 +23,14 @@ def require_ffmpeg() -> str:
     """The path of the program.
 
     Raises:
-        ZeroshiftError: if there is none.
+        ZeroshiftError: if there is none, or the package that finds it is not installed.
     """
-    import imageio_ffmpeg
-
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise ZeroshiftError(
+            "Writing .mp4 films needs the package imageio-ffmpeg: pip install 'zeroshift[video]'. Or write a .gif."
+        ) from error
     try:
         program: str = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:

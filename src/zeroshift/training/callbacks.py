@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.generators.base import Generator
-from zeroshift.sampling.generate import generate
+from zeroshift.training.previews import draw_rows
 
 __all__ = ["Callback", "StepEvent"]
 
@@ -43,12 +42,7 @@ class StepEvent:
 
         They are in [-1, 1], on the CPU.
         """
-        config = self.config
-        batches = generate(
-            [self.source, self.generator], num, seed=config.seed, truncation_psi=config.truncation_psi,
-            class_index=config.class_index,
-        )  # fmt: skip
-        source, adapted = (torch.cat(images) for images in zip(*batches, strict=True))
+        source, adapted = draw_rows(self.config, [self.source, self.generator], num)
         return source, adapted
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,22 @@ class RunFolder:
         self.config = config
         self._logged: int | None = None  # number of records in metrics.jsonl; None: not counted yet
         self._made_folder = False
+
+    def __repr__(self) -> str:
+        return f"<RunFolder {self.path}: {self.config.source} to {self.config.target}, {self.config.method}>"
+
+    def _repr_html_(self) -> str | None:
+        """Source and target samples, as a notebook shows a run; None before there are any."""
+        if not self.pairs_path.exists():
+            return None
+        import numpy as np
+        from PIL import Image
+
+        from zeroshift.io.images import data_uri
+
+        with Image.open(self.pairs_path) as sheet:
+            picture = data_uri(np.asarray(sheet.convert("RGB")), lossy=True)
+        return f'<p>{escape(repr(self)[1:-1])}</p><img src="{picture}" alt="source and adapted samples">'
 
     @classmethod
     def open(cls, path: str | Path, config: AdaptConfig) -> "RunFolder":

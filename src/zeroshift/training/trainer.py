@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,7 +16,7 @@ from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
 from zeroshift.io.checksums import digest, load_tensors
-from zeroshift.methods.base import Method, Stage
+from zeroshift.methods.base import Stage
 from zeroshift.methods.configure import resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.registry import METHODS
@@ -26,28 +25,11 @@ from zeroshift.training.callbacks import Callback, StepEvent
 from zeroshift.training.estimate import ShowsEstimate, estimate
 from zeroshift.training.preparation import Progress, make_context
 from zeroshift.training.previews import save_preview, save_stage_preview
+from zeroshift.training.result import AdaptResult, Record
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.step_interrupts import StopRequest, interrupts_at_step_ends
 
 __all__ = ["AdaptResult", "Progress", "adapt"]
-
-Record = dict[str, Any]  # {"stage", "step", "loss", ...}, as in metrics.jsonl
-
-
-@dataclass(frozen=True)
-class AdaptResult:
-    """The result of a run."""
-
-    generator: Generator
-    """The adapted generator: the moving average."""
-    source: Generator
-    """The source generator."""
-    method: Method
-    """The method with what it has learned, such as IPL's `mappers`."""
-    history: list[Record]
-    """A record per step: "stage", "step", "loss", further losses, "seconds"; with a run folder, of all its steps."""
-    finished: bool = True
-    """False if a callback stopped the run; the generator is that of its last step."""
 
 
 def adapt(

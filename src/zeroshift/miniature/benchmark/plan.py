@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zeroshift.benchmark.statistics import load_scipy_stats
 from zeroshift.benchmark.variants import Variant
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
@@ -75,6 +76,7 @@ class BenchmarkPlan:
         Raises:
             ZeroshiftError: naming the first problem.
         """
+        load_scipy_stats()
         if not (self.variants and self.targets and self.seeds):
             raise ZeroshiftError("A benchmark needs at least one method, one target and one seed.")
         for values in ([variant.name for variant in self.variants], self.targets, self.seeds):
