@@ -1,5 +1,6 @@
 """A newcomer: adapts, reads the report, translates a photo of the world, makes a film and a picture for a slide."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -13,6 +14,12 @@ pytestmark = pytest.mark.slow
 
 def run(command: str) -> None:
     assert main(shlex.split(command)) == 0, command
+
+
+def _printed(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    capsys.readouterr()
+    run(command)
+    return capsys.readouterr().out
 
 
 def test_from_the_first_command_to_a_slide(
@@ -44,6 +51,11 @@ def test_from_the_first_command_to_a_slide(
     )
     with Image.open("film.gif") as film:
         assert getattr(film, "n_frames", 1) == 4
+
+    run(f'generate {folder} --num 2 --files pair --scale 4 --title "photo -> zombie" --out for-the-slide --quiet')
+    with Image.open("for-the-slide/pair/00000001.png") as pair:
+        assert pair.height >= 4 * 64
+    assert json.loads(_printed(capsys, f"evaluate {folder} --metrics clip-distance --num 16 --json"))["runs"]
 
     run("adapt --target zombie --device cpu --steps 4 --prompts.steps 3")
     assert "already finished" in capsys.readouterr().out
