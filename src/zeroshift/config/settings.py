@@ -19,6 +19,9 @@ DirectionalForm = Literal["cosine", "log"]
 NoiseMode = Literal["const", "random", "none"]
 Precision = Literal["float32", "bf16"]
 Resize = Literal["antialias", "published"]
+LayerCodes = Literal["new", "batch"]
+LayerPrecision = Literal["same", "bf16"]
+UnchosenGradient = Literal["none", "zero"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class AdaptStage:
     ema_decay: float = 0.99
     """Decay of the moving average of the weights. The average is the adapted generator."""
     layers: tuple[str, ...] = ("adaptive",)
-    """`adaptive` (chosen at every step; `all` for generators without such a choice), `all`, or names of layers."""
+    """`adaptive` (chosen anew; `all` for generators without such a choice), `all`, or names or patterns ('*.conv?')."""
     num_layers: int | None = None
     """Number of layers that `adaptive` chooses; None: two thirds of the candidates, as published."""
     layer_batch_size: int = 8
@@ -49,6 +52,14 @@ class AdaptStage:
     """Learning rate of the codes in the adaptive choice."""
     layer_steps: int = 1
     """Gradient steps on the codes in the adaptive choice."""
+    layer_codes: LayerCodes = "new"
+    """Codes of the adaptive choice: new latents with their own forward pass, or the training batch and its pass."""
+    layer_every: int = 1
+    """Steps between two adaptive choices; in between, the layers stay."""
+    layer_precision: LayerPrecision = "same"
+    """Arithmetic of the adaptive choice: that of the run, or bf16."""
+    unchosen_gradient: UnchosenGradient = "none"
+    """Gradient that Adam sees for layers that are not chosen: none (skipped), or zero (moments decay: PyTorch 1)."""
     noise_mode: NoiseMode = "random"
     """Noise inputs of the generator during training."""
     augmentations: int = 0
@@ -76,7 +87,9 @@ class AdaptStage:
         Raises:
             ZeroshiftError: naming the first setting with an invalid value.
         """
-        for name in ("steps", "batch_size", "grad_accumulation_steps", "layer_batch_size", "layer_steps"):
+        for name in (
+            "steps", "batch_size", "grad_accumulation_steps", "layer_batch_size", "layer_steps", "layer_every"
+        ):  # fmt: skip
             _at_least(f"adapt.{name}", getattr(self, name), 1)
         for name in (
             "augmentations",
@@ -97,6 +110,13 @@ class AdaptStage:
             f"adapt.batch_size = {self.batch_size} is not divisible by "
             f"adapt.grad_accumulation_steps = {self.grad_accumulation_steps}.",
         )
+        for name, only in (("layer_steps", 1), ("grad_accumulation_steps", 1), ("layer_precision", "same")):
+            value = getattr(self, name)
+            require(
+                self.layer_codes == "new" or value == only,
+                f"adapt.{name} is {value}; adapt.layer_codes = batch, which takes the gradient of the training step, "
+                f"needs {only}.",
+            )
         require(
             len(self.layers) > 0 and (len(self.layers) == 1 or not {"adaptive", "all"} & set(self.layers)),
             "adapt.layers must be 'adaptive' alone, 'all' alone, or one or more names of layers.",

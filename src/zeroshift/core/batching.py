@@ -26,10 +26,15 @@ class Fitting:
     Args:
         function: maps rows [n, ...] to results [n, ...].
         size: initial batch size.
+        gradients: whether `function` computes gradients; otherwise it runs in inference mode.
+
+    Attributes:
+        size: the present batch size.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], size: int):
-        self._function, self._size = function, size
+    def __init__(self, function: Callable[[Tensor], Tensor], size: int, *, gradients: bool = False):
+        self._function, self.size = function, size
+        self._mode = torch.enable_grad if gradients else torch.inference_mode
 
     def __call__(self, rows: Tensor) -> Tensor:
         """The results for rows [N, ...], N at least 1, as one tensor."""
@@ -39,9 +44,9 @@ class Fitting:
         """Yields the results batch by batch, for results that are too large to hold in memory at once."""
         first = 0
         while first < len(rows):
-            part = rows[first : first + self._size]
+            part = rows[first : first + self.size]
             try:
-                with torch.inference_mode():
+                with self._mode():
                     result = self._function(part)
             except RuntimeError as error:
                 if len(part) == 1 or not should_reduce_batch_size(error):
@@ -50,5 +55,5 @@ class Fitting:
                 yield result
                 first += len(part)
                 continue
-            self._size = len(part) // 2  # after the except block: the traceback kept tensors alive
+            self.size = len(part) // 2  # after the except block: the traceback kept tensors alive
             clear_device_cache()

@@ -16,6 +16,7 @@ from zeroshift.core.rng import normal
 from zeroshift.errors import ZeroshiftError
 
 __all__ = [
+    "LAYER_CHOICE_SETTINGS",
     "NOISE_MODES",
     "Codes",
     "Generator",
@@ -31,6 +32,14 @@ Latents = Tensor  # [N, *latent_shape], Gaussian
 Codes = Tensor  # what synthesize reads; StyleGAN: ws [N, num_ws, w_dim]
 
 NOISE_MODES = ("const", "random", "none")
+LAYER_CHOICE_SETTINGS = frozenset(
+    f"adapt.{name}"
+    for name in (
+        "num_layers", "layer_batch_size", "layer_lr", "layer_steps", "layer_codes", "layer_every", "layer_precision",
+        "unchosen_gradient",
+    )
+)  # fmt: skip
+"""Settings of the adaptive choice of layers, which generators without `layer_candidates` do not use."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import Codes, Generator, Latents
+from zeroshift.generators.base import LAYER_CHOICE_SETTINGS, Codes, Generator, Latents
 from zeroshift.generators.trust import is_trusted, trust
 
 __all__ = ["ModuleGenerator", "ModuleSpec", "build", "trust", "wrap_generator"]
@@ -64,8 +64,7 @@ class ModuleGenerator(Generator):
     architecture = "module"
     unused_settings = frozenset(
         {
-            "truncation_psi", "source_images_dir", "adapt.lora_rank", "adapt.noise_mode", "adapt.num_layers",
-            "adapt.layer_batch_size", "adapt.layer_lr", "adapt.layer_steps",
+            "truncation_psi", "source_images_dir", "adapt.lora_rank", "adapt.noise_mode", *LAYER_CHOICE_SETTINGS,
         }
     )  # fmt: skip
 

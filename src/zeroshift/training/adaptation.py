@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zeroshift.clip.augmentations import augment
-from zeroshift.clip.losses import clamp_images, directional, global_similarity, identity, out_of_range
+from zeroshift.clip.losses import clamp_images, directional, identity, out_of_range
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.core.rng import stream
 from zeroshift.errors import ZeroshiftError
@@ -18,7 +18,7 @@ from zeroshift.methods.base import Method, Pairs, Stage, check_finite
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.source_images import SourceBatch
 from zeroshift.networks.registry import load_network
-from zeroshift.training.layer_selection import choose_layers, chosen_count, named_layers, train_only
+from zeroshift.training.layer_selection import LayerChoice, named_layers, train_only
 
 __all__ = ["AdaptUpdate", "Adaptation"]
 
@@ -70,29 +70,24 @@ class Adaptation(Stage):
         if settings.lora_rank:
             self.target.add_lora(settings.lora_rank, stream(context.config.seed, "lora").initial_seed())
         self.target_ema: Generator = copy.deepcopy(self.target).requires_grad_(False)
-        self._layers = named_layers(self.target, settings.layers)
-        self._candidates = self.target.layer_candidates() or []
-        if self._layers is None:
-            self._count = chosen_count(len(self._candidates), settings.num_layers)
+        fixed = named_layers(self.target, settings.layers)
+        self.choice = LayerChoice(context, method, self.target) if fixed is None else None
+        self._layers = fixed or []  # that train now
         layers = self.target.layers().values()
         self._trainable = list(dict.fromkeys(weight for layer in layers for weight in layer.parameters()))  # tied once
         self._reparametrization = method.reparametrize(self.target)
         moved = self._trainable if self._reparametrization is None else list(self._reparametrization.parameters())
-        self._optimizer = torch.optim.Adam(moved, lr=settings.lr, betas=settings.betas)
+        fused = context.distributed.device.type == "cuda"
+        self._optimizer = torch.optim.Adam(moved, lr=settings.lr, betas=settings.betas, fused=fused or None)
         if settings.identity_weight:
             self._identity_features = _identity_network(settings.identity_network, context.distributed.device)
-
-    @property
-    def fixed_layers(self) -> bool:
-        """Whether the same layers train at every step."""
-        return self._layers is not None
 
     def step(self, step: int) -> dict[str, Any]:
         """Draws the batch of a step and trains on it."""
         share, draw = self._context.distributed.share, self._context.source_images.draw
         batch = draw("adapt", step, share(range(self._settings.batch_size)), noise="source")
         layer_batch = None
-        if self._layers is None:
+        if self._chooses(step) and self._settings.layer_codes == "new":
             layer_batch = draw("layers", step, share(range(self._settings.layer_batch_size)))
         update = self.update(batch, layer_batch, step)
         return {**update.losses, "layers": update.layers}
@@ -102,19 +97,22 @@ class Adaptation(Stage):
 
         Args:
             batch: this process's samples.
-            layer_batch: this process's samples for the choice of layers; None if the layers are fixed.
+            layer_batch: this process's samples for the choice of layers; None if it needs none at this step.
 
         Raises:
             ZeroshiftError: if a loss is not a finite number; the weights are not changed then.
         """
         settings = self._settings
         self._method.begin_step(step, self.target)
-        layers = self._layers if layer_batch is None else self.choose_layers(layer_batch, step)
-        assert layers is not None
-        self._train_only(layers)
+        by_batch = self._chooses(step) and layer_batch is None
+        if self.choice is not None and layer_batch is not None:
+            self._layers = self.choice.from_new_codes(layer_batch, step)
+        in_graph = self._layers
+        if self.choice is not None and (by_batch or self._context.config.compile):
+            in_graph = self.choice.candidates  # the same graph for any choice
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
-        parts = [self._source_part(part, step) for part in batch.split(settings.grad_accumulation_steps)]
+        parts = [self._source_part(part, step, by_batch) for part in batch.split(settings.grad_accumulation_steps)]
 
         history: list[dict[str, float]] = []
         for _ in range(self.target.num_training_images):
@@ -122,14 +120,19 @@ class Adaptation(Stage):
             self._optimizer.zero_grad(set_to_none=True)
             images, part_losses, joint = [], [], {}
             for part in parts:
+                self._train_only(in_graph)
                 pairs = self._pairs(part, step)
                 share = len(part.samples) / settings.batch_size
                 losses = {name: share * value for name, value in self._losses(pairs, part.text_directions).items()}
                 joint = self._method.joint_losses(pairs)  # of the whole batch, which then has one part
-                torch.stack([*losses.values(), *joint.values()]).sum().backward()
+                loss = torch.stack([*losses.values(), *joint.values()]).sum()
+                if self.choice is not None and by_batch:
+                    self._layers = self.choice.from_batch(part.codes, pairs.target_features)
+                self._backward(loss, in_graph)
                 part_losses.append(torch.stack([value.detach() for value in losses.values()]))
                 images.append(pairs.target_images.detach())
             self._context.distributed.sum_gradients(self._trainable)
+            self._fill_unchosen()
             values = self._context.distributed.sum(torch.stack(part_losses).sum(dim=0)).tolist()
             terms = dict(zip(losses, values, strict=True)) | {name: float(v.detach()) for name, v in joint.items()}
             history.append({"loss": sum(terms.values()), **terms})
@@ -140,16 +143,22 @@ class Adaptation(Stage):
         mean = {name: sum(one[name] for one in history) / len(history) for name in history[0]}
         directions = [_joined(rows) for rows in zip(*(part.text_directions for part in parts), strict=True)]
         source_images = torch.cat([part.source_images for part in parts])
-        return AdaptUpdate(mean, layers, source_images, torch.cat(images), directions)
+        return AdaptUpdate(mean, self._layers, source_images, torch.cat(images), directions)
+
+    def _chooses(self, step: int) -> bool:
+        """Whether the layers are chosen anew at this step."""
+        return self.choice is not None and (not self._layers or step % self._settings.layer_every == 0)
 
     @torch.no_grad()
-    def _source_part(self, batch: SourceBatch, step: int) -> _Part:
+    def _source_part(self, batch: SourceBatch, step: int, code_gradients: bool = False) -> _Part:
         """Everything computed by the source generator for some samples, and an iterator over the target's images."""
         context, mode = self._context, self._settings.noise_mode
         with context.autocast():
             codes, images = batch.codes, batch.images
             features, maps = self._encode(images, batch.samples, step)
             mapper_inputs = batch.mapper_inputs
+        if code_gradients:
+            codes = codes.clone().requires_grad_()
         directions = self._method.target_domain.move(self._method.text_directions(mapper_inputs, step))
         # Random noise differs between source and target, as in the published programs.
         seed = context.noise_seed("target", step)
@@ -207,33 +216,21 @@ class Adaptation(Stage):
         ]
         return [features for features, _ in encoded], [maps for _, maps in encoded]
 
-    def choose_layers(self, batch: SourceBatch, step: int) -> list[str]:
-        """The layers that matter most for the target domain, best first (see `layer_selection.choose_layers`)."""
-        context, settings = self._context, self._settings
-        self.target.requires_grad_(False)
-        with torch.no_grad():
-            codes = batch.codes
-        seed = context.noise_seed("layers", step)
+    def _backward(self, loss: Tensor, in_graph: Sequence[str]) -> None:
+        """Adds the gradients of the layers that train now; `in_graph` names those that had gradients enabled before."""
+        self._train_only(self._layers)
+        if in_graph == self._layers:
+            loss.backward()
+        else:  # computes nothing for the others
+            loss.backward(inputs=[weight for weight in self._trainable if weight.requires_grad])
 
-        def loss(codes: Codes) -> Tensor:
-            with context.autocast():
-                images = self.target.synthesize(
-                    codes, noise_mode=settings.noise_mode, noise_seed=seed, samples=batch.samples
-                )
-                seen = at_least_float32(images)
-                seen = clamp_images(seen) if settings.clamp_images else seen
-                features = [encoder.encode_image(seen) for encoder in context.encoders]
-            terms = [
-                weight * global_similarity(feature, target, encoder.logit_scale)
-                for weight, feature, target, encoder in zip(
-                    context.config.weights, features, self._method.targets, context.encoders, strict=True
-                )
-            ]
-            return torch.stack(terms).sum() * len(codes) / settings.layer_batch_size
-
-        return choose_layers(
-            loss, codes, self._candidates, self._count, settings.layer_lr, settings.layer_steps, context.distributed
-        )
+    def _fill_unchosen(self) -> None:
+        """Gradients of zero for layers that are not chosen, if wanted; without one, Adam leaves their state alone."""
+        if self.choice is None or self._settings.unchosen_gradient == "none" or self._reparametrization is not None:
+            return
+        for weight in self._trainable:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
 
     def _train_only(self, layers: Sequence[str]) -> None:
         train_only(self.target, layers)
@@ -278,6 +275,7 @@ class Adaptation(Stage):
             "target": self.target.state_dict(),
             "target_ema": self.target_ema.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "layers": self._layers if self.choice is not None else [],
             "method": self._method.state_dict(),
             "own": reparametrization,
         }
@@ -288,6 +286,8 @@ class Adaptation(Stage):
         self.target_ema.load_state_dict(state["target_ema"])
         self._optimizer.load_state_dict(dict(state["optimizer"]))
         self._method.load_state_dict(state["method"])
+        if self.choice is not None:
+            self._layers = list(state.get("layers", []))  # chosen anew after checkpoints of older versions
         if self._reparametrization is not None:
             self._reparametrization.load_state_dict(state["own"])
 

@@ -166,11 +166,9 @@ def _check_names(stages: Sequence[Stage]) -> None:
 
 
 def _compile(context: TrainingContext, adaptation: Adaptation) -> None:
-    for module in (*context.source.children(), *(encoder.image_tower for encoder in context.encoders)):
+    generators = (*context.source.children(), *adaptation.target.children())
+    for module in (*generators, *(encoder.image_tower for encoder in context.encoders)):
         module.compile()
-    if adaptation.fixed_layers:  # otherwise the graph changes with the trained layers
-        for module in adaptation.target.children():
-            module.compile()
 
 
 @dataclass

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from zeroshift.config.settings import GeneratorOptions
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import Codes, Generator, Latents
+from zeroshift.generators.base import LAYER_CHOICE_SETTINGS, Codes, Generator, Latents
 from zeroshift.generators.diffusion import lora
 from zeroshift.generators.diffusion.configs import MAX_RESOLUTION, decoder_config, unet_config
 from zeroshift.generators.diffusion.options import DDIMOptions
@@ -28,9 +28,7 @@ __all__ = ["PIPELINE_INDEX", "Diffusion", "plain"]
 
 PIPELINE_INDEX = "model_index.json"  # of a diffusers pipeline
 # Settings of noise inputs and of the adaptive choice of layers; diffusion models have neither.
-ADAPTIVE_SETTINGS = (
-    "adapt.noise_mode", "adapt.num_layers", "adapt.layer_batch_size", "adapt.layer_lr", "adapt.layer_steps",
-)  # fmt: skip
+ADAPTIVE_SETTINGS = ("adapt.noise_mode", *LAYER_CHOICE_SETTINGS)
 
 
 class Diffusion(Generator):
