@@ -182,7 +182,8 @@ def make_adapt(name: str, context: TrainingContext, clock: Clock) -> Program:
     clock.watch(stage.target, "synthesize", "target images")
     clock.watch(context.encoders[0], "encode_image", "image features")
     clock.watch(method, "text_directions", "text directions")
-    clock.watch(stage, "choose_layers", "layer choice")
+    if stage.choice is not None:
+        clock.watch(stage.choice, "from_new_codes", "layer choice")
 
     def update(step: int) -> AdaptUpdate:
         batch, layer_batch = (
