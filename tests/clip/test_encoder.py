@@ -96,6 +96,19 @@ def test_prompts_of_word_embeddings_equal_texts(encoder: Encoder) -> None:
     )
 
 
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_surplus_tokens_of_replaced_words_stay_before_the_suffix(encoder: Encoder, count: int) -> None:
+    """The words have six tokens in CLIP's vocabulary, so that four vectors leave two of them."""
+    words = encoder.embed_words("an oil-painting of a")
+    assert len(words) >= 4
+    context = torch.randn(2, count, encoder.width)
+    surplus = words[count:].expand(2, -1, -1)
+    torch.testing.assert_close(
+        encoder.encode_prompts(context, ["photo", "very old zombie"], "an oil-painting of a"),
+        encoder.encode_prompts(torch.cat([context, surplus], dim=1), ["photo", "very old zombie"]),
+    )
+
+
 def test_causal_towers_run_up_to_the_end_token_only() -> None:
     encoder, lengths = build("flat"), []
     encoder.model.transformer.register_forward_pre_hook(lambda module, inputs: lengths.append(inputs[0].shape[1]))

@@ -44,6 +44,13 @@ def test_base_texts_follow_the_setting() -> None:
     assert base_texts("none", "a photo of a", "dog") == (None, None)
 
 
+def test_surplus_tokens_belong_to_both_prompts(encoder: Encoder) -> None:
+    ctx = torch.randn(3, 2, encoder.width)
+    features = PromptPair(encoder, "photo", "zombie", None, None, "a photo of a").learned(ctx)
+    for feature, label in zip(features, ("photo", "zombie"), strict=True):
+        torch.testing.assert_close(feature, encoder.encode_prompts(ctx, f"of a {label}"))
+
+
 def test_one_batched_call_equals_two_separate_ones(encoder: Encoder) -> None:
     pair = PromptPair(encoder, "photo", "very old zombie", "a photo", None)
     ctx = torch.randn(3, 2, encoder.width)

@@ -177,23 +177,24 @@ class Encoder(nn.Module):
         ids = self._stack([self._ids(text) for text in texts])
         return self._encode(ids, torch.empty(len(ids), 0, 0, device=self.device))
 
-    def encode_prompts(self, context: Tensor, suffixes: str | Sequence[str]) -> Tensor:
+    def encode_prompts(self, context: Tensor, suffixes: str | Sequence[str], replaced: str = "") -> Tensor:
         """Features [N, embed_dim], not normalized, of: start token, context vectors, suffix tokens, end token.
 
         Args:
             context: [N, m, width]; the result is differentiable with respect to it.
             suffixes: one text for all rows, or one per row.
+            replaced: words that the context replaces; their tokens after the first m stay before the suffix.
         Raises:
             ZeroshiftError: if context and suffix together are longer than the model's context.
         """
         texts = [suffixes] * len(context) if isinstance(suffixes, str) else suffixes
-        return self._encode(self._stack([self._prompt_ids(text, context.shape[1]) for text in texts]), context)
+        rows = [self._prompt_ids(text, context.shape[1], replaced) for text in texts]
+        return self._encode(self._stack(rows), context)
 
     def embed_words(self, text: str) -> Tensor:
         """Token embeddings [num_tokens, width] of a text, without start and end token."""
-        ids = self._ids(text)
-        length = int((ids != self._pad_id).sum()) - self._num_marks
-        embeddings: Tensor = self._embedding(ids[self._num_start : self._num_start + length].to(self.device))
+        words = self._ids(text)[self._num_start : self._num_start + self._length(text)]
+        embeddings: Tensor = self._embedding(words.to(self.device))
         return embeddings.detach()
 
     def label_features(self, label: str) -> Tensor:
@@ -227,9 +228,15 @@ class Encoder(nn.Module):
             )
         return ids[: self.context_length]
 
-    def _prompt_ids(self, suffix: str, num_context: int) -> Tensor:
-        ids, start = self._ids(suffix), self._num_start
-        kept = self.context_length - num_context
+    def _length(self, text: str) -> int:
+        """Number of tokens of a text, without start and end token."""
+        return int((self._ids(text) != self._pad_id).sum()) - self._num_marks
+
+    def _prompt_ids(self, suffix: str, num_context: int, replaced: str) -> Tensor:
+        start, kept = self._num_start, self.context_length - num_context
+        ids = self._ids(f"{replaced} {suffix}" if replaced else suffix)
+        if gone := min(num_context, self._length(replaced)) if replaced else 0:
+            ids = torch.cat([ids[:start], ids[start + gone :], ids.new_full((gone,), self._pad_id)])
         if (ids[kept:] != self._pad_id).any():
             raise ZeroshiftError(
                 f"The label {shorten(suffix)!r} and {num_context} context vectors are longer than the encoder's "

@@ -61,16 +61,25 @@ class PromptPair:
         encoder: the encoder whose text tower encodes the prompts.
         source, target: the two labels.
         base_source, base_target: base texts whose unnormalized features are added to those of the prompts, or None.
+        replaced: see `Encoder.encode_prompts`.
     """
 
-    def __init__(self, encoder: Encoder, source: str, target: str, base_source: str | None, base_target: str | None):
-        self.encoder, self.source, self.target = encoder, source, target
+    def __init__(
+        self,
+        encoder: Encoder,
+        source: str,
+        target: str,
+        base_source: str | None,
+        base_target: str | None,
+        replaced: str = "",
+    ):
+        self.encoder, self.source, self.target, self._replaced = encoder, source, target, replaced
         self._base = torch.cat([self._encode_base(base_source), self._encode_base(base_target)])  # [2, E]
 
     def learned(self, ctx: Tensor) -> tuple[Tensor, Tensor]:
         """Source and target prompt features, [N, E] each, of context vectors [N, m, width]; without base texts."""
         suffixes = [self.source] * len(ctx) + [self.target] * len(ctx)
-        source, target = self.encoder.encode_prompts(torch.cat([ctx, ctx]), suffixes).chunk(2)
+        source, target = self.encoder.encode_prompts(torch.cat([ctx, ctx]), suffixes, self._replaced).chunk(2)
         return source, target
 
     def with_base(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,8 @@ class PromptStage:
     """Learned context vectors per image."""
     context_init: str = "a photo of a"
     """Words of the base text, whose feature is added to that of a learned prompt."""
+    keep_surplus: bool = False
+    """Put the tokens of these words after the first `num_context` before the label, as the published program does."""
     domain_weight: float = 1.0
     """λ: weight of the domain regularization of prompts with the target label."""
     source_weight: float = 0.0
@@ -196,8 +198,9 @@ class IPL(Method):
             seed = stream(config.seed, "mapper", index).initial_seed()
             mapper = LatentMapper(dim, prompts.num_context, encoder.width, seed)
             mappers.append(mapper.to(context.distributed.device))
+        replaced = prompts.context_init if prompts.keep_surplus else ""
         learning, self.pairs = (
-            [PromptPair(encoder, config.source, config.target, *texts) for encoder in context.encoders]
+            [PromptPair(encoder, config.source, config.target, *texts, replaced) for encoder in context.encoders]
             for texts in zip(source, target, strict=True)
         )
         self._learning = PromptLearning(context, prompts, mappers, learning)

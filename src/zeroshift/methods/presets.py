@@ -7,8 +7,14 @@ __all__ = ["DIFFUSION", "IN_RANGE", "PUBLISHED", "PUBLISHED_DIFFUSION", "STANDAR
 IN_RANGE = {"adapt.clamp_images": True, "adapt.range_weight": 5.0}
 """The encoder sees what is saved, images in [-1, 1]. docs/scaffold.md compares ways to reach this."""
 
-PUBLISHED = Preset({"encoders": ("ViT-B-32-quickgelu/openai",)})
-"""IPL's program for StyleGAN2 (Guo et al., 2023); its numbers are the defaults of the settings."""
+PUBLISHED = Preset(
+    {
+        "encoders": ("ViT-B-32-quickgelu/openai",),
+        "adapt.unchosen_gradient": "zero",  # of PyTorch 1.8, which its authors name
+        "prompts.keep_surplus": True,
+    }
+)
+"""IPL's program for StyleGAN2 (Guo et al., 2023); its other numbers are the defaults of the settings."""
 
 PUBLISHED_DIFFUSION = Preset(
     {
@@ -31,7 +37,9 @@ PUBLISHED_DIFFUSION = Preset(
 )
 """DiffusionCLIP (Kim et al., 2022): five passes over fifty images."""
 
-STANDARD = Preset(IN_RANGE, extends="published")
+STANDARD = Preset(
+    {**IN_RANGE, "adapt.unchosen_gradient": "none", "prompts.keep_surplus": False}, extends="published"
+)
 """The default for StyleGANs."""
 
 DIFFUSION = Preset(IN_RANGE, extends="published-diffusion")
