@@ -37,9 +37,7 @@ PUBLISHED_DIFFUSION = Preset(
 )
 """DiffusionCLIP (Kim et al., 2022): five passes over fifty images."""
 
-STANDARD = Preset(
-    {**IN_RANGE, "adapt.unchosen_gradient": "none", "prompts.keep_surplus": False}, extends="published"
-)
+STANDARD = Preset({**IN_RANGE, "adapt.unchosen_gradient": "none", "prompts.keep_surplus": False}, extends="published")
 """The default for StyleGANs."""
 
 DIFFUSION = Preset(IN_RANGE, extends="published-diffusion")

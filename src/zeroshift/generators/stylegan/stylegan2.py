@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zeroshift.core.dtypes import at_least_float32
-from zeroshift.core.rng import normal
+from zeroshift.core.rng import normal_on
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import NOISE_MODES, Codes, Generator
 from zeroshift.generators.stylegan.base import StyleBased
@@ -254,7 +254,7 @@ class StyleGAN2(StyleBased):
         if mode != "random":
             raise ZeroshiftError(f"Unknown noise mode {mode!r}: choose one of {', '.join(NOISE_MODES)}.")
         counts = [conv.noise_const.numel() for conv in convs]
-        drawn = normal((sum(counts),), seed, "noise", samples=samples).to(self.device)
+        drawn = normal_on(self.device, (sum(counts),), seed, "noise", samples=samples)
         shapes = [(len(samples), 1, *conv.noise_const.shape) for conv in convs]
         return [part.reshape(shape) for part, shape in zip(torch.split(drawn, counts, dim=1), shapes, strict=True)]
 
