@@ -174,7 +174,7 @@ class Encoder(nn.Module):
         Raises:
             ZeroshiftError: if a text is longer than the model's context.
         """
-        ids = self._stack([self._ids(text) for text in texts])
+        ids = torch.stack([self._ids(text) for text in texts])
         return self._encode(ids, torch.empty(len(ids), 0, 0, device=self.device))
 
     def encode_prompts(self, context: Tensor, suffixes: str | Sequence[str], replaced: str = "") -> Tensor:
@@ -189,7 +189,7 @@ class Encoder(nn.Module):
         """
         texts = [suffixes] * len(context) if isinstance(suffixes, str) else suffixes
         rows = [self._prompt_ids(text, context.shape[1], replaced) for text in texts]
-        return self._encode(self._stack(rows), context)
+        return self._encode(torch.stack(rows), context)
 
     def embed_words(self, text: str) -> Tensor:
         """Token embeddings [num_tokens, width] of a text, without start and end token."""
@@ -244,9 +244,6 @@ class Encoder(nn.Module):
             )
         return torch.cat([ids[:start], ids.new_full((num_context,), self._placeholder), ids[start:kept]])
 
-    def _stack(self, rows: list[Tensor]) -> Tensor:
-        return torch.stack(rows).to(self.device)
-
     @property
     def _embedding(self) -> nn.Embedding:
         embedding: nn.Embedding | None = getattr(self._tower, "token_embedding", None)
@@ -258,7 +255,7 @@ class Encoder(nn.Module):
         return embedding
 
     def _encode(self, ids: Tensor, context: Tensor) -> Tensor:
-        """Features of ids [N, context_length]; context [N, m, width] replaces the embeddings after the start token."""
+        """Features of ids [N, context_length] on the CPU; context [N, m, width] replaces embeddings after the start."""
         first, last = self._num_start, self._num_start + context.shape[1]
 
         def place(embeddings: Tensor) -> Tensor:
@@ -266,6 +263,7 @@ class Encoder(nn.Module):
 
         if self._is_causal:
             return at_least_float32(self._encode_causal(ids, place if last > first else lambda embeddings: embeddings))
+        ids = ids.to(self.device)
         if last == first:
             return at_least_float32(self.model.encode_text(ids))
         # Other towers run unchanged, at full length, with a hook that inserts the context.
@@ -292,8 +290,8 @@ class Encoder(nn.Module):
         tower = self._tower
         eos_id = int(getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None) or 0)
         ends = ids.argmax(dim=1) if self._pool_type == "argmax" else torch.eq(ids, eos_id).int().argmax(dim=1)
-        length = int(ends.max()) + 1
-        ids = ids[:, :length]
+        length = int(ends.max()) + 1  # on the CPU: the device is not waited for
+        ids = ids[:, :length].to(self.device)
         x: Tensor = place(tower.token_embedding(ids)) + tower.positional_embedding[:length]  # [N, length, width]
         x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
         x = text_global_pool(x, ids, self._pool_type, eos_token_id=eos_id)

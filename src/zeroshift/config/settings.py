@@ -78,6 +78,8 @@ class AdaptStage:
     """Weight of the identity loss, 1 - cosine of the identity network's features of source and target image."""
     identity_network: str = "face"
     """Feature network of the identity loss; the networks are those of `zeroshift evaluate`."""
+    gradient_checkpointing: bool = False
+    """Recompute activations of the generator in the backward pass to save memory."""
     lora_rank: int = 0
     """Rank of low-rank updates (LoRA) that train instead of the full weights; 0: full weights."""
 

@@ -239,6 +239,16 @@ class Generator(nn.Module, ABC):
                 "generator family."
             )
 
+    def checkpoint_gradients(self) -> None:
+        """Saves memory in training from now on: `synthesize` keeps few activations and computes the others again.
+
+        Raises:
+            ZeroshiftError: if this family has no gradient checkpointing.
+        """
+        raise ZeroshiftError(
+            f"A {self.architecture} generator has no gradient checkpointing. Leave adapt.gradient_checkpointing out."
+        )
+
     def add_lora(self, rank: int, seed: int) -> None:
         """Freezes the weights and adds low-rank updates (LoRA), which become the `layers`.
 

@@ -64,7 +64,8 @@ class ModuleGenerator(Generator):
     architecture = "module"
     unused_settings = frozenset(
         {
-            "truncation_psi", "source_images_dir", "adapt.lora_rank", "adapt.noise_mode", *LAYER_CHOICE_SETTINGS,
+            "truncation_psi", "source_images_dir", "adapt.lora_rank", "adapt.noise_mode",
+            "adapt.gradient_checkpointing", *LAYER_CHOICE_SETTINGS,
         }
     )  # fmt: skip
 

@@ -31,7 +31,7 @@ MADE_WITH = "made_with"
 NEUTRAL_SETTINGS = frozenset(
     {
         "device", "compile", "preview_every", "preview_samples", "checkpoint_every", "adapt.grad_accumulation_steps",
-        "sampling.gradient_checkpointing", "keep_checkpoints", "log_with",
+        "adapt.gradient_checkpointing", "sampling.gradient_checkpointing", "keep_checkpoints", "log_with",
     }
 )  # fmt: skip
 """Settings that change the results by rounding at most. They may change when a run is resumed."""

@@ -70,6 +70,8 @@ class Adaptation(Stage):
         if settings.lora_rank:
             self.target.add_lora(settings.lora_rank, stream(context.config.seed, "lora").initial_seed())
         self.target_ema: Generator = copy.deepcopy(self.target).requires_grad_(False)
+        if settings.gradient_checkpointing:
+            self.target.checkpoint_gradients()
         fixed = named_layers(self.target, settings.layers)
         self.choice = LayerChoice(context, method, self.target) if fixed is None else None
         self._layers = fixed or []  # that train now

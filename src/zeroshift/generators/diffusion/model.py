@@ -27,8 +27,9 @@ from zeroshift.io.owned_folder import require_owned_folder
 __all__ = ["PIPELINE_INDEX", "Diffusion", "plain"]
 
 PIPELINE_INDEX = "model_index.json"  # of a diffusers pipeline
-# Settings of noise inputs and of the adaptive choice of layers; diffusion models have neither.
-ADAPTIVE_SETTINGS = ("adapt.noise_mode", *LAYER_CHOICE_SETTINGS)
+# Settings of noise inputs and of the adaptive choice of layers; diffusion models have neither. Their checkpointing is
+# sampling.gradient_checkpointing.
+ADAPTIVE_SETTINGS = ("adapt.noise_mode", "adapt.gradient_checkpointing", *LAYER_CHOICE_SETTINGS)
 
 
 class Diffusion(Generator):

@@ -1,10 +1,13 @@
 """Building blocks of the StyleGAN generators: equalized layers, the mapping network, [1, 3, 3, 1] filters."""
 
 import math
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from zeroshift.core.dtypes import at_least_float32
 from zeroshift.errors import ZeroshiftError
@@ -14,9 +17,12 @@ __all__ = [
     "Mapping",
     "blur",
     "normalize_second_moment",
+    "recomputed",
     "resampling_filter",
     "upsample",
 ]
+
+Outputs = TypeVar("Outputs")
 
 
 def normalize_second_moment(x: Tensor) -> Tensor:
@@ -108,6 +114,14 @@ class Mapping(nn.Module):
                 f"Labels of shape {tuple(labels.shape)} do not fit {count} latents and {self.num_classes} classes."
             )
         return labels.to(self.embed.weight.dtype)
+
+
+def recomputed(enabled: bool, function: Callable[..., Outputs], *arguments: Any) -> Outputs:
+    """`function(*arguments)`; if enabled, its activations are computed again in the backward pass instead of kept."""
+    if not (enabled and torch.is_grad_enabled()):
+        return function(*arguments)
+    outputs: Outputs = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return outputs
 
 
 def resampling_filter() -> Tensor:

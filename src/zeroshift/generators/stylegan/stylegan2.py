@@ -18,7 +18,7 @@ from zeroshift.core.rng import normal_on
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import NOISE_MODES, Codes, Generator
 from zeroshift.generators.stylegan.base import StyleBased
-from zeroshift.generators.stylegan.blocks import EqualLinear, Mapping, blur, resampling_filter, upsample
+from zeroshift.generators.stylegan.blocks import EqualLinear, Mapping, blur, recomputed, resampling_filter, upsample
 from zeroshift.generators.stylegan.schemas import StyleGAN2Settings
 from zeroshift.io.foreign import matches
 
@@ -116,6 +116,15 @@ class Block(nn.Module):
         self.conv1 = StyledConv(out_channels, out_channels, w_dim, resolution, up=False, clamp=clamp)
         self.torgb = StyleGAN2ToRGB(out_channels, w_dim, clamp=clamp)
 
+    def forward(
+        self, x: Tensor, image: Tensor, kernel: Tensor, rows: Sequence[Tensor], noises: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Features and image of this resolution, from those of the one before, its rows of ws and its noise inputs."""
+        if self.conv0 is not None:
+            x = self.conv0(x, rows[0], noises[0])
+        x = self.conv1(x, rows[-2], noises[-1])
+        return x, upsample(image, kernel) + self.torgb(x, rows[-1])
+
 
 class StyleGAN2Synthesis(nn.Module):
     """ws [N, num_ws, w_dim] -> image. Each resolution adds its RGB output to the upsampled image of the one before."""
@@ -125,6 +134,7 @@ class StyleGAN2Synthesis(nn.Module):
     def __init__(self, resolution: int, w_dim: int, channels: dict[int, int], clamp: float | None):
         super().__init__()
         self.sizes = tuple(channels)
+        self.checkpointing = False
         self.input = Constant(channels[4])
         self.register_buffer("filter", resampling_filter(), persistent=False)
         for size in self.sizes:
@@ -136,18 +146,23 @@ class StyleGAN2Synthesis(nn.Module):
 
     def forward(self, ws: Tensor, noises: Sequence[Tensor | None]) -> Tensor:
         """`noises`: one per styled convolution, as for `StyledConv.forward`."""
-        rows, noise = ws.unbind(dim=1), iter(noises)
+        rows = ws.unbind(dim=1)
         batch = ws.shape[0]  # may be symbolic, unlike len(ws)
         x = self.input(batch)
         image, row = at_least_float32(x.new_zeros(batch, 3, 2, 2)), 0
         for size in self.sizes:
             block: Block = getattr(self, f"b{size}")
-            if block.conv0 is not None:
-                x = block.conv0(x, rows[row], next(noise))
-                row += 1
-            x = block.conv1(x, rows[row], next(noise))
-            row += 1  # torgb and the next block's conv0 share a row
-            image = upsample(image, self.filter) + block.torgb(x, rows[row])
+            convs = 1 if block.conv0 is None else 2
+            x, image = recomputed(
+                self.checkpointing,
+                block,
+                x,
+                image,
+                self.filter,
+                rows[row : row + convs + 1],  # torgb and the next block's conv0 share a row
+                noises[row : row + convs],
+            )
+            row += convs
         return image
 
 

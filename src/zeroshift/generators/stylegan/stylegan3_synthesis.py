@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.stylegan.blocks import EqualLinear
+from zeroshift.generators.stylegan.blocks import EqualLinear, recomputed
 from zeroshift.generators.stylegan.stylegan3_filters import design_lowpass, downsample, upsample
 
 __all__ = ["Band", "StyleGAN3Synthesis", "plan_bands"]
@@ -210,6 +210,7 @@ class StyleGAN3Synthesis(nn.Module):
     ):
         super().__init__()
         self.output_scale = output_scale
+        self.checkpointing = False
         self.input = FourierInput(w_dim, bands[0])
         self.names: list[str] = []
         last = len(bands) - 1
@@ -227,6 +228,6 @@ class StyleGAN3Synthesis(nn.Module):
         rows = ws.float().unbind(dim=1)
         x = self.input(rows[0])
         for name, w in zip(self.names, rows[1:], strict=True):
-            x = self.get_submodule(name)(x, w)
+            x = recomputed(self.checkpointing, self.get_submodule(name), x, w)
         images: Tensor = x * self.output_scale
         return images
