@@ -128,16 +128,9 @@ def test_the_final_average(repeated: dict[str, Repeated]) -> None:
 
 def test_skipped_layers_lead_elsewhere(repeated: dict[str, Repeated]) -> None:
     """The runs are equal until a layer is chosen that was not chosen before."""
-    none, settings = repeated["none"], repeated["none"].context.config.adapt
+    none = repeated["none"]
     chosen = none.arrays["chosen"].tolist()
     assert all(set(layers) == set(chosen[0]) for layers in chosen[:FIRST_CHANGE])
     assert "convs.0" in chosen[FIRST_CHANGE]
     assert max(none.apart(step) for step in range(FIRST_CHANGE + 1)) < 1e-7
     assert none.apart(FIRST_CHANGE + 1) > 0.1
-    # the layer's first move, from the same gradient: the decay of the second moment is corrected for the steps counted
-    moved = {}
-    for kind, one in repeated.items():
-        first, second = (update.target_images for update in one.updates[FIRST_CHANGE : FIRST_CHANGE + 2])
-        moved[kind] = float((second - first).abs().mean())
-    assert moved["zero"] > 1.5 * moved["none"]
-    assert settings.betas[0] == 0
