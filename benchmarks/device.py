@@ -31,7 +31,7 @@ import torch.nn.functional as F
 import tyro
 from naive import modulated_conv
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from speed import Arguments as SpeedArguments
 from speed import Case, machine, make_context, near
 from torch import Tensor
@@ -88,18 +88,19 @@ class Session:
     def __init__(self, arguments: Arguments, device: torch.device, console: Console):
         self.arguments, self.device, self.console = arguments, device, console
         self.started = time.perf_counter()
+        self.read = time.process_time if device.type == "cpu" else time.perf_counter
         self.results: dict[str, list[Row]] = {}
         self.left_out: list[str] = []
 
     def seconds(self, function: Callable[[], Any], repeats: int = 3) -> float:
-        """Median seconds of a call, after one that warms up."""
+        """Median seconds of a call, after one that warms up: of processor time on a CPU."""
         times = []
         for _ in range(repeats + 1):
             self.wait()
-            start = time.perf_counter()
+            start = self.read()
             function()
             self.wait()
-            times.append(time.perf_counter() - start)
+            times.append(self.read() - start)
         return statistics.median(times[1:])
 
     def wait(self) -> None:
@@ -124,7 +125,7 @@ class Session:
 def table(section: str, rows: Sequence[Row]) -> Table:
     """The rows of a section."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    shown = Table(*names, title=section)
+    shown = Table(*(Column(name, no_wrap=name == "what") for name in names), title=section)
     for row in rows:
         shown.add_row(
             *(f"{value:.4g}" if isinstance(value := row.get(name, ""), float) else str(value) for name in names)

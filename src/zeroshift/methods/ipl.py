@@ -144,9 +144,8 @@ class PromptLearning(Stage):
         self._optimizer.zero_grad(set_to_none=True)
         (total[0] + total[3]).backward()
         distributed.sum_gradients(self.mappers.parameters())
-        contrastive_loss, rest = float(total[0].detach()), distributed.sum(total[1:]).tolist()
-        losses = {"loss": contrastive_loss + rest[2], "contrastive": contrastive_loss}
-        losses |= {"domain": rest[0], "source": rest[1]}
+        values = torch.cat([total[:1].detach(), distributed.sum(total[1:])]).tolist()
+        losses = {"loss": values[0] + values[3], **dict(zip(("contrastive", "domain", "source"), values, strict=False))}
         check_finite(losses, self.name, step)
         self._optimizer.step()
         sources, targets = zip(*([one.detach() for one in pair] for pair in learned), strict=True)

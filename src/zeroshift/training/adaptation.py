@@ -135,8 +135,9 @@ class Adaptation(Stage):
                 images.append(pairs.target_images.detach())
             self._context.distributed.sum_gradients(self._trainable)
             self._fill_unchosen()
-            values = self._context.distributed.sum(torch.stack(part_losses).sum(dim=0)).tolist()
-            terms = dict(zip(losses, values, strict=True)) | {name: float(v.detach()) for name, v in joint.items()}
+            summed = self._context.distributed.sum(torch.stack(part_losses).sum(dim=0))
+            values = torch.cat([summed, *(value.detach()[None] for value in joint.values())]).tolist()
+            terms = dict(zip([*losses, *joint], values, strict=True))
             history.append({"loss": sum(terms.values()), **terms})
             check_finite(history[-1], self.name, step, updated=step > 0 or len(history) > 1)
             self._optimizer_step()
