@@ -105,6 +105,7 @@ def test_synthesis_is_one_graph(family: str) -> None:
     codes = generator.codes(generator.sample_latents(0, range(2)))
     plain = run(generator, codes)
     torch.compiler.reset()
-    generator.get_submodule("synthesis").compile(backend="aot_eager", fullgraph=True)
+    backend = {"stylegan2": "aot_eager", "stylegan3": "eager"}[family]  # the former traces the backward pass as well
+    generator.get_submodule("synthesis").compile(backend=backend, fullgraph=True)
     same(run(generator, codes), plain)
     torch.compiler.reset()
