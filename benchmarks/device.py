@@ -30,13 +30,12 @@ import torch
 import torch.nn.functional as F
 import tyro
 from naive import modulated_conv
+from operations import FlopCounter
 from rich.console import Console
 from rich.table import Column, Table
 from speed import Arguments as SpeedArguments
 from speed import Case, machine, make_context, near
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from zeroshift.core.philox import philox_normal
 from zeroshift.core.rng import normal
@@ -210,21 +209,6 @@ def prompt_steps(session: Session, context: TrainingContext) -> Iterator[Row]:
     reset_peak(session.device)
     seconds = session.seconds(lambda: stage.step(0), 1 if session.arguments.tiny else 3)
     yield {"what": "prompt step", "seconds": seconds, "peak GiB": peak(session.device)}
-
-
-class FlopCounter(TorchDispatchMode):
-    """Counts floating-point operations. PyTorch's own counter tracks modules, which forbids `torch.autograd.grad`."""
-
-    total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=result)
-        return result
 
 
 def reset_peak(device: torch.device) -> None:

@@ -5,17 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from device import Arguments, FlopCounter, main
-
-
-def test_operations_are_counted_in_both_directions() -> None:
-    left, right = torch.randn(3, 4, requires_grad=True), torch.randn(4, 5, requires_grad=True)
-    with FlopCounter() as counter:
-        product = left @ right
-        assert counter.total == 2 * 3 * 4 * 5
-        torch.autograd.grad(product.sum(), (left, right))
-    assert counter.total == 3 * 2 * 3 * 4 * 5
+from device import Arguments, main
 
 
 @pytest.mark.slow

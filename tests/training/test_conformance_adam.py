@@ -109,8 +109,8 @@ def test_the_recorded_run_is_repeated(repeated: dict[str, Repeated]) -> None:
     assert ours.prompts.losses["loss"] == pytest.approx(arrays["loss/prompt_stage"][0], rel=1e-6)
     for step, update in enumerate(ours.updates):
         assert [published[name] for name in update.layers] == arrays["chosen"][step].tolist()
-        assert update.losses["loss"] == pytest.approx(arrays["loss/adapt_stage"][step], rel=1e-5)
-        assert ours.apart(step) < 1e-5
+        assert update.losses["loss"] == pytest.approx(arrays["loss/adapt_stage"][step], rel=1e-6)
+        assert ours.apart(step) < 1e-6
         direction = torch.from_numpy(arrays[f"direction/{step}/0"])
         torch.testing.assert_close(update.text_directions[0], direction, atol=1e-6, rtol=0)
 
@@ -132,5 +132,5 @@ def test_skipped_layers_lead_elsewhere(repeated: dict[str, Repeated]) -> None:
     chosen = none.arrays["chosen"].tolist()
     assert all(set(layers) == set(chosen[0]) for layers in chosen[:FIRST_CHANGE])
     assert "convs.0" in chosen[FIRST_CHANGE]
-    assert max(none.apart(step) for step in range(FIRST_CHANGE + 1)) < 1e-7
+    assert max(none.apart(step) for step in range(FIRST_CHANGE + 1)) < 1e-6
     assert none.apart(FIRST_CHANGE + 1) > 0.1
