@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zeroshift.api.comparison import Comparison, compare_methods
+    from zeroshift.api.drawing import Drawing, draw
     from zeroshift.api.films import interpolate
     from zeroshift.api.live import LiveView
     from zeroshift.api.photos import invert, translate
@@ -51,6 +52,7 @@ __all__ = [
     "AdaptStage",
     "Comparison",
     "DDIMOptions",
+    "Drawing",
     "Encoder",
     "Evaluation",
     "Generator",
@@ -74,6 +76,7 @@ __all__ = [
     "changed",
     "compare_methods",
     "default_config",
+    "draw",
     "evaluate",
     "export",
     "export_generator",
@@ -97,6 +100,7 @@ __all__ = [
 
 _MODULES = {
     "api.comparison": ("Comparison", "compare_methods"),
+    "api.drawing": ("Drawing", "draw"),
     "api.films": ("interpolate",),
     "api.photos": ("invert", "translate"),
     "api.live": ("LiveView",),

@@ -1,7 +1,6 @@
 """`zeroshift adapt`: adapts a generator to a new domain."""
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import re
@@ -30,6 +29,7 @@ from zeroshift.methods.configure import (
 )
 from zeroshift.methods.registry import METHODS, PRESETS
 from zeroshift.report.command import HIDDEN
+from zeroshift.training.default_folder import default_folder
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["default_folder", "main", "run_adaptation"]
@@ -53,21 +53,6 @@ _DATA = {
     "source_images_dir": "a diffusion model (--generator)",
     "class_index": "a class-conditional generator (--generator)",
 }
-
-
-def default_folder(config: AdaptConfig) -> Path:
-    """runs/GENERATOR-TARGET-METHOD, and -seed-N for other seeds than 0, in characters that every file system accepts.
-
-    A folder without the seed that holds a run of this seed, as version 0.1 named it, is kept.
-    """
-    parts = (Path(config.generator).stem, config.target, config.method)
-    plain = Path("runs") / "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.").lower()[:40] for part in parts)
-    if config.seed == AdaptConfig.seed:
-        return plain
-    with contextlib.suppress(ZeroshiftError):
-        if RunFolder.read(plain).config.seed == config.seed:
-            return plain
-    return plain.with_name(f"{plain.name}-seed-{config.seed}")
 
 
 def run_adaptation(config: AdaptConfig, out: Path) -> None:

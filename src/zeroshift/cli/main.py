@@ -22,7 +22,9 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "adapt": "Adapt a generator to a domain described by text.",
+    "studio": "Open the studio in the browser: explore, adapt, photos, compare, share.",
     "generate": "Generate samples of a run, source next to target.",
+    "draw": "Draw pictures of runs: strength, mixture, style mixing.",
     "evaluate": "Measure runs: quality, diversity, identity, structure.",
     "interpolate": "Make a film, from sample to sample or from source to target.",
     "translate": "Translate real images into the domain of a run.",

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +119,21 @@ def save_picture(path: str | Path, pixels: np.ndarray, note: str = "") -> Path:
     return Path(path)
 
 
-def save_png(path: str | Path, pixels: np.ndarray, note: str = "") -> Path:
-    """Writes uint8 [H, W, 3] as a PNG file, atomically. See `save_picture` for the note."""
+def save_png(
+    path: str | Path, pixels: np.ndarray, note: str = "", texts: Mapping[str, str] | None = None
+) -> Path:
+    """Writes uint8 [H, W, 3] as a PNG file, atomically.
+
+    Args:
+        path, pixels, note: see `save_picture`.
+        texts: further texts to store in the file, by keyword.
+    """
     text = PngInfo()
     text.add_text("Software", MARK)
     if note:
         text.add_text("Description", note)
+    for keyword, value in (texts or {}).items():
+        text.add_itxt(keyword, value)
     with atomic_write(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=text)
     return Path(path)

@@ -38,6 +38,7 @@ def command_line(config: AdaptConfig, out: Path) -> str:
             group, dot, last = option[2:].rpartition(".")
             words.append(option if value else f"--{group}{dot}no-{last}")  # tyro's form
         else:
-            values = value if isinstance(value, list) else [value]
-            words += [option, *(str(one) for one in values)]
+            values = [str(one) for one in (value if isinstance(value, list) else [value])]
+            # A single text that begins with a hyphen would be read as an option.
+            words += [f"{option}={values[0]}"] if len(values) == 1 and values[0][:1] == "-" else [option, *values]
     return shlex.join([*words, "--out", str(out)])

@@ -14,7 +14,7 @@ from zeroshift.generators.base import Generator, blend_weights
 from zeroshift.io.images import make_grid
 from zeroshift.sampling.generate import render_batches
 
-__all__ = ["SampleKey", "latent_loop", "strength_loop", "walk"]
+__all__ = ["SampleKey", "latent_loop", "latents_between", "strength_loop", "walk"]
 
 SampleKey = tuple[int, int]  # (seed, sample number), which determine a latent
 
@@ -36,6 +36,19 @@ def latent_loop(points: Tensor, frames: int) -> Tensor:
         length = torch.lerp(lengths[i], lengths[(i + 1) % k], t * t * (3 - 2 * t))  # smoothstep: continuous speed
         path.append(spline * (length / spline.norm(dim=1, keepdim=True).clamp(min=1e-8)))
     return torch.cat(path).reshape(k * frames, *shape)
+
+
+def latents_between(start: Tensor, end: Tensor, position: float) -> Tensor:
+    """Latents [N, ...] on the way from `start` (position 0) to `end` (1).
+
+    Linear, with the norm interpolated separately, as in `latent_loop`. Positions 0 and 1 are exact.
+    """
+    if position in (0, 1):
+        return end if position else start
+    first, last = start.flatten(1), end.flatten(1)
+    mixed = torch.lerp(first, last, position)
+    length = torch.lerp(first.norm(dim=1), last.norm(dim=1), position)[:, None]
+    return (mixed * (length / mixed.norm(dim=1, keepdim=True).clamp(min=1e-8))).reshape(start.shape)
 
 
 def strength_loop(strengths: Sequence[float], frames: int) -> list[float]:

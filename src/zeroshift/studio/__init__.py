@@ -1,0 +1,1 @@
+"""The web interface: `engine` works without it, `pages` shows it with gradio."""

@@ -1,0 +1,1 @@
+"""What the studio does, without the interface: runs, queue, sessions, caches."""
