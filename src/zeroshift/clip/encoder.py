@@ -208,6 +208,11 @@ class Encoder(nn.Module):
 
     def warn_unknown(self, label: str) -> None:
         """Warns about words in the label that are not in the training data, if the model lists its words."""
+        if note := self.unknown_words(label):
+            warnings.warn(note, stacklevel=2)
+
+    def unknown_words(self, label: str) -> str:
+        """A sentence about words in the label that are not in the training data; empty if there are none."""
         words = re.findall(r"\w+", label.lower()) or [label]  # symbols alone count as an unknown word
         unknown = [
             word for word in dict.fromkeys(words) if self.known_words is not None and word not in self.known_words
@@ -216,9 +221,8 @@ class Encoder(nn.Module):
             near = difflib.get_close_matches(label.lower(), self.known_labels, n=3, cutoff=0)
             hint = f" Similar labels that it was trained on: {', '.join(near)}." if near else ""
             listed = f"the word{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}"
-            warnings.warn(
-                f"The encoder was not trained on {listed}, so the result may be meaningless.{hint}", stacklevel=2
-            )
+            return f"The encoder was not trained on {listed}, so the result may be meaningless.{hint}"
+        return ""
 
     def _tokenize(self, text: str) -> Tensor:
         ids = self._tokenizer([text], context_length=self.context_length + _ROOM)[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from zeroshift.clip.encoder import Encoder, shorten
 from zeroshift.errors import ZeroshiftError
 
-__all__ = ["LabelDifference", "check_labels", "label_difference", "words_of"]
+__all__ = ["LabelDifference", "check_labels", "label_difference", "weak_direction", "words_of"]
 
 MIN_TEMPLATES = 8
 """Fewer templates are too few for a judgement on their scatter."""
@@ -62,7 +62,13 @@ def _mean_and_errors(differences: Tensor) -> tuple[float, float]:
 
 
 def check_labels(encoder: Encoder, source: str, target: str) -> None:
-    """Warns of a weak direction between two labels, and refuses one that is noise.
+    """Warns of a weak direction between two labels, and refuses one that is noise, see `weak_direction`."""
+    if note := weak_direction(encoder, source, target):
+        warnings.warn(note, stacklevel=2)
+
+
+def weak_direction(encoder: Encoder, source: str, target: str) -> str:
+    """A sentence about a weak direction between two labels; empty if it is strong enough.
 
     Raises:
         ZeroshiftError: if the labels have the same words, or their features are equal, or differ by less than
@@ -79,7 +85,7 @@ def check_labels(encoder: Encoder, source: str, target: str) -> None:
         raise ZeroshiftError(f"The encoder does not tell the labels {names} apart: their features are equal.")
     number = len(encoder.templates)
     if number < MIN_TEMPLATES:
-        return
+        return ""
     if difference.errors < MIN_ERRORS:
         raise ZeroshiftError(
             f"The encoder hardly tells the labels {names} apart: the direction between them is {difference.length:.3f} "
@@ -87,9 +93,9 @@ def check_labels(encoder: Encoder, source: str, target: str) -> None:
             "needed. Describe the target in other words."
         )
     if difference.length < WEAK * difference.punctuation:
-        warnings.warn(
+        return (
             f"The direction between the labels {names} is weak: {difference.length:.3f} long, where a full stop or an "
             f"exclamation mark after the source label already changes {difference.punctuation:.3f}. The result may be "
-            "meaningless. Describe the target in other words.",
-            stacklevel=2,
+            "meaningless. Describe the target in other words."
         )
+    return ""

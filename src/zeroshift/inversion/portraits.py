@@ -150,6 +150,7 @@ def make_inverter(
     distance: str | None = None,
     encoder: str = "auto",
     seed: int = 0,
+    cache: Path | None = None,
 ) -> Inverter:
     """The inverter for a source generator.
 
@@ -157,6 +158,7 @@ def make_inverter(
         name: name or file of the generator, which may have an encoder in the catalogue.
         space, steps, tune_steps, distance: settings of `InversionOptions`; None: its defaults.
         encoder: see `load_inversion_encoder`.
+        cache: folder of finished inversions, see `Inverter`.
 
     Raises:
         ZeroshiftError: invalid settings, or an encoder that does not fit the generator.
@@ -172,11 +174,12 @@ def make_inverter(
                 f"A {generator.architecture} generator has an inversion of its own. Ignored: {', '.join(ignored)}.",
                 stacklevel=2,
             )
-        return Inverter(generator, encoder=load_inversion_encoder(name, encoder) if encoder != "auto" else None)
+        own = load_inversion_encoder(name, encoder) if encoder != "auto" else None
+        return Inverter(generator, encoder=own, cache=cache)
     loaded = load_inversion_encoder(name, encoder)
     start = InversionOptions() if loaded is None else InversionOptions(steps=100)  # an encoder starts close
     options = replace(start, **chosen, seed=seed)  # type: ignore[arg-type]
-    return Inverter(generator, options, loaded)
+    return Inverter(generator, options, loaded, cache)
 
 
 def default_inverter(found: Sequence[Portrait], generator: Generator, name: str) -> Inverter:

@@ -16,11 +16,12 @@ _LOCK = f"{TEMPORARY_PREFIX}lock"
 
 
 @contextlib.contextmanager
-def locked_folder(path: Path, work: str) -> Iterator[None]:
+def locked_folder(path: Path, work: str, option: str = "--out") -> Iterator[None]:
     """Keeps other processes from the same work in an existing folder, and removes temporary files of a killed process.
 
     Args:
         work: what the process does there, such as "training".
+        option: the option that names another folder, for the message.
 
     Raises:
         ZeroshiftError: if another process is at it.
@@ -31,7 +32,7 @@ def locked_folder(path: Path, work: str) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise ZeroshiftError(
-                f"Another process is {work} in {path}. Wait until it ends, or give another folder (--out)."
+                f"Another process is {work} in {path}. Wait until it ends, or give another folder ({option})."
             ) from error
         try:
             remove_leftovers(path, recursive=True)

@@ -18,7 +18,7 @@ from zeroshift.methods.configure import to_json
 from zeroshift.report.page import result_rows
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["model_card", "write_hub_folder"]
+__all__ = ["model_card", "without_folders", "write_hub_folder"]
 
 _CARD = "README.md"
 _USE = """## Use
@@ -56,7 +56,7 @@ def write_hub_folder(run: RunFolder, folder: Path, repository: str, command: str
         if run.pairs_path.exists():
             shutil.copyfile(run.pairs_path, new / run.pairs_path.name)
         texts = {
-            "config.json": json.dumps(_without_folders(json.loads(to_json(run.config))), indent=2) + "\n",
+            "config.json": json.dumps(without_folders(json.loads(to_json(run.config))), indent=2) + "\n",
             _CARD: model_card(run, repository, command),
             DESCRIPTION: json.dumps(read_header(run.generator_path), indent=2) + "\n",
         }
@@ -109,24 +109,24 @@ def _is_local(value: str) -> bool:
     return value.startswith(("/", "~", ".")) or "\\" in value or os.path.exists(value)
 
 
-def _without_folders(value: Any) -> Any:
+def without_folders(value: Any) -> Any:
     """Settings, as read from JSON, in which paths of this machine are only names."""
     if isinstance(value, dict):
-        return {key: _without_folders(one) for key, one in value.items()}
+        return {key: without_folders(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_without_folders(one) for one in value]
+        return [without_folders(one) for one in value]
     return Path(value).name if isinstance(value, str) and _is_local(value) else value
 
 
 def _shared_command(command: str) -> str:
     """A command line without the folders of this machine."""
-    return shlex.join(_without_folders(shlex.split(command)))
+    return shlex.join(without_folders(shlex.split(command)))
 
 
 def _source_name(config: AdaptConfig) -> str:
     """The source generator without the folders of this machine."""
     named = find_entry(config.generator)
-    return named.name if named is not None else str(_without_folders(config.generator))
+    return named.name if named is not None else str(without_folders(config.generator))
 
 
 def _results(run: RunFolder) -> str:

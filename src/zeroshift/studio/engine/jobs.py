@@ -186,11 +186,13 @@ class ProcessJob(Job):
         return {**kept, "run": Path(self.place).name}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any], folder: Callable[[str], Path], log: Path) -> "ProcessJob":
+    def from_record(
+        cls, record: Mapping[str, Any], folder: Callable[[str], Path], log: Callable[[str], Path]
+    ) -> "ProcessJob":
         """The job of a record.
 
         Args:
-            folder: the folder of a run by its name.
+            folder, log: the folder of a run and the file of its output, by its name.
 
         Raises:
             ZeroshiftError: if the record is damaged.
@@ -198,7 +200,8 @@ class ProcessJob(Job):
         kinds = {"title": str, "kind": str, "id": str, "state": str, "message": str, "pid": int, "started": float}
         fits = all(isinstance(record.get(name), kind) for name, kind in kinds.items())
         require(fits and record["kind"] in PROCESS_KINDS and record["state"] in get_args(State), "A job is damaged.")
-        return cls(place=str(folder(record.get("run", ""))), log=log, **{name: record[name] for name in kinds})
+        place = folder(record.get("run", ""))
+        return cls(place=str(place), log=log(place.name), **{name: record[name] for name in kinds})
 
     def _start(self) -> None:
         import psutil
