@@ -48,7 +48,8 @@ def latents_between(start: Tensor, end: Tensor, position: float) -> Tensor:
     first, last = start.flatten(1), end.flatten(1)
     mixed = torch.lerp(first, last, position)
     length = torch.lerp(first.norm(dim=1), last.norm(dim=1), position)[:, None]
-    return (mixed * (length / mixed.norm(dim=1, keepdim=True).clamp(min=1e-8))).reshape(start.shape)
+    moved: Tensor = mixed * (length / mixed.norm(dim=1, keepdim=True).clamp(min=1e-8))
+    return moved.reshape(start.shape)
 
 
 def strength_loop(strengths: Sequence[float], frames: int) -> list[float]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.inversion.inverted import Inverted
+from zeroshift.studio.engine.explorer import Sheet
 
 __all__ = ["MAX_PHOTOS", "Session", "Sessions"]
 
@@ -29,6 +30,7 @@ class Session:
         inverted: the photo in a generator, by (source generator, alignment).
         job: id of the running inversion.
         photos: how many photos were sent.
+        sheet: the pictures of the explore tab.
     """
 
     photo: Tensor | None = None
@@ -37,6 +39,7 @@ class Session:
     inverted: dict[tuple[str, str], Inverted] = field(default_factory=dict)
     job: str = ""
     photos: int = 0
+    sheet: Sheet | None = None
     used: float = field(default_factory=time.monotonic)
 
     def set_photo(self, photo: Tensor, name: str) -> None:

@@ -81,6 +81,10 @@ class Workspace:
         """All runs, the latest first. Folders that hold no readable run are left out."""
         return [state for _, state in sorted(self._states(), key=lambda pair: -pair[0])]
 
+    def finished_names(self) -> list[str]:
+        """Names of the finished runs, the latest first."""
+        return [state.name for state in self.states() if state.finished]
+
     def _states(self) -> list[tuple[float, RunState]]:
         found = []
         for file in self.runs.glob("*/config.json"):
@@ -102,7 +106,8 @@ class Workspace:
 
         Only these are accepted (`require_generator`): names of Python functions would run code.
         """
-        embedded, published = [], []
+        embedded: list[tuple[str, str]] = []
+        published: list[tuple[str, str]] = []
         for entry in known_checkpoints():
             size = f", {entry.size_mb:g} MB" if entry.size_mb else ""
             title = f"{entry.name} ({entry.resolution} pixels{size})"

@@ -1,0 +1,1 @@
+"""The pages of the studio in gradio: one module per tab, over `zeroshift.studio.engine`."""

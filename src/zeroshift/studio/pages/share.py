@@ -1,0 +1,75 @@
+"""The Share tab: a folder for a Hugging Face Space, exports, and the commands that publish a run."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from zeroshift.api.sharing import export
+from zeroshift.generators.checkpoints.files import export_formats
+from zeroshift.studio.engine.space import write_space
+from zeroshift.studio.engine.studio import Studio
+from zeroshift.studio.pages.common import QUIET, guarded, kept_choices, latest_choice, run_choices
+
+__all__ = ["share_tab"]
+
+
+def share_tab(studio: Studio, page: gr.Blocks) -> None:
+    """Builds the tab.
+
+    Args:
+        page: the page, whose load event fills the tab.
+    """
+    with gr.Tab("Share", id="share") as tab:
+        gr.Markdown("### A Space\nA folder that runs as it is on Hugging Face, or with `python app.py` anywhere.")
+        runs = gr.Dropdown(
+            run_choices(studio), value=[], multiselect=True, label="Runs in the Space", elem_id="share-runs",
+            info="All from one source generator. Photos and the settings of your machine are not part of it.",
+        )  # fmt: skip
+        make = gr.Button("Write the folder", variant="primary", elem_id="share-write")
+        written = gr.Textbox(label="Result", interactive=False, lines=5, elem_id="share-result")
+        gr.Markdown("### The generator as a file\nFor other programs.")
+        with gr.Row():
+            run = gr.Dropdown([], label="Run", elem_id="export-run")
+            format = gr.Dropdown(["safetensors"], value="safetensors", label="Format")
+        write = gr.Button("Export", elem_id="export-write")
+        exported = gr.Textbox(label="Result", interactive=False, lines=2, elem_id="export-result")
+        push = gr.Textbox(
+            label="To publish the run on the Hugging Face Hub, on the command line", interactive=False,
+            buttons=["copy"], elem_classes="command",
+        )  # fmt: skip
+
+    @guarded
+    def space(names: Sequence[str]) -> str:
+        found = studio.workspace.finished(names or [])
+        folder = studio.workspace.runs / f"{names[0]}-space" if names else studio.workspace.runs / "space"
+        write_space(found, folder)
+        upload = shlex.join(["hf", "upload", "OWNER/NAME", str(folder), "--repo-type", "space"])
+        return f"Written: {folder}\nTry it: python {shlex.quote(str(folder / 'app.py'))}\nUpload it: {upload}"
+
+    @guarded
+    def choose(name: str | None) -> tuple[Any, str]:
+        if not name:
+            return gr.update(choices=["safetensors"], value="safetensors"), ""
+        (found,) = studio.workspace.finished([name])
+        formats = export_formats(found.config.family) if found.config.family else ["safetensors"]
+        command = shlex.join(["zeroshift", "push", str(found.path), f"OWNER/{name}"])
+        return gr.update(choices=formats, value=formats[0]), command
+
+    @guarded
+    def save(name: str | None, chosen: str) -> str:
+        (found,) = studio.workspace.finished([name or ""])
+        return f"Written: {export(found, chosen)}"
+
+    def single() -> Any:
+        choices = run_choices(studio)
+        return gr.update(choices=choices, value=choices[0][1] if choices else None)
+
+    make.click(space, runs, written, show_progress="minimal", api_visibility="private")
+    run.change(choose, run, [format, push], **QUIET)
+    write.click(save, [run, format], exported, show_progress="minimal", api_visibility="private")
+    tab.select(lambda names: kept_choices(studio, names), runs, runs, **QUIET)
+    tab.select(single, None, run, **QUIET)
+    page.load(lambda: latest_choice(studio), None, runs, **QUIET)
+    page.load(single, None, run, **QUIET)
