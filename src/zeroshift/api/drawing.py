@@ -119,26 +119,26 @@ class Renderer:
         styled = (drawing.style_seed, drawing.style_layer) if drawing.style_seed is not None else ()
         key = (drawing.seed, drawing.samples, psi, walked, styled)
         if key not in self._drawn:
-            codes = self._codes(drawing, psi)
+            codes = torch.cat([self._codes(drawing, sample, psi) for sample in drawing.samples])
             self._drawn[key] = codes, _draw(self.source, codes)
         self._drawn.move_to_end(key)
         while len(self._drawn) > _KEPT:
             self._drawn.popitem(last=False)
         return self._drawn[key]
 
-    def _codes(self, drawing: Drawing, psi: float) -> Codes:
-        source, samples = self.source, drawing.samples
-        latents = source.sample_latents(drawing.seed, samples)
+    def _codes(self, drawing: Drawing, sample: int, psi: float) -> Codes:
+        """The codes [1, ...] of one sample."""
+        source = self.source
+        latents = source.sample_latents(drawing.seed, [sample])
         if drawing.walk_seed is not None:
-            end = source.sample_latents(drawing.walk_seed, samples)
-            latents = latents_between(latents, end, drawing.position)
-        labels = class_labels(source, self._class_index, len(samples))
+            latents = latents_between(latents, source.sample_latents(drawing.walk_seed, [sample]), drawing.position)
+        labels = class_labels(source, self._class_index, 1)
         codes = source.codes(latents, labels, truncation_psi=psi)
         if drawing.style_seed is None:
             return codes
         if not self.num_styles:
             raise ZeroshiftError(f"A {source.architecture} generator has no styles to mix. Leave the style seed out.")
-        fine = source.codes(source.sample_latents(drawing.style_seed, samples), labels, truncation_psi=psi)
+        fine = source.codes(source.sample_latents(drawing.style_seed, [sample]), labels, truncation_psi=psi)
         return style_mix(codes, fine, drawing.style_layer)
 
     def _column(self, number: int, share: tuple[float, ...], codes: Codes, images: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ __all__ = ["MAIN", "Field", "config_from_form", "form_fields"]
 MAIN = ("adapt.steps", "adapt.lr", "seed")
 """Settings that are shown at once; the others are folded away."""
 _ELSEWHERE = (*HIDDEN, "target", "source", "generator", "method", "device")  # have controls of their own, or none
-_LABELS = ("source", "target")
+_WORDS = {"lr": "learning rate", "ema": "EMA", "num": "number of", "lora": "LoRA", "l1": "L1"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Field:
 
     @property
     def title(self) -> str:
-        """The name in words: "adapt.lr_final" is "lr final"."""
-        return self.name.rpartition(".")[2].replace("_", " ")
+        """The name in words: "adapt.lr_final" is "learning rate final"."""
+        return " ".join(_WORDS.get(word, word) for word in self.name.rpartition(".")[2].split("_"))
 
 
 def form_fields(generator: str, method: str) -> list[Field]:

@@ -1,6 +1,5 @@
 """The Adapt tab: the form of a run, the queue, and the live view of a run."""
 
-import html
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +49,15 @@ def adapt_tab(studio: Studio, page: gr.Blocks) -> None:
             )  # fmt: skip
             with gr.Accordion("Output of the command", open=False):
                 log = gr.Textbox(show_label=False, label="Output", lines=8, interactive=False, elem_classes="command")
-    seen = gr.State("")
+            seen = gr.State("")
+            timer = gr.Timer(_EVERY)
     view = [run, status, bar, stop, resume, preview, curves, queue, log, seen]
 
     @guarded
     def show(chosen: str | None, before: str) -> tuple[Any, ...]:
         return _view(studio, chosen, before)
 
-    gr.Timer(_EVERY).tick(show, [run, seen], view, **QUIET)
+    timer.tick(show, [run, seen], view, **QUIET)
     run.input(lambda chosen: _view(studio, chosen, ""), run, view, **QUIET)
     refresh.change(lambda new: _view(studio, new or None, ""), name, view, **QUIET)
     tab.select(lambda chosen: _view(studio, chosen, ""), run, view, **QUIET)
@@ -108,8 +108,9 @@ def _form(studio: Studio) -> tuple[gr.State, gr.State]:
                         (field, _control(field)) for field in fields if field.group == group and field.name not in MAIN
                     ]
         run_name = gr.Textbox(
-            label="Name of the run (optional)", info="Empty: made from generator, target and method.", max_length=100
-        )
+            label="Name of the run (optional)", info="Empty: made from the generator, the new domain and the method.",
+            max_length=100, interactive=True,
+        )  # fmt: skip
         notes = gr.Textbox(label="Before you start", visible=False, interactive=False, elem_id="run-notes", lines=3)
         start = gr.Button("Start the run", variant="primary", elem_id="run-start")
         anyway = gr.Button("Start anyway", visible=False, elem_id="run-start-anyway")
@@ -145,14 +146,14 @@ def _form(studio: Studio) -> tuple[gr.State, gr.State]:
 
 def _control(field: Field) -> Any:
     """The control of a setting; its meaning is the text below the label."""
-    title, doc = field.title.capitalize(), html.escape(field.doc)
+    title, doc = field.title.capitalize(), field.doc
     if field.kind == "bool":
-        return gr.Checkbox(bool(field.default), label=title, info=doc)
+        return gr.Checkbox(bool(field.default), label=title, info=doc, interactive=True)
     if field.kind == "int":
-        return gr.Number(int(field.default), label=title, info=doc, precision=0)
+        return gr.Number(int(field.default), label=title, info=doc, precision=0, interactive=True)
     if field.kind == "choice":
-        return gr.Dropdown(list(field.choices), value=str(field.default), label=title, info=doc)
-    return gr.Textbox(str(field.default), label=title, info=doc, max_length=500)
+        return gr.Dropdown(list(field.choices), value=str(field.default), label=title, info=doc, interactive=True)
+    return gr.Textbox(str(field.default), label=title, info=doc, max_length=500, interactive=True)
 
 
 def _view(studio: Studio, chosen: str | None, before: str) -> tuple[Any, ...]:

@@ -47,10 +47,10 @@ def build_page(studio: Studio, *, trains: bool = True) -> gr.Blocks:
             explore_tab(studio, page)
             if trains:
                 adapt_tab(studio, page)
-            photo_tab(studio, page)
-            compare_tab(studio, page, measures=trains)
+            photo_tab(studio)
+            compare_tab(studio, measures=trains)
             if trains:
-                share_tab(studio, page)
+                share_tab(studio)
 
         def close(request: gr.Request) -> None:
             studio.sessions.close(session_key(request))

@@ -7,24 +7,23 @@ import gradio as gr
 
 from zeroshift.api.drawing import Drawing
 from zeroshift.studio.engine.studio import Studio
-from zeroshift.studio.pages.common import QUIET, guarded, items, kept_choices, latest_choice, notify
+from zeroshift.studio.pages.common import QUIET, guarded, items, kept_choices, notify, run_choices
 
 __all__ = ["compare_tab"]
 
 _EVERY = 3.0  # seconds between looks for new results
 
 
-def compare_tab(studio: Studio, page: gr.Blocks, *, measures: bool) -> None:
+def compare_tab(studio: Studio, *, measures: bool) -> None:
     """Builds the tab.
 
     Args:
-        page: the page, whose load event fills the tab.
         measures: whether new measurements can be started.
     """
     with gr.Tab("Compare", id="compare") as tab:
         with gr.Row():
             runs = gr.Dropdown(
-                [], multiselect=True, label="Runs", elem_id="compare-runs", scale=3, value=[],
+                run_choices(studio), multiselect=True, label="Runs", elem_id="compare-runs", scale=3, value=[],
                 info="Runs of one generator. Each is a row of pictures of the same people.",
             )  # fmt: skip
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100)
@@ -39,8 +38,8 @@ def compare_tab(studio: Studio, page: gr.Blocks, *, measures: bool) -> None:
         )
         note = gr.Textbox(show_label=False, label="About the measures", interactive=False, lines=2)
         measure = gr.Button("Measure the chosen runs", visible=measures, elem_id="measure")
+        seen, timer = gr.State(""), gr.Timer(_EVERY, active=measures)
     inputs = [runs, seed, number]
-    seen = gr.State("")
 
     @guarded
     def draw(names: Sequence[str], first: int | None, count: int) -> Any:
@@ -67,7 +66,5 @@ def compare_tab(studio: Studio, page: gr.Blocks, *, measures: bool) -> None:
     gr.on([seed.input, number.input], draw, inputs, gallery, trigger_mode="always_last", **QUIET)
     runs.change(draw, inputs, gallery, **QUIET).then(results, [runs, seen], [table, note, seen], **QUIET)
     measure.click(start, runs, None, **QUIET)
-    timer = gr.Timer(_EVERY, active=measures)
     timer.tick(results, [runs, seen], [table, note, seen], **QUIET)
-    tab.select(lambda names: kept_choices(studio, names), runs, runs, **QUIET)
-    page.load(lambda: latest_choice(studio), None, runs, **QUIET)
+    tab.select(lambda names: kept_choices(studio, names, latest=True), runs, runs, **QUIET)

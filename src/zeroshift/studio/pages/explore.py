@@ -72,7 +72,7 @@ def explore_tab(studio: Studio, page: gr.Blocks) -> None:
             )  # fmt: skip
             save = gr.DownloadButton("Download the chosen picture with its settings", elem_id="explore-download")
             command = command_box()
-    chosen = gr.State(1)
+            chosen = gr.State(1)
     settings = [
         runs, generator, seed, number, psi, strength, mixed, shares, styled, style_seed, style_layer, walk_seed,
         position,

@@ -19,7 +19,7 @@ from zeroshift.studio.pages.common import (
     guarded,
     items,
     kept_choices,
-    latest_choice,
+    run_choices,
     session_key,
 )  # fmt: skip
 
@@ -29,19 +29,16 @@ _EVERY = 0.4  # seconds between looks at the inversion
 _MODES = [("The middle", "middle"), ("The face (found automatically)", "face"), ("A square of my choice", "square")]
 
 
-def photo_tab(studio: Studio, page: gr.Blocks) -> None:
-    """Builds the tab.
-
-    Args:
-        page: the page, whose load event fills the tab.
-    """
+def photo_tab(studio: Studio) -> None:
+    """Builds the tab."""
     with gr.Tab("Your photo", id="photo") as tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
             upload = gr.Image(
-                label=f"1. Photo (up to {MAX_BYTES >> 20} MB; removed from the studio when you close this page)",
+                label=f"1. Photo (up to {MAX_BYTES >> 20} MB)",
                 sources=["upload", "webcam", "clipboard"], type="filepath", height=200, elem_id="photo-upload",
                 buttons=[],
             )  # fmt: skip
+            gr.Markdown("The studio forgets the photo when you close this page.")
             with gr.Row():
                 outline = gr.Image(
                     label="Part that is used", type="pil", format="png", interactive=False, elem_id="photo-outline",
@@ -58,7 +55,11 @@ def photo_tab(studio: Studio, page: gr.Blocks) -> None:
                 top = gr.Slider(-20, 100, 0, step=0.5, label="Upper edge, % of the height")
                 side = gr.Slider(10, 150, 100, step=0.5, label="Size, % of the shorter side")
             runs = gr.Dropdown(
-                [], value=[], multiselect=True, label="3. Runs: the domains to show it in", elem_id="photo-runs"
+                run_choices(studio),
+                value=[],
+                multiselect=True,
+                label="3. Runs: the domains to show it in",
+                elem_id="photo-runs",
             )
             start = gr.Button("Translate the photo", variant="primary", elem_id="photo-start")
             cancel = gr.Button("Stop", visible=False, elem_id="photo-stop")
@@ -178,8 +179,7 @@ def photo_tab(studio: Studio, page: gr.Blocks) -> None:
             studio.queue.stop(studio.queue.get(session.job))
 
     cancel.click(stop, None, None, **QUIET)
-    tab.select(lambda names: kept_choices(studio, names), runs, runs, **QUIET)
-    page.load(lambda: latest_choice(studio), None, runs, **QUIET)
+    tab.select(lambda names: kept_choices(studio, names, latest=True), runs, runs, **QUIET)
 
 
 def _mode_for(studio: Studio, names: Sequence[str]) -> str:

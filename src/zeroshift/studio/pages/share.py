@@ -10,17 +10,13 @@ from zeroshift.api.sharing import export
 from zeroshift.generators.checkpoints.files import export_formats
 from zeroshift.studio.engine.space import write_space
 from zeroshift.studio.engine.studio import Studio
-from zeroshift.studio.pages.common import QUIET, guarded, kept_choices, latest_choice, run_choices
+from zeroshift.studio.pages.common import QUIET, guarded, kept_choices, run_choices
 
 __all__ = ["share_tab"]
 
 
-def share_tab(studio: Studio, page: gr.Blocks) -> None:
-    """Builds the tab.
-
-    Args:
-        page: the page, whose load event fills the tab.
-    """
+def share_tab(studio: Studio) -> None:
+    """Builds the tab."""
     with gr.Tab("Share", id="share") as tab:
         gr.Markdown("### A Space\nA folder that runs as it is on Hugging Face, or with `python app.py` anywhere.")
         runs = gr.Dropdown(
@@ -31,7 +27,7 @@ def share_tab(studio: Studio, page: gr.Blocks) -> None:
         written = gr.Textbox(label="Result", interactive=False, lines=5, elem_id="share-result")
         gr.Markdown("### The generator as a file\nFor other programs.")
         with gr.Row():
-            run = gr.Dropdown([], label="Run", elem_id="export-run")
+            run = gr.Dropdown(run_choices(studio), value=None, label="Run", elem_id="export-run")
             format = gr.Dropdown(["safetensors"], value="safetensors", label="Format")
         write = gr.Button("Export", elem_id="export-write")
         exported = gr.Textbox(label="Result", interactive=False, lines=2, elem_id="export-result")
@@ -69,7 +65,5 @@ def share_tab(studio: Studio, page: gr.Blocks) -> None:
     make.click(space, runs, written, show_progress="minimal", api_visibility="private")
     run.change(choose, run, [format, push], **QUIET)
     write.click(save, [run, format], exported, show_progress="minimal", api_visibility="private")
-    tab.select(lambda names: kept_choices(studio, names), runs, runs, **QUIET)
+    tab.select(lambda names: kept_choices(studio, names, latest=True), runs, runs, **QUIET)
     tab.select(single, None, run, **QUIET)
-    page.load(lambda: latest_choice(studio), None, runs, **QUIET)
-    page.load(single, None, run, **QUIET)

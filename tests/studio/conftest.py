@@ -1,0 +1,37 @@
+"""Finished runs of a few steps, made once, and a studio on a copy of them."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import zeroshift
+from zeroshift.studio.engine.studio import Studio, opened_studio
+
+RUNS = {"zombie": "zombie", "sketch": "pencil sketch"}
+
+
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs of RUNS, of one step each."""
+    folder = tmp_path_factory.mktemp("studio") / "runs"
+    for name, target in RUNS.items():
+        config = zeroshift.preset(
+            "miniature", target=target, method="nada", steps=1, adapt={"batch_size": 1, "layer_batch_size": 1},
+            preview_samples=2,
+        )  # fmt: skip
+        zeroshift.adapt(config, folder / name)
+    return folder
+
+
+@pytest.fixture
+def runs(finished_runs: Path, tmp_path: Path) -> Path:
+    """A copy of the finished runs."""
+    return Path(shutil.copytree(finished_runs, tmp_path / "runs"))
+
+
+@pytest.fixture
+def studio(runs: Path) -> Iterator[Studio]:
+    with opened_studio(runs) as opened:
+        yield opened
