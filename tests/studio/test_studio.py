@@ -142,7 +142,7 @@ def test_results_of_evaluate_are_a_table_with_truth(studio: Studio) -> None:
     import zeroshift
 
     assert studio.measures(["zombie"]).rows == []
-    zeroshift.evaluate(studio.workspace.run("zombie"), ["clip-distance"], num=4)
+    zeroshift.evaluate(studio.workspace.run("zombie"), ["clip-distance"], num=10)
     table = studio.measures(["zombie", "sketch"])
     assert table.head[0] == "measure"
     assert len(table.head) >= 4, "two runs and the unadapted source"
@@ -216,7 +216,6 @@ def test_the_part_of_a_photo_is_shown_and_corrected(studio: Studio) -> None:
         studio.photos.align(session, "square", 200, 0, 50)
 
 
-@pytest.mark.slow
 def test_a_photo_is_shown_in_the_domains_of_runs_and_kept_in_no_cache(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +226,7 @@ def test_a_photo_is_shown_in_the_domains_of_runs_and_kept_in_no_cache(
         studio.photos.invert(session, [])
     with pytest.raises(ZeroshiftError, match="not in the generator"):
         studio.photos.results(session, ["zombie"], 1.0, None)
+    studio.photos.steps = studio.photos.tune_steps = 2
     job = studio.photos.invert(session, ["zombie", "sketch"])
     assert studio.queue.wait(job, 300)
     assert job.state == "done", job.message

@@ -54,6 +54,8 @@ class Job(ABC):
     id: str = field(default_factory=lambda: secrets.token_hex(6))
     state: State = "waiting"
     message: str = ""
+    changed: Callable[[], None] = field(default=lambda: None, repr=False)
+    """Called when what `record` holds has changed during the work."""
 
     @abstractmethod
     def work(self) -> State:
@@ -217,6 +219,7 @@ class ProcessJob(Job):
         self.pid = self._child.pid
         with contextlib.suppress(psutil.Error):
             self.started = psutil.Process(self.pid).create_time()
+        self.changed()
 
     def _wait(self) -> int:
         """The exit code. That of a process of an earlier studio is unknown: 0, its folder tells how it ended."""

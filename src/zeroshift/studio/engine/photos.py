@@ -43,12 +43,17 @@ _STAGES = {"optimize": "Looking for the person", "tune": "Adapting the generator
 class Photos:
     """Photos of the open pages.
 
+    Attributes:
+        steps, tune_steps: steps of the inversion, see `make_inverter`; None: its defaults.
+
     Args:
         uploads: the folder in which the server puts uploaded files; no other file is read.
     """
 
     def __init__(self, workspace: Workspace, models: Models, queue: JobQueue, uploads: Path):
         self._workspace, self._models, self._queue, self._uploads = workspace, models, queue, uploads
+        self.steps: int | None = None
+        self.tune_steps: int | None = None
 
     def receive(self, session: Session, path: str, name: str) -> None:
         """Reads an uploaded file into a session, and removes the file, also if it is no photo.
@@ -169,7 +174,7 @@ class Photos:
         source, _ = self._models.for_photos(runs)
         cache = Path(tempfile.mkdtemp(prefix="zeroshift-studio-"))  # photos of visitors stay in no cache
         try:
-            inverter = make_inverter(source, runs[0].source, cache=cache)
+            inverter = make_inverter(source, runs[0].source, steps=self.steps, tune_steps=self.tune_steps, cache=cache)
             (inverted,) = inverter(crop.cut(_floats(photo), source.resolution)[None], report)
             return inverted.to("cpu")
         finally:

@@ -111,7 +111,7 @@ class JobQueue:
                 job = self._next()
                 if self._closing or job is None:
                     return
-                job.state = "running"
+                job.state, job.changed = "running", self._save
                 self._write()
             self._work(job)
 
@@ -142,6 +142,10 @@ class JobQueue:
             self._jobs.remove(old)
         self._write()
         self._changed.notify_all()
+
+    def _save(self) -> None:
+        with self._changed:
+            self._write()
 
     def _write(self) -> None:
         """Keeps the jobs with processes. A full disk must not end the queue."""

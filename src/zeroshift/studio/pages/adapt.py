@@ -146,14 +146,17 @@ def _form(studio: Studio) -> tuple[gr.State, gr.State]:
 
 def _control(field: Field) -> Any:
     """The control of a setting; its meaning is the text below the label."""
-    title, doc = field.title.capitalize(), field.doc
+    shared: dict[str, Any] = {
+        "label": field.title[:1].upper() + field.title[1:], "info": field.doc, "interactive": True,
+        "elem_id": f"setting-{field.name.replace('.', '-').replace('_', '-')}",
+    }  # fmt: skip
     if field.kind == "bool":
-        return gr.Checkbox(bool(field.default), label=title, info=doc, interactive=True)
+        return gr.Checkbox(bool(field.default), **shared)
     if field.kind == "int":
-        return gr.Number(int(field.default), label=title, info=doc, precision=0, interactive=True)
+        return gr.Number(int(field.default), precision=0, **shared)
     if field.kind == "choice":
-        return gr.Dropdown(list(field.choices), value=str(field.default), label=title, info=doc, interactive=True)
-    return gr.Textbox(str(field.default), label=title, info=doc, max_length=500, interactive=True)
+        return gr.Dropdown(list(field.choices), value=str(field.default), **shared)
+    return gr.Textbox(str(field.default), max_length=500, **shared)
 
 
 def _view(studio: Studio, chosen: str | None, before: str) -> tuple[Any, ...]:

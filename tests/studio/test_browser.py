@@ -1,0 +1,271 @@
+"""The studio in a real browser: every tab, a whole run, photos, hostile input, screens, keyboard."""
+
+import re
+import shutil
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from zeroshift.studio.engine.studio import Studio, opened_studio
+from zeroshift.studio.pages.app import served
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE = '<script>window.hacked=1</script><img src="x" onerror="window.hacked=1">'
+TABS = ("Explore", "Adapt", "Your photo", "Compare", "Share")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("browser"),  # one server, one browser
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def studio(finished_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    runs = tmp_path_factory.mktemp("browser") / "runs"
+    shutil.copytree(finished_runs, runs)
+    with opened_studio(runs) as opened:
+        opened.photos.steps = opened.photos.tune_steps = 2
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def address(studio: Studio) -> Iterator[str]:
+    with served(studio) as opened:
+        yield opened
+
+
+@dataclass
+class Visit:
+    """An open page, with what it asked for and complained of."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
+    def message(self) -> Locator:
+        return self.page.get_by_test_id("toast-body").first
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """The studio in a page of the parametrized width and color scheme. It must load nothing from elsewhere."""
+    width, scheme = getattr(request, "param", (1280, "light"))
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
+    visited = Visit(page)
+    page.on("request", lambda asked: visited.requests.append(asked.url))
+    page.on("pageerror", lambda error: visited.errors.append(str(error)))
+    page.goto(address)
+    expect(page.locator("#explore-gallery img").first).to_be_visible()
+    yield visited
+    assert [url for url in visited.requests if not url.startswith((address, "data:", "blob:"))] == []
+    assert visited.errors == []
+    assert page.evaluate("window.hacked") is None
+    context.close()
+
+
+def start_run(visit: Visit, target: str, steps: int, method: str = "nada") -> None:
+    """Fills the form of the Adapt tab, and starts."""
+    page = visit.page
+    visit.tab("Adapt")
+    page.locator("#target textarea").fill(target)
+    page.get_by_role("listbox", name="Method").click()
+    page.get_by_role("option", name=method, exact=True).click()
+    steps_field = page.locator("#setting-adapt-steps input")
+    expect(steps_field).to_have_value("240")  # the default of this method
+    steps_field.fill(str(steps))
+    page.locator("#run-start").click()
+
+
+def test_a_changed_control_draws_other_pictures_and_a_download_says_how(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    picture = page.locator("#explore-gallery img").nth(1)
+    before = picture.get_attribute("src") or ""
+    page.get_by_label("number input for Strength").first.fill("0.4")
+    expect(picture).not_to_have_attribute("src", before)
+    command = page.locator(".command textarea").first
+    expect(command).to_have_value(re.compile("zeroshift draw .*--strength 0.4"))
+    with page.expect_download() as download:
+        page.locator("#explore-download").click()
+    saved = tmp_path / "saved.png"
+    download.value.save_as(saved)
+    image = Image.open(saved)
+    assert image.size == (64, 64)
+    assert "--strength 0.4" in image.info["zeroshift"]
+    page.get_by_role("button", name="Random seed").click()
+    expect(command).to_have_value(re.compile("--seed [0-9]+"))
+    page.get_by_role("button", name="Random walk").click()
+    page.locator("#walk-play").click()
+    expect(command).to_have_value(re.compile("--position 0.[0-9]+"))
+    page.locator("#walk-play").click()
+
+
+def test_runs_are_mixed_with_shares(visit: Visit) -> None:
+    page = visit.page
+    page.get_by_role("listbox", name="Runs").first.click()
+    page.get_by_role("option").first.click()
+    page.keyboard.press("Escape")
+    page.get_by_label("Mix the chosen runs into one picture").check()
+    share = page.get_by_label("number input for Share of").first
+    share.fill("0.8")
+    share.press("Enter")
+    expect(page.locator(".command textarea").first).to_have_value(re.compile("--mix 0.8,0.5"))
+
+
+def test_a_run_from_click_to_picture_survives_a_reload_and_a_stop(visit: Visit, studio: Studio) -> None:
+    page = visit.page
+    start_run(visit, "robot", 3000)
+    state = page.locator("#run-state textarea")
+    expect(state).to_have_value(re.compile("Running. .*step [1-9]"))
+    page.reload()  # as after closing the page
+    visit.tab("Adapt")
+    expect(state).to_have_value(re.compile("Running"))
+    expect(page.locator("#run-curves svg").first).to_be_visible()
+    page.get_by_role("button", name="Stop", exact=True).first.click()
+    expect(state).to_have_value(re.compile("Stopped"))
+    # With the steps that it has, it is finished when it is resumed.
+    run = studio.workspace.run("miniature-robot-nada")
+    done = studio.watcher.progress(run).step
+    assert 0 < done < 3000
+    shorten(run.path / "config.json", done + 1)
+    page.get_by_role("button", name="Resume").click()
+    expect(state).to_have_value(re.compile("Finished"))
+    expect(page.locator("#run-preview img")).to_be_visible()
+    visit.tab("Compare")
+    expect(page.locator("#compare-gallery img").first).to_be_visible()
+
+
+def shorten(config: Path, steps: int) -> None:
+    """Changes the steps of a stopped run in its settings."""
+    text = config.read_text(encoding="utf-8")
+    config.write_text(re.sub(r'("adapt": \{\s*"steps": )\d+', rf"\g<1>{steps}", text), encoding="utf-8")
+
+
+def test_a_hostile_label_is_text_everywhere(visit: Visit, studio: Studio) -> None:
+    page = visit.page
+    start_run(visit, HOSTILE, 1)
+    notes = page.locator("#run-notes textarea")
+    expect(notes).to_have_value(re.compile("not trained on"))
+    page.locator("#run-start-anyway").click()
+    expect(page.locator("#queue")).to_contain_text("<script>")
+    expect(page.locator("#run-state textarea")).to_have_value(re.compile("Finished"))
+    page.reload()
+    expect(page.locator("#explore-gallery")).to_contain_text("<script>")
+    for tab in TABS:
+        visit.tab(tab)
+        page.wait_for_timeout(200)
+    name = next(state.name for state in studio.workspace.states() if state.target == HOSTILE)
+    shutil.rmtree(studio.workspace.folder(name))
+
+
+def test_a_label_that_means_nothing_is_refused_with_a_sentence(visit: Visit) -> None:
+    start_run(visit, "the <b>photo</b>", 1)
+    visit.page.locator("#target textarea").fill("a photo")
+    visit.page.locator("#run-start").click()
+    expect(visit.message()).to_contain_text("the same words")
+    assert visit.page.get_by_test_id("toast-body").locator("b").count() == 0
+
+
+def photo(path: Path, name: str = "me.png") -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)).save(path / name)
+    return path / name
+
+
+def test_a_photo_is_uploaded_cut_and_translated_and_its_file_removed(
+    visit: Visit, studio: Studio, tmp_path: Path
+) -> None:
+    page = visit.page
+    visit.tab("Your photo")
+    page.locator("#photo-upload input[type=file]").set_input_files(photo(tmp_path))
+    expect(page.locator("#photo-outline img")).to_be_visible()
+    page.get_by_label("A square of my choice").check()
+    cut = page.locator("#photo-cut img")
+    before = cut.get_attribute("src") or ""
+    size = page.get_by_label("number input for Size, % of the shorter side")
+    size.fill("60")
+    size.press("Enter")
+    expect(cut).not_to_have_attribute("src", before)
+    page.locator("#photo-start").click()
+    expect(page.locator("#photo-state textarea")).to_have_value("Finished.")
+    expect(page.locator("#photo-gallery img").nth(1)).to_be_visible()
+    command = page.locator(".command textarea").nth(2)
+    expect(command).to_have_value(re.compile("zeroshift translate .*me.png --align"))
+    assert not list(studio.temporary.rglob("me.png"))
+
+
+@pytest.mark.parametrize("content", [b"no image", b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 2**31 - 1) + b"IHDR" * 9])
+def test_a_wrong_file_is_refused_with_a_sentence(visit: Visit, studio: Studio, tmp_path: Path, content: bytes) -> None:
+    wrong = tmp_path / "wrong.png"
+    wrong.write_bytes(content)
+    visit.tab("Your photo")
+    visit.page.locator("#photo-upload input[type=file]").set_input_files(wrong)
+    expect(visit.message()).to_contain_text("wrong.png cannot be read")
+    assert not list(studio.temporary.rglob("wrong.png"))
+
+
+def test_a_space_is_written_from_the_page(visit: Visit) -> None:
+    visit.tab("Share")
+    visit.page.locator("#share-write").click()
+    expect(visit.page.locator("#share-result textarea")).to_have_value(re.compile("Written: .*-space"))
+
+
+@pytest.mark.parametrize("visit", [(400, "light"), (400, "dark"), (1800, "dark")], indirect=True)
+def test_every_tab_fits_narrow_and_wide_screens_in_light_and_dark(visit: Visit) -> None:
+    page = visit.page
+    for tab in TABS:
+        shown = page.get_by_role("tab", name=tab)
+        if not shown.is_visible():  # folded into the menu of tabs
+            page.get_by_role("button", name=re.compile("more|overflow|tabs", re.I)).first.click()
+            shown = page.get_by_role("button", name=tab).or_(shown).last
+        shown.click()
+        page.wait_for_timeout(300)
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0, f"{tab} is {wide} pixels wider than the screen"
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    light = sum(map(int, re.findall(r"\d+", color)[:3])) > 384
+    assert light != dark, f"background {color} in {'dark' if dark else 'light'} mode"
+
+
+def test_every_control_has_a_name_and_is_reached_by_the_keyboard(visit: Visit) -> None:
+    page = visit.page
+    nameless = """() => [...document.querySelectorAll('input, textarea, select, button, [role=listbox]')]
+        .filter(one => one.offsetParent !== null && one.type !== 'file')
+        .filter(one => !(one.getAttribute('aria-label') || one.getAttribute('aria-labelledby') || one.title
+            || one.innerText.trim() || one.placeholder || (one.labels && one.labels.length)))
+        .map(one => one.outerHTML.slice(0, 200))"""
+    for tab in TABS:
+        visit.tab(tab)
+        page.wait_for_timeout(300)
+        assert page.evaluate(nameless) == [], tab
+    visit.tab("Adapt")
+    page.get_by_role("tab", name="Adapt").focus()
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("(document.activeElement.closest('[id]') || {}).id || ''"))
+    assert {"target", "run-start"} <= {page.evaluate(OWNER, one) for one in reached if one} | reached
+
+
+OWNER = """id => { const one = document.getElementById(id);
+    return (one.closest('#target, #run-start') || {}).id || '' }"""
