@@ -27,7 +27,8 @@ LEVELS = (
     ("miniature",),
     ("report",),
     ("api",),
-    ("studio", "cli"),
+    ("studio",),
+    ("cli",),
 )
 # The package itself (public names) and `python -m zeroshift` are above all levels.
 TOP = ("zeroshift", "zeroshift.__main__")

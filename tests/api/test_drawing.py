@@ -113,9 +113,9 @@ def test_the_command_in_a_picture_draws_it_again(tiny_generator: Path, tmp_path:
     assert main(shlex.split(command)[1:]) == 0
     drawn = load_renderer(str(tiny_generator))(drawing)[0]
     expected = zeroshift.save_image(tmp_path / "expected.png", drawn)
-    again = Image.open(tmp_path / "again.png")
-    assert np.array_equal(np.asarray(again), np.asarray(Image.open(expected)))
-    assert again.info["zeroshift"] == command
+    with Image.open(tmp_path / "again.png") as again, Image.open(expected) as first:
+        assert np.array_equal(np.asarray(again), np.asarray(first))
+        assert again.info["zeroshift"] == command
 
 
 def test_wrong_arguments_of_the_command_are_sentences(

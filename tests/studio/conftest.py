@@ -1,7 +1,8 @@
 """Finished runs of a few steps, made once, and a studio on a copy of them."""
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ import zeroshift
 from zeroshift.studio.engine.studio import Studio, opened_studio
 
 RUNS = {"zombie": "zombie", "sketch": "pencil sketch"}
+
+
+def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Waits until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

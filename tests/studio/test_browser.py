@@ -12,15 +12,18 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from tests.studio.conftest import until
 from zeroshift.studio.engine.studio import Studio, opened_studio
 from zeroshift.studio.pages.app import served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = '<script>window.hacked=1</script><img src="x" onerror="window.hacked=1">'
+_PATIENCE = 60_000  # milliseconds
 TABS = ("Explore", "Adapt", "Your photo", "Compare", "Share")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # the server and its libraries run in this process
     pytest.mark.xdist_group("browser"),  # one server, one browser
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
 ]
@@ -70,8 +73,8 @@ def visit(browser: Browser, address: str, request: pytest.FixtureRequest) -> Ite
     width, scheme = getattr(request, "param", (1280, "light"))
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True)
     page = context.new_page()
-    page.set_default_timeout(60_000)
-    expect.set_options(timeout=60_000)
+    page.set_default_timeout(_PATIENCE)
+    expect.set_options(timeout=_PATIENCE)
     visited = Visit(page)
     page.on("request", lambda asked: visited.requests.append(asked.url))
     page.on("pageerror", lambda error: visited.errors.append(str(error)))
@@ -89,7 +92,7 @@ def start_run(visit: Visit, target: str, steps: int, method: str = "nada") -> No
     page = visit.page
     visit.tab("Adapt")
     page.locator("#target textarea").fill(target)
-    page.get_by_role("listbox", name="Method").click()
+    page.get_by_role("combobox", name="Method").click()
     page.get_by_role("option", name=method, exact=True).click()
     steps_field = page.locator("#setting-adapt-steps input")
     expect(steps_field).to_have_value("240")  # the default of this method
@@ -109,9 +112,9 @@ def test_a_changed_control_draws_other_pictures_and_a_download_says_how(visit: V
         page.locator("#explore-download").click()
     saved = tmp_path / "saved.png"
     download.value.save_as(saved)
-    image = Image.open(saved)
-    assert image.size == (64, 64)
-    assert "--strength 0.4" in image.info["zeroshift"]
+    with Image.open(saved) as image:
+        assert image.size == (64, 64)
+        assert "--strength 0.4" in image.info["zeroshift"]
     page.get_by_role("button", name="Random seed").click()
     expect(command).to_have_value(re.compile("--seed [0-9]+"))
     page.get_by_role("button", name="Random walk").click()
@@ -122,8 +125,8 @@ def test_a_changed_control_draws_other_pictures_and_a_download_says_how(visit: V
 
 def test_runs_are_mixed_with_shares(visit: Visit) -> None:
     page = visit.page
-    page.get_by_role("listbox", name="Runs").first.click()
-    page.get_by_role("option").first.click()
+    page.get_by_role("combobox", name="Runs").first.click()
+    page.get_by_role("option", selected=False).first.click()
     page.keyboard.press("Escape")
     page.get_by_label("Mix the chosen runs into one picture").check()
     share = page.get_by_label("number input for Share of").first
@@ -168,13 +171,13 @@ def test_a_hostile_label_is_text_everywhere(visit: Visit, studio: Studio) -> Non
     expect(notes).to_have_value(re.compile("not trained on"))
     page.locator("#run-start-anyway").click()
     expect(page.locator("#queue")).to_contain_text("<script>")
-    expect(page.locator("#run-state textarea")).to_have_value(re.compile("Finished"))
+    name = next(state.name for state in studio.workspace.states() if state.target == HOSTILE)
+    until(lambda: studio.state(name) == "finished")
     page.reload()
     expect(page.locator("#explore-gallery")).to_contain_text("<script>")
     for tab in TABS:
         visit.tab(tab)
         page.wait_for_timeout(200)
-    name = next(state.name for state in studio.workspace.states() if state.target == HOSTILE)
     shutil.rmtree(studio.workspace.folder(name))
 
 
@@ -208,7 +211,7 @@ def test_a_photo_is_uploaded_cut_and_translated_and_its_file_removed(
     page.locator("#photo-start").click()
     expect(page.locator("#photo-state textarea")).to_have_value("Finished.")
     expect(page.locator("#photo-gallery img").nth(1)).to_be_visible()
-    command = page.locator(".command textarea").nth(2)
+    command = page.locator(".command textarea:visible").first
     expect(command).to_have_value(re.compile("zeroshift translate .*me.png --align"))
     assert not list(studio.temporary.rglob("me.png"))
 
@@ -235,8 +238,8 @@ def test_every_tab_fits_narrow_and_wide_screens_in_light_and_dark(visit: Visit) 
     for tab in TABS:
         shown = page.get_by_role("tab", name=tab)
         if not shown.is_visible():  # folded into the menu of tabs
-            page.get_by_role("button", name=re.compile("more|overflow|tabs", re.I)).first.click()
-            shown = page.get_by_role("button", name=tab).or_(shown).last
+            page.get_by_label("More tabs").click()
+            shown = page.locator(".overflow-dropdown button", has_text=tab)
         shown.click()
         page.wait_for_timeout(300)
         wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
@@ -249,7 +252,7 @@ def test_every_tab_fits_narrow_and_wide_screens_in_light_and_dark(visit: Visit) 
 
 def test_every_control_has_a_name_and_is_reached_by_the_keyboard(visit: Visit) -> None:
     page = visit.page
-    nameless = """() => [...document.querySelectorAll('input, textarea, select, button, [role=listbox]')]
+    nameless = """() => [...document.querySelectorAll('input, textarea, select, button')]
         .filter(one => one.offsetParent !== null && one.type !== 'file')
         .filter(one => !(one.getAttribute('aria-label') || one.getAttribute('aria-labelledby') || one.title
             || one.innerText.trim() || one.placeholder || (one.labels && one.labels.length)))
@@ -260,12 +263,8 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(visit: Visit) -
         assert page.evaluate(nameless) == [], tab
     visit.tab("Adapt")
     page.get_by_role("tab", name="Adapt").focus()
-    reached = set()
+    reached = []
     for _ in range(40):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("(document.activeElement.closest('[id]') || {}).id || ''"))
-    assert {"target", "run-start"} <= {page.evaluate(OWNER, one) for one in reached if one} | reached
-
-
-OWNER = """id => { const one = document.getElementById(id);
-    return (one.closest('#target, #run-start') || {}).id || '' }"""
+        reached.append(page.evaluate("(document.activeElement.closest('#target, #run-start') || {}).id"))
+    assert [one for one in dict.fromkeys(reached) if one] == ["target", "run-start"]

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.studio.conftest import RUNS
+from tests.studio.conftest import RUNS, until
 from zeroshift.api.drawing import Drawing
 from zeroshift.cli.main import main
 from zeroshift.config.settings import AdaptConfig
@@ -29,11 +28,9 @@ def configured(studio: Studio, steps: int, target: str = "robot") -> AdaptConfig
     return studio.configure("miniature", "nada", "photo", target, {**FEW, "adapt.steps": steps})
 
 
-def until(condition: object, seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
+def read(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def test_runs_are_found_with_their_state(studio: Studio) -> None:
@@ -64,7 +61,7 @@ def test_every_picture_is_drawn_again_by_its_command(
     for picture in sheet.pictures[-2:]:
         assert picture.command in picture.image.info[METADATA].replace("\\", "")
         assert main(shlex.split(picture.command)[1:]) == 0
-        assert np.array_equal(np.asarray(Image.open("picture.png")), np.asarray(picture.image))
+        assert np.array_equal(read("picture.png"), np.asarray(picture.image))
 
 
 def test_the_truth_is_a_column_where_it_is_known(studio: Studio) -> None:

@@ -99,9 +99,12 @@ def enlarged(image: Image.Image) -> Image.Image:
 
 def command_box() -> gr.Textbox:
     """The field with the command that draws a picture again."""
-    return gr.Textbox(
-        label="The same on the command line", lines=2, interactive=False, buttons=["copy"], elem_classes="command"
-    )
+    with gr.Group():
+        box = gr.Textbox(label="The same on the command line", lines=2, interactive=False, elem_classes="command")
+        copy = gr.Button("Copy the command", size="sm")
+    # The copy button of gradio's own text box takes its label away from screen readers.
+    copy.click(None, box, None, js="text => { navigator.clipboard.writeText(text) }", api_visibility="private")
+    return box
 
 
 def download(studio: Studio, key: str, picture: Picture, name: str) -> str:

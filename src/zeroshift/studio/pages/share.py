@@ -33,7 +33,7 @@ def share_tab(studio: Studio) -> None:
         exported = gr.Textbox(label="Result", interactive=False, lines=2, elem_id="export-result")
         push = gr.Textbox(
             label="To publish the run on the Hugging Face Hub, on the command line", interactive=False,
-            buttons=["copy"], elem_classes="command",
+            elem_classes="command",
         )  # fmt: skip
 
     @guarded
