@@ -255,7 +255,8 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(visit: Visit) -
     nameless = """() => [...document.querySelectorAll('input, textarea, select, button')]
         .filter(one => one.offsetParent !== null && one.type !== 'file')
         .filter(one => !(one.getAttribute('aria-label') || one.getAttribute('aria-labelledby') || one.title
-            || one.innerText.trim() || one.placeholder || (one.labels && one.labels.length)))
+            || one.innerText.trim() || one.querySelector('img[alt]:not([alt=""])')
+            || one.placeholder || (one.labels && one.labels.length)))
         .map(one => one.outerHTML.slice(0, 200))"""
     for tab in TABS:
         visit.tab(tab)

@@ -40,7 +40,8 @@ def adapt_tab(studio: Studio, page: gr.Blocks) -> None:
                 resume = gr.Button("Resume", interactive=False)
             preview = gr.Image(
                 label="Preview: source above target", format="png", type="pil", interactive=False,
-                elem_id="run-preview", elem_classes="pictures", buttons=["download", "fullscreen"],
+                elem_id="run-preview", alt_text="Samples of the run",
+                elem_classes="pictures", buttons=["download", "fullscreen"],
             )  # fmt: skip
             curves = gr.HTML(elem_id="run-curves")
             queue = gr.Dataframe(

@@ -73,16 +73,12 @@ def run_choices(studio: Studio, *, finished: bool = True) -> list[tuple[str, str
     ]
 
 
-def kept_choices(studio: Studio, chosen: Sequence[str] | None, *, latest: bool = False) -> Any:
-    """An update of a list of finished runs: new choices, and those of the chosen runs that still exist.
-
-    Args:
-        latest: choose the latest run if none is chosen.
-    """
+def kept_choices(studio: Studio, chosen: Sequence[str] | None) -> Any:
+    """An update of a list of finished runs: new choices, and the chosen runs that still exist, or else the latest."""
     choices = run_choices(studio)
     names = [name for _, name in choices]
     kept = [name for name in chosen or [] if name in names]
-    return gr.update(choices=choices, value=names[:1] if latest and not kept else kept)
+    return gr.update(choices=choices, value=kept or names[:1])
 
 
 def latest_choice(studio: Studio) -> Any:

@@ -67,4 +67,4 @@ def compare_tab(studio: Studio, *, measures: bool) -> None:
     runs.change(draw, inputs, gallery, **QUIET).then(results, [runs, seen], [table, note, seen], **QUIET)
     measure.click(start, runs, None, **QUIET)
     timer.tick(results, [runs, seen], [table, note, seen], **QUIET)
-    tab.select(lambda names: kept_choices(studio, names, latest=True), runs, runs, **QUIET)
+    tab.select(lambda names: kept_choices(studio, names), runs, runs, **QUIET)

@@ -16,7 +16,6 @@ from zeroshift.studio.pages.common import (
     enlarged,
     guarded,
     items,
-    kept_choices,
     latest_choice,
     run_choices,
     session_key,
@@ -141,7 +140,7 @@ def explore_tab(studio: Studio, page: gr.Blocks) -> None:
     play.click(toggle, play, [play, timer], **QUIET)
     timer.tick(advance, walk, walk, **QUIET).then(redraw, inputs, outputs, **_LIVE)
 
-    tab.select(lambda names: kept_choices(studio, names), runs, runs, **QUIET)
+    tab.select(lambda: gr.update(choices=run_choices(studio)), None, runs, **QUIET)
     page.load(lambda: latest_choice(studio), None, runs, **QUIET).then(
         choose_runs, runs, [generator, psi, mixed, shares, chosen], **QUIET
     ).then(redraw, inputs, outputs, **_LIVE)
@@ -167,7 +166,9 @@ def _share_sliders(studio: Studio, runs: gr.Dropdown, mixed: gr.Checkbox, shares
         if not on or len(names) < 2:
             return
         made = [
-            gr.Slider(0, 1, round(1 / len(names), 2), step=0.01, label=f"Share of {run.config.target}")
+            gr.Slider(
+                0, 1, round(1 / len(names), 2), step=0.01, label=f"Share of {run.config.target}", interactive=True
+            )
             for run in studio.workspace.finished(names)
         ]
         for each in made:

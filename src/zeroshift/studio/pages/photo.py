@@ -42,11 +42,11 @@ def photo_tab(studio: Studio) -> None:
             with gr.Row():
                 outline = gr.Image(
                     label="Part that is used", type="pil", format="png", interactive=False, elem_id="photo-outline",
-                    buttons=[], min_width=130,
+                    buttons=[], min_width=130, alt_text="The photo with a square around the part that is used",
                 )  # fmt: skip
                 cut = gr.Image(
                     label="Cut out", type="pil", format="png", interactive=False, buttons=[], min_width=130,
-                    elem_id="photo-cut",
+                    elem_id="photo-cut", alt_text="The part that is used",
                 )  # fmt: skip
             modes = [mode for mode in _MODES if mode[1] != "face" or studio.photos.can_find_faces()]
             mode = gr.Radio(modes, value="middle", label="2. Part of the photo", elem_id="photo-mode")
@@ -179,7 +179,7 @@ def photo_tab(studio: Studio) -> None:
             studio.queue.stop(studio.queue.get(session.job))
 
     cancel.click(stop, None, None, **QUIET)
-    tab.select(lambda names: kept_choices(studio, names, latest=True), runs, runs, **QUIET)
+    tab.select(lambda names: kept_choices(studio, names), runs, runs, **QUIET)
 
 
 def _mode_for(studio: Studio, names: Sequence[str]) -> str:

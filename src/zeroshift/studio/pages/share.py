@@ -65,5 +65,5 @@ def share_tab(studio: Studio) -> None:
     make.click(space, runs, written, show_progress="minimal", api_visibility="private")
     run.change(choose, run, [format, push], **QUIET)
     write.click(save, [run, format], exported, show_progress="minimal", api_visibility="private")
-    tab.select(lambda names: kept_choices(studio, names, latest=True), runs, runs, **QUIET)
+    tab.select(lambda names: kept_choices(studio, names), runs, runs, **QUIET)
     tab.select(single, None, run, **QUIET)
