@@ -25,7 +25,7 @@ from playwright.sync_api import Error, Page, sync_playwright
 
 TABS = ("Explore", "Adapt", "Your photo", "Compare", "Share")
 SLIDERS = {
-    "Explore": ("Strength", "Truncation", "Number of pictures"),
+    "Explore": ("Strength", "Truncation", "Number of samples"),
     "Your photo": ("Strength",),
     "Compare": ("Pictures in a row",),
 }

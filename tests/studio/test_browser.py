@@ -1,8 +1,10 @@
 """The studio in a real browser: every tab, a whole run, photos, hostile input, screens, keyboard."""
 
+import json
 import re
 import shutil
 import struct
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from tests.studio.conftest import until
+from zeroshift.studio.engine.jobs import FunctionJob
 from zeroshift.studio.engine.studio import Studio, opened_studio
 from zeroshift.studio.pages.app import served
 
@@ -167,18 +169,28 @@ def shorten(config: Path, steps: int) -> None:
 def test_a_hostile_label_is_text_everywhere(visit: Visit, studio: Studio) -> None:
     page = visit.page
     start_run(visit, HOSTILE, 1)
-    notes = page.locator("#run-notes textarea")
-    expect(notes).to_have_value(re.compile("not trained on"))
-    page.locator("#run-start-anyway").click()
-    expect(page.locator("#queue")).to_contain_text("<script>")
-    name = next(state.name for state in studio.workspace.states() if state.target == HOSTILE)
-    until(lambda: studio.state(name) == "finished")
-    page.reload()
-    expect(page.locator("#explore-gallery")).to_contain_text("<script>")
-    for tab in TABS:
-        visit.tab(tab)
-        page.wait_for_timeout(200)
-    shutil.rmtree(studio.workspace.folder(name))
+    expect(page.locator("#run-notes textarea")).to_have_value(re.compile("not trained on"))
+    run = studio.workspace.folder("hostile")
+    shutil.copytree(studio.workspace.folder("zombie"), run)
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    (run / "config.json").write_text(json.dumps({**config, "target": HOSTILE}), encoding="utf-8")
+    with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"stage": HOSTILE, "step": 0, "loss": 1.0, HOSTILE: 2.0}) + "\n")
+    gate = threading.Event()
+    job = studio.queue.add(FunctionJob(HOSTILE, "invert", function=lambda job: gate.wait(60)))
+    try:
+        expect(page.locator("#queue")).to_contain_text("<script>")
+        page.reload()
+        expect(page.locator("#explore-gallery")).to_contain_text("<script>")
+        for tab in TABS:
+            visit.tab(tab)
+            page.wait_for_timeout(300)
+        visit.tab("Adapt")
+        expect(page.locator("#run-curves")).to_contain_text("<script>")
+    finally:
+        gate.set()
+        studio.queue.wait(job, 30)
+        shutil.rmtree(run)
 
 
 def test_a_label_that_means_nothing_is_refused_with_a_sentence(visit: Visit) -> None:

@@ -207,7 +207,7 @@ def test_the_part_of_a_photo_is_shown_and_corrected(studio: Studio) -> None:
     studio.photos.align(session, "square", 10, 20, 50)
     assert session.align == "12.0,18.0,45.0"
     outlined, cut = studio.photos.views(session)
-    assert outlined.size == (120, 90)
+    assert outlined.size == (512, 384)
     assert cut.size[0] == cut.size[1]
     with pytest.raises(ZeroshiftError, match="does not fit"):
         studio.photos.align(session, "square", 200, 0, 50)

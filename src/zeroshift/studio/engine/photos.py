@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from zeroshift.api.photos import result_shares
@@ -129,8 +129,7 @@ class Photos:
         """The photo with its square outlined, and the square alone."""
         photo = session.require_photo()
         crop = self._crop(session)
-        image = Image.fromarray(photo.permute(1, 2, 0).numpy())
-        image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+        image = ImageOps.contain(Image.fromarray(photo.permute(1, 2, 0).numpy()), (_SHOWN_SIDE, _SHOWN_SIDE))
         scale = image.width / photo.shape[-1]
         (cx, cy), (ax, ay) = crop.center, crop.axis
         corners = [(cx + u * ax - v * ay, cy + u * ay + v * ax) for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1))]

@@ -83,14 +83,17 @@ def adapt_tab(studio: Studio, page: gr.Blocks) -> None:
 def _form(studio: Studio) -> tuple[gr.State, gr.State]:
     """The form. Returns the name of the run that was started last, and a number that changes with each start."""
     target = gr.Textbox(
-        label="Target", placeholder="zombie", info="What the pictures should become, in a few words.",
+        label="Target", info="What the pictures should become, in a few words: zombie, pencil sketch, robot ...",
         elem_id="target", max_length=200,
     )  # fmt: skip
     source = gr.Textbox("photo", label="Source", info="What the generator draws now.", max_length=200)
     generators = studio.workspace.generators()
     generator = gr.Dropdown(generators, value=generators[0][1], label="Generator")
     methods = [(f"{name} (default)" if name == "ipl" else name, name) for name in METHODS]
-    method = gr.Dropdown(methods, value="ipl", label="Method")
+    method = gr.Dropdown(
+        methods, value="ipl", label="Method",
+        info="ipl: a text direction for each picture. nada: one for all. The others are variants of them.",
+    )  # fmt: skip
     name, started = gr.State(""), gr.State(0)
 
     @gr.render(inputs=[generator, method], show_progress="hidden")  # type: ignore[untyped-decorator]

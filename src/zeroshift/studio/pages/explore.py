@@ -49,7 +49,7 @@ def explore_tab(studio: Studio, page: gr.Blocks) -> None:
             psi = gr.Slider(
                 0.1, 1.2, 1, step=0.05, label="Truncation", info="Smaller: more typical pictures with less variety."
             )
-            number = gr.Slider(1, 8, 4, step=1, label="Number of pictures")
+            number = gr.Slider(1, 8, 4, step=1, label="Number of samples")
             with gr.Accordion("Style mixing", open=False):
                 styled = gr.Checkbox(False, label="Take the later layers from another seed")
                 style_seed = gr.Number(1, label="Seed of the later layers", precision=0, minimum=0)
