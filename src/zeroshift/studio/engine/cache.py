@@ -11,7 +11,7 @@ from zeroshift.api.runs import load_for_photos
 from zeroshift.generators.base import Generator
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["Kept", "Models"]
+__all__ = ["Kept", "ModelCache"]
 
 _RENDERERS, _PHOTO_MODELS = 3, 2
 
@@ -41,7 +41,7 @@ class Kept(Generic[T]):
             return self._values[key]
 
 
-class Models:
+class ModelCache:
     """Loads the generators of runs on first use, and again when a run has changed."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from zeroshift.api.pictures import as_pil
 from zeroshift.errors import ZeroshiftError
 from zeroshift.evaluation.truth import load_truth
 from zeroshift.generators.checkpoints.catalogue import find_entry
-from zeroshift.studio.engine.cache import Models
+from zeroshift.studio.engine.cache import ModelCache
 from zeroshift.studio.engine.workspace import Workspace
 from zeroshift.training.run_folder import RunFolder
 
@@ -61,7 +61,7 @@ class Sheet:
 class Explorer:
     """Draws samples of runs."""
 
-    def __init__(self, workspace: Workspace, models: Models):
+    def __init__(self, workspace: Workspace, models: ModelCache):
         self._workspace, self._models = workspace, models
 
     def draw(self, names: Sequence[str], drawing: Drawing, *, generator: str = "", truth: bool = False) -> Sheet:

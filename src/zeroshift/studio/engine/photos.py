@@ -24,7 +24,7 @@ from zeroshift.inversion.portraits import alignment, make_inverter
 from zeroshift.inversion.translate import Translator
 from zeroshift.io.image_files import ImageReader
 from zeroshift.io.images import to_uint8
-from zeroshift.studio.engine.cache import Models
+from zeroshift.studio.engine.cache import ModelCache
 from zeroshift.studio.engine.explorer import METADATA, Picture
 from zeroshift.studio.engine.jobs import FunctionJob
 from zeroshift.studio.engine.queue import JobQueue
@@ -32,7 +32,7 @@ from zeroshift.studio.engine.sessions import Session
 from zeroshift.studio.engine.workspace import Workspace
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["MAX_BYTES", "Photos"]
+__all__ = ["MAX_BYTES", "StudioPhotos"]
 
 MAX_BYTES = 20 * 2**20
 _MAX_PIXELS = 24_000_000
@@ -40,7 +40,7 @@ _SHOWN_SIDE = 512  # pixels of the longer side of the photo that is shown
 _STAGES = {"optimize": "Looking for the person", "tune": "Adapting the generator to the photo", "done": "Finished"}
 
 
-class Photos:
+class StudioPhotos:
     """Photos of the open pages.
 
     Attributes:
@@ -50,7 +50,7 @@ class Photos:
         uploads: the folder in which the server puts uploaded files; no other file is read.
     """
 
-    def __init__(self, workspace: Workspace, models: Models, queue: JobQueue, uploads: Path):
+    def __init__(self, workspace: Workspace, models: ModelCache, queue: JobQueue, uploads: Path):
         self._workspace, self._models, self._queue, self._uploads = workspace, models, queue, uploads
         self.steps: int | None = None
         self.tune_steps: int | None = None

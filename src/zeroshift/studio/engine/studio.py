@@ -16,11 +16,11 @@ from zeroshift.evaluation.evaluate import read_results
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.leftovers import TEMPORARY_PREFIX
 from zeroshift.io.locks import locked_folder
-from zeroshift.studio.engine.cache import Models
+from zeroshift.studio.engine.cache import ModelCache
 from zeroshift.studio.engine.explorer import Explorer
 from zeroshift.studio.engine.form import config_from_form
 from zeroshift.studio.engine.jobs import ENDED, Job, ProcessJob
-from zeroshift.studio.engine.photos import Photos
+from zeroshift.studio.engine.photos import StudioPhotos
 from zeroshift.studio.engine.progress import Watcher
 from zeroshift.studio.engine.queue import JobQueue
 from zeroshift.studio.engine.sessions import Sessions
@@ -58,11 +58,11 @@ class Studio:
 
     def __init__(self, workspace: Workspace, state: Path, temporary: Path):
         self.workspace, self.temporary, self._state = workspace, temporary, state
-        models = Models()
+        models = ModelCache()
         self.sessions, self.watcher = Sessions(), Watcher()
         self.queue = JobQueue(state / "jobs.json", self._restored)
         self.explorer = Explorer(workspace, models)
-        self.photos = Photos(workspace, models, self.queue, temporary)
+        self.photos = StudioPhotos(workspace, models, self.queue, temporary)
 
     def _restored(self, record: Mapping[str, Any]) -> ProcessJob:
         return ProcessJob.from_record(record, self.workspace.folder, self._log)

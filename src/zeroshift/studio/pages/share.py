@@ -18,9 +18,7 @@ __all__ = ["share_tab"]
 def share_tab(studio: Studio) -> None:
     """Builds the tab."""
     with gr.Tab("Share", id="share") as tab:
-        gr.Markdown(
-            "### A web page for others\nA folder that runs as it is: as a Hugging Face Space, or with `python app.py` anywhere."
-        )
+        gr.Markdown("### A web page for others\nA folder for a Hugging Face Space, or for `python app.py` anywhere.")
         runs = gr.Dropdown(
             run_choices(studio), value=[], multiselect=True, label="Runs on the page", elem_id="share-runs",
             info="All from one source generator. Photos and the settings of your machine are not part of it.",
