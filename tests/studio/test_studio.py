@@ -192,6 +192,14 @@ def test_files_from_elsewhere_and_large_ones_are_refused(studio: Studio, tmp_pat
     assert not large.exists()
 
 
+def test_old_files_of_pages_are_removed(studio: Studio) -> None:
+    old, new = sent(studio, "old.png"), sent(studio, "new.png")
+    os.utime(old, (1, 1))
+    studio.sweep(60)
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_a_page_sends_a_limited_number_of_photos(studio: Studio) -> None:
     session = Session(photos=MAX_PHOTOS)
     with pytest.raises(ZeroshiftError, match=f"has sent {MAX_PHOTOS} photos"):

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,14 @@ class Studio:
 
     def _log(self, name: str) -> Path:
         return self._state / f"{name}.log"
+
+    def sweep(self, age: float) -> None:
+        """Removes uploads and pictures of pages that are older than `age` seconds."""
+        oldest = time.time() - age
+        for file in self.temporary.rglob("*"):
+            with contextlib.suppress(OSError):  # it is in use or gone, or a folder with files
+                if file.lstat().st_mtime < oldest:
+                    file.rmdir() if file.is_dir() else file.unlink()
 
     def configure(
         self, generator: str, method: str, source: str, target: str, values: Mapping[str, Any]

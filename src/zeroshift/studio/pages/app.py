@@ -26,7 +26,7 @@ from zeroshift.studio.pages.share import share_tab
 
 __all__ = ["build_page", "serve", "serve_space", "served"]
 
-_SWEEP, _AGE = 60, 600  # seconds: how often files for browsers are removed, and how old they are then
+_SWEEP, _AGE = 60.0, 1800.0  # seconds: how often files for browsers are removed, and how old they are then
 _OPEN_PAGES = 64
 _CSS = (Path(__file__).with_name("studio.css")).read_text(encoding="utf-8")
 # Fonts of the system: nothing is requested from other servers.
@@ -41,7 +41,7 @@ def build_page(studio: Studio, *, trains: bool = True) -> gr.Blocks:
     Args:
         trains: whether it adapts, measures and writes; a Space only shows.
     """
-    with gr.Blocks(title="zeroshift studio", analytics_enabled=False, delete_cache=(_SWEEP, _AGE)) as page:
+    with gr.Blocks(title="zeroshift studio", analytics_enabled=False) as page:
         gr.Markdown("# zeroshift studio", elem_id="title")
         with gr.Tabs(selected="explore" if studio.workspace.finished_names() or not trains else "adapt"):
             explore_tab(studio, page)
@@ -97,10 +97,19 @@ def served(
         page.launch(**options)
     except OSError as error:
         raise ZeroshiftError(f"The studio cannot listen on {host}:{options['server_port']} ({error}).") from error
+    ended = threading.Event()
+    threading.Thread(target=_sweep, args=(studio, ended), name="studio-sweep", daemon=True).start()
     try:
         yield f"http://{host}:{options['server_port']}"
     finally:
+        ended.set()
         page.close(verbose=False)
+
+
+def _sweep(studio: Studio, ended: threading.Event) -> None:
+    """Removes old files for browsers until the server ends."""
+    while not ended.wait(_SWEEP):
+        studio.sweep(_AGE)
 
 
 def serve(studio: Studio, *, host: str, port: int, password: str, browser: bool) -> None:
