@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from PIL import Image
-from playwright.sync_api import Error, Page, sync_playwright
+from playwright.sync_api import Error, Locator, Page, sync_playwright
 
 TABS = ("Explore", "Adapt", "Your photo", "Compare", "Share")
 SLIDERS = {
@@ -29,6 +29,10 @@ SLIDERS = {
     "Your photo": ("Strength",),
     "Compare": ("Pictures in a row",),
 }
+
+
+class Missing(Exception):
+    """What an action needs is not on the page."""
 
 
 class Monkey:
@@ -54,12 +58,25 @@ class Monkey:
         try:
             action()
             self.done[action.__name__] += 1
+        except Missing:
+            return
         except Error:
-            self.done["not there"] += 1
+            self.done["not done in time"] += 1
         for toast in self.page.get_by_test_id("toast-body").all():
             text = " ".join(toast.inner_text().split())
             if "not expected" in text or text.startswith("Error"):
                 self.problems.append(text)
+
+    def there(self, found: Locator) -> Locator:
+        """The visible one of the elements that were found.
+
+        Raises:
+            Missing: if there is none, or it cannot be used now.
+        """
+        shown = found.locator("visible=true")
+        if not shown.count() or not shown.first.is_enabled():
+            raise Missing
+        return shown.first
 
     def switch(self) -> None:
         self.tab = self.rng.choice(TABS)
@@ -67,33 +84,31 @@ class Monkey:
 
     def slide(self) -> None:
         name = self.rng.choice(SLIDERS.get(self.tab, ("Strength",)))
-        box = self.page.get_by_label(f"number input for {name}").locator("visible=true").first
+        box = self.there(self.page.get_by_label(f"number input for {name}"))
         low, high = float(box.get_attribute("min") or 0), float(box.get_attribute("max") or 1)
         box.fill(f"{self.rng.uniform(low, high):.2f}", timeout=3000)
         box.press("Enter")
 
     def seed(self) -> None:
-        box = self.page.get_by_label("Seed", exact=False).locator("visible=true").first
-        box.fill(str(self.rng.randrange(1000)), timeout=3000)
+        self.there(self.page.get_by_label("Seed", exact=False)).fill(str(self.rng.randrange(1000)), timeout=3000)
 
     def choose(self) -> None:
-        self.page.get_by_role("combobox", name=re.compile("^(3. )?Runs")).locator("visible=true").first.click(
-            timeout=3000
-        )
+        self.there(self.page.get_by_role("combobox", name=re.compile("^(3. )?Runs"))).click(timeout=3000)
         options = self.page.get_by_role("option")
-        options.nth(self.rng.randrange(max(1, options.count()))).click(timeout=3000)
+        if options.count():
+            options.nth(self.rng.randrange(options.count())).click(timeout=3000)
         self.page.keyboard.press("Escape")
 
     def press(self) -> None:
         names = ("Random seed", "Style mixing", "Random walk", "Play", "Pause", "Translate the photo", "Stop", "Resume")
-        self.page.get_by_role("button", name=self.rng.choice(names), exact=True).locator("visible=true").first.click(
-            timeout=1500
-        )
+        name = self.rng.choice(names)
+        self.there(self.page.get_by_role("button", name=name, exact=True)).click(timeout=3000)
 
     def upload(self) -> None:
         self.page.locator("#photo-upload input[type=file]").set_input_files(self.photo, timeout=5000)
 
     def start(self) -> None:
+        self.there(self.page.locator("#run-start"))
         self.page.locator("#target textarea").fill(self.rng.choice(("robot", "mosaic", "elf", "zombie")), timeout=3000)
         self.page.locator("#setting-seed input").fill(str(self.rng.randrange(3)), timeout=3000)
         self.page.locator("#setting-adapt-steps input").fill("4", timeout=3000)
@@ -142,7 +157,7 @@ def main() -> None:
             began, process = time.monotonic(), psutil.Process(server.pid)
             while (minutes := (time.monotonic() - began) / 60) < arguments.minutes:
                 monkey.act()
-                page.wait_for_timeout(rng.choice((50, 200, 500)))
+                page.wait_for_timeout(rng.choice((20, 100, 300)))
                 memory.append((minutes, process.memory_info().rss / 2**20))
                 if server.poll() is not None:
                     raise SystemExit("The studio has ended.")
@@ -156,7 +171,7 @@ def main() -> None:
         for number in range(5)
     ]
     report = {
-        "actions": sum(monkey.done.values()) - monkey.done["not there"],
+        "actions": sum(monkey.done.values()) - monkey.done["not done in time"],
         "by kind": dict(monkey.done.most_common()),
         "problems": monkey.problems,
         "tracebacks": output.count("Traceback"),

@@ -71,7 +71,7 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
+def visit(browser: Browser, studio: Studio, address: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
     """The studio in a page of the parametrized width and color scheme. It must load nothing from elsewhere."""
     width, scheme = getattr(request, "param", (1280, "light"))
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True)
@@ -84,6 +84,9 @@ def visit(browser: Browser, address: str, request: pytest.FixtureRequest) -> Ite
     page.goto(address)
     expect(page.locator("#explore-gallery img").first).to_be_visible()
     yield visited
+    for job in studio.queue.waiting:  # of a test that failed
+        studio.queue.stop(job)
+        studio.queue.wait(job, 60)
     assert [url for url in visited.requests if not url.startswith((address, "data:", "blob:"))] == []
     assert visited.errors == []
     assert page.evaluate("window.hacked") is None

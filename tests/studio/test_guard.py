@@ -71,3 +71,10 @@ def test_a_space_answers_any_name_and_may_be_framed() -> None:
     status, headers = ask(Guard(answer, local=False, max_bytes=MB, framed=True), host="me.hf.space")
     assert status == 200
     assert "frame-ancestors" not in headers["content-security-policy"]
+
+
+def test_a_file_that_was_just_removed_is_no_fault() -> None:
+    async def gone(scope: Any, receive: Any, send: Any) -> None:
+        raise FileNotFoundError("photo.png")
+
+    assert ask(Guard(gone, local=True, max_bytes=MB))[0] == 404

@@ -50,18 +50,27 @@ class Guard:
             return
         refusal = self._refusal(scope)
         if refusal is not None:
-            status, text = refusal
-            headers = [(b"content-type", b"text/plain; charset=utf-8"), *self._headers]
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": text.encode()})
+            await self._refuse(send, *refusal)
             return
+        started = False
 
         async def with_headers(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message = {**message, "headers": [*message.get("headers", []), *self._headers]}
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        try:
+            await self._app(scope, receive, with_headers)
+        except FileNotFoundError:  # a photo that was removed while the browser asked for it
+            if not started:
+                await self._refuse(send, 404, "This file is not there any more.")
+
+    async def _refuse(self, send: Send, status: int, sentence: str) -> None:
+        headers = [(b"content-type", b"text/plain; charset=utf-8"), *self._headers]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": sentence.encode()})
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """The status and the sentence with which a request is refused; None: it is answered."""
