@@ -67,7 +67,7 @@ def session_key(request: gr.Request) -> str:
 def run_choices(studio: Studio, *, finished: bool = True) -> list[tuple[str, str]]:
     """Runs for a list: (title, name)."""
     return [
-        (f"{state.target} ({state.name})", state.name)
+        (state.name if state.name == state.target else f"{state.target} ({state.name})", state.name)
         for state in studio.workspace.states()
         if state.finished or not finished
     ]
