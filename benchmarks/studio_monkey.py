@@ -62,8 +62,8 @@ class Monkey:
             return
         except Error:
             self.done["not done in time"] += 1
-        for toast in self.page.get_by_test_id("toast-body").all():
-            text = " ".join(toast.inner_text().split())
+        for toast in self.page.get_by_test_id("toast-body").all_inner_texts():
+            text = " ".join(toast.split())
             if "not expected" in text or text.startswith("Error"):
                 self.problems.append(text)
 
