@@ -119,9 +119,7 @@ def save_picture(path: str | Path, pixels: np.ndarray, note: str = "") -> Path:
     return Path(path)
 
 
-def save_png(
-    path: str | Path, pixels: np.ndarray, note: str = "", texts: Mapping[str, str] | None = None
-) -> Path:
+def save_png(path: str | Path, pixels: np.ndarray, note: str = "", texts: Mapping[str, str] | None = None) -> Path:
     """Writes uint8 [H, W, 3] as a PNG file, atomically.
 
     Args:

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Mapping, Sequence
 
-from zeroshift.report.charts import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Curve
+from zeroshift.report.charts import HEIGHT, LEFT, RIGHT, WIDTH, Curve
 from zeroshift.studio.engine.progress import RunProgress
 
 __all__ = ["curves_html", "progress_html"]
@@ -38,16 +38,16 @@ def _svg(curve: Curve) -> str:
     name = html.escape(curve.name.replace("_", " "))
     label = f"{name}: from {curve.first:.4g} to {curve.last:.4g}, moving average"
     x_axis = "".join(
-        f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{html.escape(text)}</text>'
+        f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(text)}</text>'
         for x, text in curve.x_ticks
     )
     y_axis = "".join(
-        f'<line x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{html.escape(text)}</text>'
         for y, text in curve.y_ticks
     )
     return (
         f"<figure><figcaption>{name}</figcaption>"
-        f'<svg viewBox="0 {TOP - 12} {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
         f'{y_axis}{x_axis}<path class="raw" d="{curve.path}"/><path class="smooth" d="{curve.smooth}"/></svg></figure>'
     )
