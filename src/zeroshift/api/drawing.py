@@ -196,10 +196,10 @@ def draw(runs: Runs, drawing: Drawing | None = None) -> list[Tensor]:
     Raises:
         ZeroshiftError: as `load_renderer`, and for invalid settings.
 
-    Example::
-
-        before, after = zeroshift.draw("runs/zombie", zeroshift.Drawing(seed=3, strength=0.6))
-        zeroshift.save_image("half.png", after)
+    Examples:
+        >>> before, after = draw("runs/zombie", zeroshift.Drawing(seed=3, strength=0.6))
+        >>> after.shape
+        torch.Size([1, 3, 64, 64])
     """
     return load_renderer(runs)(drawing or Drawing())
 
