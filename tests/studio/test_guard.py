@@ -73,8 +73,11 @@ def test_a_space_answers_any_name_and_may_be_framed() -> None:
     assert "frame-ancestors" not in headers["content-security-policy"]
 
 
-def test_a_file_that_was_just_removed_is_no_fault() -> None:
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("photo.png"), RuntimeError("File at path photo.png does not exist.")]
+)
+def test_a_file_that_was_just_removed_is_no_fault(error: Exception) -> None:
     async def gone(scope: Any, receive: Any, send: Any) -> None:
-        raise FileNotFoundError("photo.png")
+        raise error
 
     assert ask(Guard(gone, local=True, max_bytes=MB))[0] == 404

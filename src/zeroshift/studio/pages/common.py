@@ -3,6 +3,7 @@
 import functools
 import html
 import re
+import secrets
 import shutil
 import sys
 import traceback
@@ -105,11 +106,10 @@ def command_box() -> gr.Textbox:
 
 def download(studio: Studio, key: str, picture: Picture, name: str) -> str:
     """Writes a picture with its settings for the download button, and returns the path."""
-    folder = _download_folder(studio, key)
+    clear_downloads(studio, key)
+    folder = _download_folder(studio, key) / secrets.token_hex(4)  # a file that a browser reads is never rewritten
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{re.sub(r'[^A-Za-z0-9-]+', '-', name).strip('-')[:60] or 'picture'}.png"
-    for old in folder.glob("*.png"):
-        old.unlink(missing_ok=True)
     file.write_bytes(to_png(picture))
     return str(file)
 

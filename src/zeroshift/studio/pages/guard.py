@@ -63,7 +63,10 @@ class Guard:
 
         try:
             await self._app(scope, receive, with_headers)
-        except FileNotFoundError:  # a photo that was removed while the browser asked for it
+        except (FileNotFoundError, RuntimeError) as error:
+            # A photo that was removed while the browser asked for it; starlette raises one or the other.
+            if isinstance(error, RuntimeError) and "does not exist" not in str(error):
+                raise
             if not started:
                 await self._refuse(send, 404, "This file is not there any more.")
 
