@@ -45,3 +45,37 @@ def test_large_tensors_reuse_memory() -> None:
 @pytest.mark.slow
 def test_user_settings_take_precedence() -> None:
     assert run("keep", MALLOC_TRIM_THRESHOLD_="1000000")[0] == "False"
+
+
+ARENAS = """
+import ctypes, sys, threading
+from zeroshift.cli.allocator import share_arenas
+shared = sys.argv[1] == "share" and share_arenas(2)
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+ready = threading.Barrier(8)
+
+def work():
+    library.malloc(1000)
+    ready.wait()
+
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(shared)
+library.malloc_stats()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_threads_of_the_studio_share_arenas() -> None:
+    def arenas(argument: str) -> tuple[str, int]:
+        done = subprocess.run([sys.executable, "-c", ARENAS, argument], capture_output=True, text=True, check=True)
+        return done.stdout.strip(), done.stderr.count("Arena ")
+
+    shared, number = arenas("share")
+    assert shared == "True"
+    assert number <= 2 < arenas("as it is")[1]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from zeroshift.cli.allocator import share_arenas
 from zeroshift.cli.arguments import call
 from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
@@ -61,6 +62,7 @@ def studio(
         print(f"Upload it: hf upload OWNER/NAME {share_folder} --repo-type space")
         return
     _share_processor()
+    share_arenas()
     from zeroshift.studio.engine.studio import opened_studio
     from zeroshift.studio.pages.app import serve
 
