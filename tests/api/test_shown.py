@@ -13,8 +13,7 @@ from PIL import Image
 
 import zeroshift
 from tests.helpers.evaluated_runs import FEW, make_run
-from zeroshift.benchmark import trials
-from zeroshift.benchmark.plan import GeneratorPlan, GeneratorTrial
+from tests.helpers.executors import Here
 from zeroshift.errors import ZeroshiftError
 from zeroshift.inversion.inverted import Inverted
 
@@ -94,14 +93,7 @@ def test_pictures_of_all_kinds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(FEW)
-def test_methods_are_compared_from_python(
-    tiny_generator: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(plan: GeneratorPlan, waiting: list[GeneratorTrial], prepare: object) -> Iterator[tuple[object, str | None]]:
-        for trial in waiting:
-            yield trial, trials.run_trial(plan, trial)
-
-    monkeypatch.setattr(trials, "run_trials", run)
+def test_methods_are_compared_from_python(tiny_generator: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     done: list[int] = []
 
     def track(items: Iterator[object], total: int, what: str) -> Iterator[object]:
@@ -112,6 +104,7 @@ def test_methods_are_compared_from_python(
         result = zeroshift.compare_methods(
             tiny_generator, "zombie", ["nada", "nada:adapt.lr=0.01"], seeds=[0, 1], out=tmp_path / "paper",
             changes={**TINY, "adapt.steps": 1, "encoders": (str(tiny_encoder),)}, metrics=["scs"], num=12, track=track,
+            executor=Here(),
         )  # fmt: skip
     assert done == [4, 0], "finished trials are kept"
     assert repr(result) == f"<Comparison: 4 of 4 trials, {tmp_path / 'paper' / 'benchmark.md'}>"

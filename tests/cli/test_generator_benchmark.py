@@ -2,15 +2,14 @@
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.helpers.evaluated_runs import FEW, Counting, make_pictures
-from zeroshift.benchmark import trials
-from zeroshift.benchmark.plan import GeneratorPlan, GeneratorTrial
+from tests.helpers.executors import Here
 from zeroshift.cli.main import main
 
 TINY = ["adapt.batch_size=2", "adapt.augmentations=0", "adapt.layer_batch_size=1", "prompts.steps=1"]
@@ -18,17 +17,11 @@ TINY += ["prompts.batch_size=2", "device=cpu"]
 
 
 @pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[GeneratorTrial]:
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Runs trials in the process of the test, and lists them."""
-    done = []
-
-    def run(plan: GeneratorPlan, waiting: list[GeneratorTrial], prepare: object) -> Iterator[tuple[object, str | None]]:
-        for trial in waiting:
-            done.append(trial)
-            yield trial, trials.run_trial(plan, trial)
-
-    monkeypatch.setattr(trials, "run_trials", run)
-    return done
+    here = Here()
+    monkeypatch.setattr("zeroshift.cli.execution.make_executor", lambda options, on_gpus: here)
+    return here.done
 
 
 def arguments(generator: Path, encoder: Path, out: Path) -> list[str]:
@@ -39,7 +32,7 @@ def arguments(generator: Path, encoder: Path, out: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings(FEW)
 def test_the_command_from_end_to_end(
-    tmp_path: Path, tiny_generator: Path, tiny_encoder: Path, in_this_process: list[GeneratorTrial],
+    tmp_path: Path, tiny_generator: Path, tiny_encoder: Path, in_this_process: list[Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     command = [*arguments(tiny_generator, tiny_encoder, tmp_path), "--metrics", "scs", f"fd:open_clip:{tiny_encoder}"]
@@ -71,7 +64,7 @@ def test_the_command_from_end_to_end(
 @pytest.mark.slow
 @pytest.mark.filterwarnings(FEW)
 def test_the_paper_on_a_tiny_generator(
-    tmp_path: Path, tiny_generator: Path, tiny_encoder: Path, in_this_process: list[GeneratorTrial],
+    tmp_path: Path, tiny_generator: Path, tiny_encoder: Path, in_this_process: list[Any],
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """The protocol with stand-ins for its networks, and the tiny encoder's words in the place of its labels."""

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from zeroshift.benchmark.processes import cores
 from zeroshift.miniature.benchmark.measures import MEASURES
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan
 from zeroshift.miniature.benchmark.variants import BOUND_NAMES, FITTED, SOURCES, TRUTH, parse_variant
@@ -16,7 +15,7 @@ def make_plan(out: Path, *variants: str, **changes: Any) -> BenchmarkPlan:
     bounds = {variant.name: variant for variant in (*SOURCES.values(), *FITTED.values(), TRUTH)}
     named = tuple(bounds[name] if name in BOUND_NAMES else parse_variant(name) for name in variants)
     fields: dict[str, Any] = {"targets": ("zombie",), "seeds": (0,), "people": 16, "changes": TINY, "fit_steps": 1}
-    return BenchmarkPlan(out=out, variants=named, **{**fields, "processes": cores(), **changes})
+    return BenchmarkPlan(out=out, variants=named, **{**fields, **changes})
 
 
 def make_record(variant: str, target: str, seed: int, value: float) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def test_the_librarys_own_temporary_file_is_removed_after_a_kill(
     left = [file.name for file in tmp_path.iterdir()]
     assert len(left) == 1
     assert left[0].startswith(".zeroshift-")
-    monkeypatch.setattr("zeroshift.io.leftovers._wrote", lambda process, changed: False)
+    monkeypatch.setattr("zeroshift.io.leftovers.runs_since", lambda process, changed: False)
     remove_leftovers(tmp_path)
     save_tensors(path, {"weight": torch.ones(3)})
     assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]

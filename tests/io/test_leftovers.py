@@ -111,7 +111,7 @@ def test_names_state_the_process_and_fit_every_file_system(tmp_path: Path) -> No
 
 def test_reused_process_numbers_other_machines_and_old_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, before = temporary_path(tmp_path / "mine.png"), temporary_path(tmp_path / "before.png")
-    monkeypatch.setattr(leftovers, "_host", lambda: "00000000")
+    monkeypatch.setattr(leftovers, "this_machine", lambda: "00000000")
     elsewhere, long_ago = temporary_path(tmp_path / "there.png"), temporary_path(tmp_path / "long-ago.png")
     monkeypatch.undo()
     folder, old = temporary_path(tmp_path / "pipeline"), tmp_path / ".zeroshift-0a1b2c3d-grid.png"

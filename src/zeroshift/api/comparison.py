@@ -7,10 +7,11 @@ from typing import Any
 
 from PIL import Image
 
+from zeroshift.benchmark.executors import Executor, run_shared
 from zeroshift.benchmark.page import page_files, picture_path, summary_text, write_page
 from zeroshift.benchmark.plan import GeneratorPlan, parse_pair
-from zeroshift.benchmark.processes import default_processes
-from zeroshift.benchmark.trials import finished_records, run_missing
+from zeroshift.benchmark.processes import local_pool
+from zeroshift.benchmark.trials import finished_records, work
 from zeroshift.benchmark.variants import method_variant
 from zeroshift.core.batching import Track, untracked
 from zeroshift.errors import ZeroshiftError
@@ -77,6 +78,7 @@ def compare_methods(
     num: int | None = None,
     baseline: str | None = None,
     processes: int | None = None,
+    executor: Executor | None = None,
     again: bool = False,
     track: Track[Any] = untracked,
 ) -> Comparison:
@@ -97,7 +99,9 @@ def compare_methods(
         references: folder of real target images; for several targets with a subfolder per target.
         num: number of samples; None: that of each measure's protocol.
         baseline: method that the others are compared with; None: nada, or else the first.
-        processes: trials at the same time; None: one per processor core, or one with a GPU.
+        processes: trials at the same time; None: one per GPU, without GPUs one per processor core.
+        executor: runs the trials, such as `zeroshift.benchmark.ray_executor.RayExecutor()`; None: processes on this
+            machine.
         again: measure finished trials once more.
         track: progress, such as `LiveView().track`.
 
@@ -119,14 +123,13 @@ def compare_methods(
         num=num,
         preset=preset,
         changes=dict(changes or {}),
-        processes=default_processes() if processes is None else processes,
         again=again,
     ).validate()
     result = Comparison(plan, plan.baseline(baseline), plan.out / "benchmark.md")
     require_writable(plan.out)
     require_outputs(*page_files(plan, result.page))
-    failed = run_missing(plan, track)
-    write_page(plan, result.page, result.baseline)
-    if failed:
-        raise ZeroshiftError(f"{len(failed)} trials failed; the others are kept. {' '.join(failed)}")
+    outcome = run_shared(work(plan), executor or local_pool(processes), plan.out, track=track)
+    if not outcome.elsewhere:  # otherwise the last call or command to end writes the page
+        write_page(plan, result.page, result.baseline)
+    outcome.require_success()
     return result

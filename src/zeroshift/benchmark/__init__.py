@@ -1,1 +1,1 @@
-"""What every benchmark shares: variants, paired statistics, tables, processes; and benchmarks on any generator."""
+"""What every benchmark shares: variants, paired statistics, tables, executors; and benchmarks on any generator."""

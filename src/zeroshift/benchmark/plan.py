@@ -72,7 +72,6 @@ class GeneratorPlan:
         num: number of samples; None: that of each measure's protocol.
         preset: preset of all variants; empty: the generator's.
         changes: settings by dotted name that differ in all variants.
-        processes: trials that run at the same time.
         again: measure finished trials again, for example after a missing network was installed.
     """
 
@@ -85,7 +84,6 @@ class GeneratorPlan:
     num: int | None = None
     preset: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
-    processes: int = 1
     again: bool = False
 
     def validate(self) -> "GeneratorPlan":
@@ -102,8 +100,8 @@ class GeneratorPlan:
         for values in ([one.name for one in self.variants], [one.name for one in self.pairs], self.seeds):
             if len(set(values)) < len(values):
                 raise ZeroshiftError(f"There is a duplicate in {', '.join(map(str, values))}. Remove it.")
-        if self.processes < 1 or (self.num is not None and self.num < 10):
-            raise ZeroshiftError("A benchmark needs at least one process and ten samples (--num).")
+        if self.num is not None and self.num < 10:
+            raise ZeroshiftError("A benchmark needs at least ten samples (--num).")
         for name in self.metrics or ():
             MEASURES[name.partition(":")[0]]  # raises, and suggests the right name
         if self.references is not None and not any(map(self.reference_folder, self.pairs)):

@@ -1,18 +1,24 @@
-"""Runs the trials of a benchmark in parallel processes, and measures what they cost."""
+"""Runs the trials of a benchmark in parallel processes of this machine, and measures what they cost."""
 
+import itertools
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
 
-__all__ = ["cores", "default_processes", "peak_memory", "run_parallel"]
+import torch
 
-Plan = TypeVar("Plan")
+from zeroshift.benchmark.executors import Job, perform
+from zeroshift.errors import ZeroshiftError
+
+__all__ = ["LocalPool", "cores", "local_pool", "peak_memory"]
+
 One = TypeVar("One")
 
 
@@ -21,57 +27,82 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_processes() -> int:
-    """One trial at a time with a GPU, otherwise one per processor core."""
-    import torch
-
-    return 1 if torch.cuda.is_available() else cores()
-
-
-def run_parallel(
-    work: Callable[[Plan, One], str | None],
-    plan: Plan,
-    trials: Sequence[One],
-    processes: int,
-    *,
-    prepare: Callable[[], object] | None = None,
-    preload: Sequence[str] = (),
-) -> Iterator[tuple[One, str | None]]:
-    """Runs trials, and yields each with its error message, or None, when it ends.
-
-    Each trial has its own process, so that its peak memory can be measured and its failure affects no other trial.
+def local_pool(
+    processes: int | None = None, threads: int | None = None, gpus: float | None = None, *, on_gpus: bool = True
+) -> "LocalPool":
+    """A pool that divides the cores and GPUs of this machine among the trials.
 
     Args:
-        work: maps plan and trial to an error message, or None. A function of a module: processes find it by name.
-        plan, trials: its arguments; they are pickled.
-        processes: trials that run at the same time.
-        prepare: called first in every process; the command line sets its allocator options with it.
-        preload: modules that are imported once and not by every trial.
+        processes: trials that run at the same time; None: one per GPU, without GPUs one per processor core.
+        threads: of each trial; None: the cores are divided among the processes.
+        gpus: of each trial; None: 1, or less if there are more processes than GPUs.
+        on_gpus: whether trials compute on a GPU if there is one.
+
+    Raises:
+        ZeroshiftError: for a number of processes below 1, or if the GPUs do not suffice.
     """
-    context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    if preload:
-        context.set_forkserver_preload(list(preload))
-    if os.name == "posix":
-        _start_server()
-    waiting = list(reversed(trials))
-    running: dict[int, tuple[One, Any, Connection]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < processes:
-                receiver, sender = context.Pipe(duplex=False)
-                arguments = (sender, work, plan, waiting[-1], prepare)
-                process = context.Process(target=_report, args=arguments, daemon=True)
-                process.start()
-                sender.close()
-                running[process.sentinel] = (waiting.pop(), process, receiver)
-            for sentinel in cast(list[int], multiprocessing.connection.wait(list(running))):
-                trial, process, receiver = running.pop(sentinel)
-                process.join()
-                finished = receiver.poll() and process.exitcode == 0
-                yield trial, receiver.recv() if finished else _ended(process.exitcode)
-    finally:
-        for _, process, _ in running.values():
-            process.terminate()
+    if processes is not None and processes < 1:
+        raise ZeroshiftError("A benchmark needs at least one process.")
+    available = torch.cuda.device_count() if on_gpus else 0
+    if gpus is None:
+        gpus = min(1.0, available / (processes or 1))
+    fitting = int(available / gpus + 1e-6) if gpus else max(1, cores() // (threads or 1))
+    number = processes or fitting
+    if gpus and not 1 <= number <= fitting:
+        raise ZeroshiftError(f"{max(1, number)} trials with {gpus:g} GPUs each do not fit the {available} GPUs here.")
+    return LocalPool(number, threads or max(1, cores() // number), gpus)
+
+
+class LocalPool:
+    """The default executor: processes on this machine.
+
+    Args:
+        processes: trials that run at the same time.
+        threads: of each trial.
+        gpus: GPUs of each trial, of which it sees no others. Below 1, trials share a GPU; 0: every trial sees all GPUs.
+    """
+
+    def __init__(self, processes: int, threads: int = 1, gpus: float = 0) -> None:
+        self._processes, self._threads, self._gpus = processes, threads, gpus
+
+    def run(self, job: Job[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
+        """See `Executor.run`."""
+        context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+        context.set_forkserver_preload(list(job.preload))
+        if os.name == "posix":
+            _start_server()
+        slots, waiting = list(reversed(range(self._processes))), iter(trials)
+        running: dict[int, tuple[One, int, Any, Connection]] = {}
+        try:
+            while True:
+                while slots and (following := list(itertools.islice(waiting, 1))):
+                    receiver, sender = context.Pipe(duplex=False)
+                    arguments = (sender, job, following[0], self._threads, self._devices(slots[-1]))
+                    process = context.Process(target=_report, args=arguments, daemon=True)
+                    process.start()
+                    sender.close()
+                    running[process.sentinel] = (following[0], slots.pop(), process, receiver)
+                if not running:
+                    return
+                for sentinel in cast(list[int], multiprocessing.connection.wait(list(running))):
+                    trial, slot, process, receiver = running.pop(sentinel)
+                    process.join()
+                    slots.append(slot)
+                    finished = receiver.poll() and process.exitcode == 0
+                    yield trial, receiver.recv() if finished else _ended(process.exitcode)
+        finally:
+            for _, _, process, _ in running.values():
+                process.terminate()
+
+    def _devices(self, slot: int) -> str | None:
+        """CUDA_VISIBLE_DEVICES of the trials in a slot; None leaves it as it is."""
+        if not self._gpus:
+            return None
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        number = math.ceil(self._gpus)
+        first = int(slot * self._gpus)
+        names = visible.split(",") if visible else list(map(str, range(first + number)))
+        return ",".join(names[first : first + number])
 
 
 def _start_server() -> None:
@@ -91,18 +122,12 @@ def _ended(exitcode: int | None) -> str:
     return f"its process ended with exit code {exitcode}, possibly out of memory"
 
 
-def _report(
-    sender: Connection,
-    work: Callable[[Plan, One], str | None],
-    plan: Plan,
-    trial: One,
-    prepare: Callable[[], object] | None,
-) -> None:
+def _report(sender: Connection, job: Job[One], trial: One, threads: int, devices: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if prepare is not None:
-        prepare()
-    sender.send(work(plan, trial))
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices  # read when CUDA starts
+    sender.send(perform(job, trial, threads))
 
 
 def _end_with_parent() -> None:

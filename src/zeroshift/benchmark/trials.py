@@ -4,9 +4,10 @@ A trial is an ordinary run folder, which resumes from its checkpoint. Beside it 
 pictures (.png): the first samples of the source above those of the adapted generator.
 """
 
+import functools
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +19,10 @@ from PIL import Image
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from zeroshift.benchmark.executors import Job, Work
 from zeroshift.benchmark.plan import GeneratorPlan, GeneratorTrial
-from zeroshift.benchmark.processes import cores, peak_memory, run_parallel
+from zeroshift.benchmark.processes import peak_memory
 from zeroshift.benchmark.provenance import machine
-from zeroshift.core.batching import Track, untracked
 from zeroshift.errors import ZeroshiftError
 from zeroshift.evaluation.evaluate import Evaluation, References, evaluate
 from zeroshift.io.atomic import atomic_write
@@ -31,10 +32,7 @@ from zeroshift.sampling.generate import generate
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
 
-__all__ = [
-    "NUM_SHOWN", "finished_records", "missing_trials", "read_pictures", "record_path", "run_missing", "run_trial",
-    "run_trials",
-]  # fmt: skip
+__all__ = ["NUM_SHOWN", "finished_records", "missing_trials", "read_pictures", "record_path", "run_trial", "work"]
 
 NUM_SHOWN = 8  # samples in the pictures of a trial
 _MAX_PIXELS = 256  # side of a sample in the pictures
@@ -74,25 +72,20 @@ def pictures_path(plan: GeneratorPlan, trial: GeneratorTrial) -> Path:
     return folder.with_name(f"{folder.name}.png")
 
 
-def run_trials(
-    plan: GeneratorPlan, trials: Sequence[GeneratorTrial], prepare: Callable[[], object] | None = None
-) -> Iterator[tuple[GeneratorTrial, str | None]]:
-    """Runs trials in processes of their own, and yields each with its error message, or None, when it ends."""
-    return run_parallel(run_trial, plan, trials, plan.processes, prepare=prepare, preload=_PRELOADED)
-
-
-def run_missing(
-    plan: GeneratorPlan, track: Track[Any] = untracked, prepare: Callable[[], object] | None = None
-) -> list[str]:
-    """Runs the trials that have to run, and returns the problem of each that failed."""
-    trials = missing_trials(plan)
-    ended = track(run_trials(plan, trials, prepare=prepare), len(trials), "Adapting")
-    return [f"{trial}: {problem}" for trial, problem in ended if problem is not None]
+def work(plan: GeneratorPlan, prepare: Callable[[], object] | None = None) -> Work[GeneratorTrial]:
+    """The trials of a plan for an executor; `prepare` is called first in every process."""
+    return Work(
+        Job(functools.partial(run_trial, plan), prepare, _PRELOADED),
+        trials=plan.trials(),
+        missing=missing_trials(plan),
+        record=functools.partial(record_path, plan),
+        finished=lambda trial: _read(plan, trial) is not None,
+        again=plan.again,
+    )
 
 
 def run_trial(plan: GeneratorPlan, trial: GeneratorTrial) -> str | None:
     """Adapts or resumes, measures, and writes pictures and record; returns an error message, or None."""
-    torch.set_num_threads(max(1, cores() // plan.processes))
     try:
         path = record_path(plan, trial)
         cost = _adapt(plan, trial, read_json(path) if path.exists() else {})

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from zeroshift.cli.allocator import keep_freed_memory
-from zeroshift.cli.arguments import call, read_conclusion, tracked
+from zeroshift.cli.arguments import call
+from zeroshift.cli.execution import ExecutionOptions, run_work
 from zeroshift.cli.output import note, show_result
 from zeroshift.config.schema import field_docs
 from zeroshift.errors import ZeroshiftError
@@ -55,8 +56,8 @@ Examples:
 
 
 @dataclass(frozen=True)
-class BenchmarkOptions:
-    """Compare methods with each other and with the truth, in the miniature world."""
+class _Compared:
+    """What is compared."""
 
     out: Path | None = None
     """Folder of the finished adaptations. Default: runs/benchmark (smoke: runs/benchmark-smoke)."""
@@ -77,18 +78,15 @@ class BenchmarkOptions:
     """Number of people on which each adaptation is measured. Default: 128 (smoke: 32)."""
     fit_steps: int | None = None
     """Training steps of the upper bound, 0 for none. Default: 600 (smoke: 8)."""
-    processes: int | None = None
-    """Adaptations that run at the same time. Default: one per processor core."""
     baseline: str | None = None
     """Method that the others are compared with, as in --methods. Default: nada, or else the first."""
-    page: Path | None = None
-    """Markdown file of the page; JSON and images are written next to it. Default: OUT/benchmark.md."""
-    conclusion: Path | None = None
-    """Markdown file with introductory text for the page."""
     previous: Path | None = None
     """JSON of an earlier page; its results with the same settings and weights are reused."""
-    pages_only: bool = False
-    """Run no adaptations; write the page from existing results."""
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions(ExecutionOptions, _Compared):
+    """Compare methods with each other and with the truth, in the miniature world."""
 
 
 def benchmark(options: BenchmarkOptions) -> None:
@@ -98,30 +96,25 @@ def benchmark(options: BenchmarkOptions) -> None:
         ZeroshiftError: for conflicting options, and after writing the page if a trial failed.
     """
     from zeroshift.miniature.benchmark.page import page_files, page_text, write_page
-    from zeroshift.miniature.benchmark.records import missing_trials
-    from zeroshift.miniature.benchmark.run import run_trials
+    from zeroshift.miniature.benchmark.run import work
 
-    conclusion = "" if options.conclusion is None else read_conclusion(options.conclusion)
+    conclusion = options.introduction()
     plan, baseline = _plan(options)
     page = plan.out / "benchmark.md" if options.page is None else options.page
     if options.previous is not None:
         _check_previous(plan, options.previous, page)
     require_writable(plan.out)
     require_outputs(*page_files(plan, page))
-    failed = []
-    if not options.pages_only:
-        trials = missing_trials(plan)
-        for trial, problem in tracked(run_trials(plan, trials, prepare=keep_freed_memory), len(trials), "Adapting"):
-            if problem is not None:
-                failed.append(f"{trial}: {problem}.")
-    try:
-        write_page(plan, page, baseline, conclusion)
-    except ZeroshiftError:
-        print(page_text(plan, page, baseline, conclusion))  # the results are worth more than their file
-        raise
-    show_result(f"Page: {page}", page=page, records=page.with_suffix(".json"))
-    if failed:
-        raise ZeroshiftError(f"{len(failed)} adaptations failed; the others are kept. {' '.join(failed)}")
+
+    def write() -> None:
+        try:
+            write_page(plan, page, baseline, conclusion)
+        except ZeroshiftError:
+            print(page_text(plan, page, baseline, conclusion))  # the results are worth more than their file
+            raise
+        show_result(f"Page: {page}", page=page, records=page.with_suffix(".json"))
+
+    run_work(work(plan, keep_freed_memory), options, plan.out, write, on_gpus=False)
 
 
 def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
@@ -130,7 +123,6 @@ def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
     Raises:
         ZeroshiftError: for an unknown method, target or setting, or a baseline that is not among the methods.
     """
-    from zeroshift.benchmark.processes import cores
     from zeroshift.benchmark.variants import parse_changes
     from zeroshift.miniature.benchmark.plan import BenchmarkPlan
     from zeroshift.miniature.benchmark.records import read_previous
@@ -161,7 +153,6 @@ def _plan(options: BenchmarkOptions) -> tuple["BenchmarkPlan", str]:
         people=size["people"] if options.people is None else options.people,
         changes=_size_changes(size["set"], variants) | parse_changes((*options.set, *steps)),
         fit_steps=fit_steps,
-        processes=cores() if options.processes is None else options.processes,
         previous={} if options.previous is None else read_previous(options.previous),
     )
     return plan.validate(), baseline

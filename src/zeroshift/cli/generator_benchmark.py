@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zeroshift.cli.allocator import keep_freed_memory
-from zeroshift.cli.arguments import call, read_conclusion, tracked
+from zeroshift.cli.arguments import call
+from zeroshift.cli.execution import ExecutionOptions, run_work
 from zeroshift.cli.output import show_result
 from zeroshift.config.schema import field_docs
 from zeroshift.errors import ZeroshiftError
@@ -40,8 +41,8 @@ Examples:
 
 
 @dataclass(frozen=True)
-class GeneratorBenchmarkOptions:
-    """Compare methods on your own generator."""
+class _Compared:
+    """What is compared."""
 
     generator: str | None = None
     """Source generator, as for `zeroshift adapt`. With --paper, it replaces both generators."""
@@ -67,18 +68,15 @@ class GeneratorBenchmarkOptions:
     """Settings changed for all methods, such as adapt.lr=0.005."""
     out: Path = Path("runs/generator-benchmark")
     """Folder of the trials."""
-    processes: int | None = None
-    """Trials that run at the same time; each holds its generator. Default: one per processor core, 1 with a GPU."""
     baseline: str | None = None
     """Method that the others are compared with, as in --methods. Default: nada, or else the first."""
-    page: Path | None = None
-    """Markdown file of the page; tables and pictures are written next to it. Default: OUT/benchmark.md."""
-    conclusion: Path | None = None
-    """Markdown file with introductory text for the page."""
     again: bool = False
     """Measure finished trials again, for example after a missing network was installed."""
-    pages_only: bool = False
-    """Run no trials; write the page from existing results."""
+
+
+@dataclass(frozen=True)
+class GeneratorBenchmarkOptions(ExecutionOptions, _Compared):
+    """Compare methods on your own generator."""
 
 
 def benchmark_generator(options: GeneratorBenchmarkOptions) -> None:
@@ -88,25 +86,26 @@ def benchmark_generator(options: GeneratorBenchmarkOptions) -> None:
         ZeroshiftError: for conflicting options, and after writing the page if a trial failed.
     """
     from zeroshift.benchmark.page import page_files, page_text, write_page
-    from zeroshift.benchmark.trials import run_missing
+    from zeroshift.benchmark.trials import work
 
-    conclusion = "" if options.conclusion is None else read_conclusion(options.conclusion)
+    conclusion = options.introduction()
     plan = _plan(options)
     baseline = plan.baseline(options.baseline)
     page = plan.out / "benchmark.md" if options.page is None else options.page
     require_writable(plan.out)
     require_outputs(*page_files(plan, page))
-    failed = [] if options.pages_only else run_missing(plan, tracked, keep_freed_memory)
-    try:
-        write_page(plan, page, baseline, conclusion)
-    except ZeroshiftError:
-        print(page_text(plan, page, baseline, conclusion))  # the results are worth more than their file
-        raise
-    tables = [page.with_suffix(suffix) for suffix in (".json", ".csv", ".tex")]
-    show_result(f"Page:   {page}", page=page)
-    show_result(f"Tables: {', '.join(map(str, tables))}", tables=tables)
-    if failed:
-        raise ZeroshiftError(f"{len(failed)} trials failed; the others are kept. {' '.join(failed)}")
+
+    def write() -> None:
+        try:
+            write_page(plan, page, baseline, conclusion)
+        except ZeroshiftError:
+            print(page_text(plan, page, baseline, conclusion))  # the results are worth more than their file
+            raise
+        tables = [page.with_suffix(suffix) for suffix in (".json", ".csv", ".tex")]
+        show_result(f"Page:   {page}", page=page)
+        show_result(f"Tables: {', '.join(map(str, tables))}", tables=tables)
+
+    run_work(work(plan, keep_freed_memory), options, plan.out, write, on_gpus=True)
 
 
 def _plan(options: GeneratorBenchmarkOptions) -> "GeneratorPlan":
@@ -117,7 +116,6 @@ def _plan(options: GeneratorBenchmarkOptions) -> "GeneratorPlan":
     """
     from zeroshift.benchmark import paper
     from zeroshift.benchmark.plan import GeneratorPlan
-    from zeroshift.benchmark.processes import default_processes
     from zeroshift.benchmark.variants import method_variant, parse_changes
 
     methods = options.methods or (paper.METHODS if options.paper else _METHODS)
@@ -132,7 +130,6 @@ def _plan(options: GeneratorBenchmarkOptions) -> "GeneratorPlan":
         num=options.num,
         preset=options.preset or (paper.PRESET if options.paper else ""),
         changes=parse_changes((*options.set, *steps)),
-        processes=default_processes() if options.processes is None else options.processes,
         again=options.again,
     ).validate()
 

@@ -11,7 +11,9 @@ import socket
 import time
 from pathlib import Path
 
-__all__ = ["TEMPORARY_PREFIX", "remove_leftovers", "remove_temporary", "temporary_path"]
+__all__ = [
+    "TEMPORARY_PREFIX", "remove_leftovers", "remove_temporary", "runs_since", "temporary_path", "this_machine",
+]  # fmt: skip
 
 TEMPORARY_PREFIX = ".zeroshift-"
 # PREFIX HOST-PROCESS-RANDOM SUFFIX; version 0.1 wrote PREFIX RANDOM-NAME.
@@ -24,7 +26,7 @@ _CLOCK_DIFFERENCE = 60  # seconds between this machine and a file server
 def temporary_path(path: Path) -> Path:
     """A new name in the folder of `path`, with its suffix. It states the process, so that others know who uses it."""
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
-    return path.with_name(f"{TEMPORARY_PREFIX}{_host()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
+    return path.with_name(f"{TEMPORARY_PREFIX}{this_machine()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
 
 
 def remove_temporary(path: Path) -> None:
@@ -68,10 +70,10 @@ def _is_leftover(path: Path) -> bool:
     if host is None:
         return True
     changed = path.lstat().st_mtime
-    return not _wrote(int(process), changed) if host == _host() else time.time() - changed > _DAY
+    return not runs_since(int(process), changed) if host == this_machine() else time.time() - changed > _DAY
 
 
-def _wrote(process: int, changed: float) -> bool:
+def runs_since(process: int, changed: float) -> bool:
     """Whether a process of this machine runs that may have made a file at this time; process numbers are reused."""
     import psutil
 
@@ -86,7 +88,7 @@ def _wrote(process: int, changed: float) -> bool:
 
 
 @functools.cache
-def _host() -> str:
+def this_machine() -> str:
     """Eight digits for this machine. Containers may share its name, but not its process numbers."""
     space = Path("/proc/self/ns/pid")
     name = f"{socket.gethostname()} {os.readlink(space) if space.is_symlink() else ''}"

@@ -56,7 +56,6 @@ class BenchmarkPlan:
         people: number of people on which every trial is measured, the same for all.
         changes: settings by dotted name that differ in all variants.
         fit_steps: training steps of the upper bounds.
-        processes: trials that run at the same time.
         previous: records of an earlier benchmark (`records.read_previous`); those with equal provenance are reused.
     """
 
@@ -67,7 +66,6 @@ class BenchmarkPlan:
     people: int = 512
     changes: Mapping[str, Any] = field(default_factory=dict)
     fit_steps: int = 300
-    processes: int = 1
     previous: Mapping[Key, Mapping[str, Any]] = field(default_factory=dict)
 
     def validate(self) -> "BenchmarkPlan":
@@ -82,8 +80,8 @@ class BenchmarkPlan:
         for values in ([variant.name for variant in self.variants], self.targets, self.seeds):
             if len(set(values)) < len(values):
                 raise ZeroshiftError(f"There is a duplicate in {', '.join(map(str, values))}. Remove it.")
-        if self.people < 16 or self.processes < 1 or self.fit_steps < 0:
-            raise ZeroshiftError("A benchmark needs at least 16 people, one process, and no negative number of steps.")
+        if self.people < 16 or self.fit_steps < 0:
+            raise ZeroshiftError("A benchmark needs at least 16 people and no negative number of steps.")
         for target in self.targets:
             if parse_domain(target) == SOURCE:
                 raise ZeroshiftError(f"{target!r} is the source domain. Name another target.")

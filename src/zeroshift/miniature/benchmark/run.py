@@ -1,14 +1,16 @@
-"""Runs trials in parallel processes: adapts, draws the people of the test set, and measures the images."""
+"""Runs a trial: adapts, draws the people of the test set, and measures the images."""
 
+import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zeroshift.benchmark.processes import cores, peak_memory, run_parallel
+from zeroshift.benchmark.executors import Job, Work
+from zeroshift.benchmark.processes import peak_memory
 from zeroshift.benchmark.provenance import machine
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Generator
@@ -16,39 +18,39 @@ from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.miniature.benchmark.bounds import BOUNDS, Draw
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Trial
-from zeroshift.miniature.benchmark.records import evaluators, image_path, provenance, read_adapted, write_record
+from zeroshift.miniature.benchmark.records import (
+    evaluators,
+    image_path,
+    missing_trials,
+    provenance,
+    read_adapted,
+    read_record,
+    record_path,
+    write_record,
+)
 from zeroshift.miniature.benchmark.sheets import held_out_people, read_people, save_people
 from zeroshift.miniature.world.domains import parse_domain
 from zeroshift.miniature.world.renderer import render
 
-__all__ = ["run_trial", "run_trials"]
+__all__ = ["run_trial", "work"]
 
 _PRELOADED = ("zeroshift.training.trainer", "zeroshift.miniature.exams.truth")  # imported once, not by every trial
 _BATCH = 32
 
-Work = Callable[[BenchmarkPlan, Trial], str | None]
 
-
-def run_trials(
-    plan: BenchmarkPlan,
-    trials: Sequence[Trial],
-    work: Work | None = None,
-    prepare: Callable[[], object] | None = None,
-) -> Iterator[tuple[Trial, str | None]]:
-    """Runs trials, and yields each with its error message, or None, when it ends. See `run_parallel`.
-
-    Args:
-        work: replaces `run_trial` (for tests).
-        prepare: called first in every process; the command line sets its allocator options with it.
-    """
-    return run_parallel(
-        work or run_trial, plan, trials, plan.processes, prepare=prepare, preload=_PRELOADED if work is None else ()
+def work(plan: BenchmarkPlan, prepare: Callable[[], object] | None = None) -> Work[Trial]:
+    """The trials of a plan for an executor; `prepare` is called first in every process."""
+    return Work(
+        Job(functools.partial(run_trial, plan), prepare, _PRELOADED),
+        trials=plan.trials(),
+        missing=missing_trials(plan),
+        record=functools.partial(record_path, plan),
+        finished=lambda trial: read_record(plan, trial) is not None,
     )
 
 
 def run_trial(plan: BenchmarkPlan, trial: Trial) -> str | None:
     """Adapts, unless the images exist, and measures; returns an error message, or None."""
-    torch.set_num_threads(max(1, cores() // plan.processes))
     try:
         record = read_adapted(plan, trial)
         if record is None:

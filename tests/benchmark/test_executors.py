@@ -1,0 +1,158 @@
+"""Trials in separate processes, in parts, and shared by several commands."""
+
+import os
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.helpers.executors import Here
+from zeroshift.benchmark.executors import Job, Shard, SharedWork, Work, parse_shard
+from zeroshift.benchmark.processes import LocalPool
+from zeroshift.errors import ZeroshiftError
+from zeroshift.io.claims import Claims
+
+
+def write(folder: Path, trial: int) -> str | None:
+    """Appends to the file of a trial; number 13 fails."""
+    if trial == 13:
+        return "bad luck"
+    with open(folder / f"{trial}.json", "a") as file:
+        file.write("run\n")
+    return None
+
+
+def numbered_work(folder: Path, count: int, run: Any = write, **changes: Any) -> Work[int]:
+    def record(trial: int) -> Path:
+        return folder / f"{trial}.json"
+
+    trials = range(count)
+    missing = [trial for trial in trials if not record(trial).exists()]
+    return Work(Job(partial(run, folder)), trials, missing, record, lambda trial: record(trial).exists(), **changes)
+
+
+def fail_or_die(folder: Path, trial: int) -> str | None:
+    """Number 0 is killed, number 1 fails, others write what they see."""
+    if trial == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if trial == 1:
+        return "the disk is full"
+    (folder / f"{trial}.json").write_text(f"{torch.get_num_threads()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="kills a process")
+def test_a_killed_trial_does_not_stop_the_others(tmp_path: Path) -> None:
+    """Each has its number of threads, and its GPU."""
+    job = Job(partial(fail_or_die, tmp_path), preload=("zeroshift.benchmark.executors",))
+    problems = dict(LocalPool(1, threads=2, gpus=1).run(job, range(3)))
+    assert problems == {
+        0: "its process ended with exit code -9, possibly out of memory",
+        1: "the disk is full",
+        2: None,
+    }
+    assert (tmp_path / "2.json").read_text() == "2 0"
+
+
+def test_trials_in_parallel_see_different_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [LocalPool(3, gpus=1)._devices(slot) for slot in range(3)] == ["0", "1", "2"]
+    assert [LocalPool(4, gpus=0.5)._devices(slot) for slot in range(4)] == ["0", "0", "1", "1"]
+    assert LocalPool(3)._devices(2) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-6,7")
+    assert [LocalPool(2, gpus=2)._devices(slot) for slot in range(2)] == ["4,5", "GPU-6,7"]
+
+
+def test_parts_cover_the_trials_once_and_then_help_others() -> None:
+    trials = list(range(8))
+    parts = [Shard(number, 3).order(trials) for number in (1, 2, 3)]
+    assert parts[0] == [0, 3, 6, 7, 5, 4, 2, 1]
+    assert sorted(parts[0][:3] + parts[1][:3] + parts[2][:2]) == trials
+    assert all(sorted(part) == trials for part in parts)
+    assert parse_shard("2/3") == Shard(2, 3)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "2", "1/", "a/b", "-1/2", ""])
+def test_impossible_parts_are_refused(text: str) -> None:
+    with pytest.raises(ZeroshiftError, match=r"it must be I/N with I from 1 to N, such as 1/8"):
+        parse_shard(text)
+
+
+def test_several_commands_run_each_trial_once(tmp_path: Path) -> None:
+    ends: list[tuple[int, SharedWork[int]]] = []
+    together = threading.Barrier(4)
+
+    def command(number: int) -> None:
+        with Claims(tmp_path) as claims:
+            shared = SharedWork(numbered_work(tmp_path, 40), claims, Shard(number, 4))
+            together.wait()
+            ends.append((len(list(shared.run(Here()))), shared))
+
+    threads = [threading.Thread(target=command, args=(number,)) for number in (1, 2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(done for done, _ in ends) == 40, "number 13 fails once"
+    assert [(tmp_path / f"{trial}.json").read_text() for trial in range(40) if trial != 13] == ["run\n"] * 39
+    last = ends[-1][1]
+    assert last.elsewhere == {}, "the last one knows that all have ended"
+    assert list(last.failed) == ["13"]
+    assert last.failed["13"].startswith("bad luck")
+    assert [path.name for path in tmp_path.glob("*.claim-*")] == ["13.json.claim-0"]
+
+
+def test_trials_of_others_are_left_to_them_while_they_work(tmp_path: Path) -> None:
+    work = numbered_work(tmp_path, 3)
+    with Claims(tmp_path) as theirs, Claims(tmp_path) as mine:
+        assert theirs.take(work.record(1))
+        shared = SharedWork(work, mine)
+        assert list(shared.run(Here())) == [0, 2]
+        assert list(shared.elsewhere) == ["1"]
+        assert f"process {os.getpid()}" in shared.elsewhere["1"]
+    with Claims(tmp_path) as later:
+        assert list(SharedWork(numbered_work(tmp_path, 3), later).run(Here())) == [1]
+
+
+def test_a_trial_that_others_release_meanwhile_is_run_last(tmp_path: Path) -> None:
+    work = numbered_work(tmp_path, 3)
+    with Claims(tmp_path) as theirs, Claims(tmp_path) as mine:
+        assert theirs.take(work.record(0))
+        done = []
+        for trial in SharedWork(work, mine).run(Here()):
+            done.append(trial)
+            if trial == 1:  # as by Ctrl-C
+                theirs.release(work.record(0))
+        assert done == [1, 2, 0]
+
+
+def test_results_that_are_not_in_the_folder_are_a_failure(tmp_path: Path) -> None:
+    work = numbered_work(tmp_path, 1, run=lambda folder, trial: None)
+    with Claims(tmp_path) as claims:
+        shared = SharedWork(work, claims)
+        assert list(shared.run(Here())) == [0]
+    assert shared.failed["0"] == f"its results are not in {tmp_path}: all machines must share this folder"
+
+
+def test_finished_trials_run_again_on_demand(tmp_path: Path) -> None:
+    for again, expected in ((False, "run\n"), (True, "run\nrun\n")):
+        work = numbered_work(tmp_path, 1, again=again)
+        changed = Work(**{**vars(work), "missing": [0]})  # as if another command had finished it since the check
+        with Claims(tmp_path) as claims:
+            list(SharedWork(changed, claims).run(Here()))
+        assert (tmp_path / "0.json").read_text() == expected
+        (tmp_path / "0.json").write_text("run\n")
+
+
+def test_a_claim_that_a_killed_command_left_on_a_finished_trial_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "0.json").write_text("run\n")
+    (tmp_path / "0.json.claim-0").write_text("{}")
+    os.utime(tmp_path / "0.json.claim-0", (0, 0))
+    with Claims(tmp_path) as claims:
+        assert list(SharedWork(numbered_work(tmp_path, 1), claims).run(Here())) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["0.json"]
