@@ -29,6 +29,7 @@ MODULES = {  # what each extra brings, beyond the dependencies of the package
     "onnx": ["onnx", "onnxscript"],
     "video": ["imageio_ffmpeg"],
     "benchmark": ["scipy"],
+    "ray": ["ray"],
     "notebook": ["ipykernel", "ipywidgets", "IPython"],
 }
 IMPORT_ALL = """

@@ -45,7 +45,8 @@ def die_once(plan: GeneratorPlan, trial: GeneratorTrial) -> str | None:
 
 
 def comparable(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ARBITRARY}
+    results = [{**result, "time": None} for result in record["results"]]
+    return {name: value for name, value in record.items() if name not in ARBITRARY} | {"results": results}
 
 
 def run_all(plan: GeneratorPlan, executor: Executor, trial: Any = run_trial) -> dict[str, str]:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -52,7 +53,7 @@ class RayExecutor:
     def run(self, job: Job[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
         """See `Executor.run`."""
         ray = _import_ray()
-        with _connection(ray, self._address):
+        with contextlib.redirect_stdout(sys.stderr), _connection(ray, self._address):  # Ray prints what it repeats
             resources = self._resources(ray)
             task = ray.remote(**resources, max_retries=self._retries, max_calls=1)(_perform_in)
             running: dict[Any, One] = {}
