@@ -1,5 +1,6 @@
 """Options of executors, and which of several commands writes the page."""
 
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,15 @@ def test_without_ray_a_sentence_says_what_to_install(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ZeroshiftError, match=r"needs the package ray: pip install 'zeroshift\[ray\]'"):
         list(RayExecutor().run(numbered_work(tmp_path, 1).job, [0]))
+
+
+def test_a_wrong_address_is_refused_at_once(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ZeroshiftError, match=rf"There is no Ray cluster at {address} \(.*refused\)"):
+        list(RayExecutor(address).run(numbered_work(tmp_path, 1).job, [0]))
 
 
 def test_the_last_command_writes_the_page(

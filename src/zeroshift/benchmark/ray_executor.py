@@ -113,12 +113,27 @@ def _import_ray() -> Any:
     return ray
 
 
+def _require_server(address: str) -> None:
+    """Raises ZeroshiftError if nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:  # such as auto, or ray://HOST:PORT
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ZeroshiftError(
+            f"There is no Ray cluster at {address} ({first_line(error)}). Start it, or correct --address."
+        ) from error
+
+
 @contextlib.contextmanager
 def _connection(ray: Any, address: str | None) -> Iterator[None]:
     """Connects to a cluster, or starts Ray on this machine; ends what it began."""
     if ray.is_initialized():  # by the program that called us
         yield
         return
+    if address is not None:
+        _require_server(address)
     local = {"num_cpus": cores(), "include_dashboard": False} if address is None else {}
     for attempt in range(1, _ATTEMPTS + 1):
         try:
