@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.helpers.executors import Here
-from zeroshift.benchmark.executors import Job, Shard, SharedWork, Work, parse_shard
+from zeroshift.benchmark.executors import Shard, SharedWork, TrialJob, Work, parse_shard
 from zeroshift.benchmark.processes import LocalPool
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.claims import Claims
@@ -32,7 +32,9 @@ def numbered_work(folder: Path, count: int, run: Any = write, **changes: Any) ->
 
     trials = range(count)
     missing = [trial for trial in trials if not record(trial).exists()]
-    return Work(Job(partial(run, folder)), trials, missing, record, lambda trial: record(trial).exists(), **changes)
+    return Work(
+        TrialJob(partial(run, folder)), trials, missing, record, lambda trial: record(trial).exists(), **changes
+    )
 
 
 def fail_or_die(folder: Path, trial: int) -> str | None:
@@ -49,7 +51,7 @@ def fail_or_die(folder: Path, trial: int) -> str | None:
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
 def test_a_killed_trial_does_not_stop_the_others(tmp_path: Path) -> None:
     """Each has its number of threads, and its GPU."""
-    job = Job(partial(fail_or_die, tmp_path), preload=("zeroshift.benchmark.executors",))
+    job = TrialJob(partial(fail_or_die, tmp_path), preload=("zeroshift.benchmark.executors",))
     problems = dict(LocalPool(1, threads=2, gpus=1).run(job, range(3)))
     assert problems == {
         0: "its process ended with exit code -9, possibly out of memory",

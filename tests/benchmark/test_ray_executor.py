@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.evaluated_runs import FEW
-from zeroshift.benchmark.executors import Executor, Job, SharedWork
+from zeroshift.benchmark.executors import Executor, SharedWork, TrialJob
 from zeroshift.benchmark.plan import GeneratorPlan, GeneratorTrial, parse_pair
 from zeroshift.benchmark.processes import LocalPool
 from zeroshift.benchmark.ray_executor import RayExecutor
@@ -52,7 +52,7 @@ def comparable(record: dict[str, Any]) -> dict[str, Any]:
 def run_all(plan: GeneratorPlan, executor: Executor, trial: Any = run_trial) -> dict[str, str]:
     """Runs all trials of a plan, and returns the problems."""
     shared = work(plan)
-    job = Job(partial(trial, plan), preload=shared.job.preload)
+    job = TrialJob(partial(trial, plan), preload=shared.job.preload)
     with Claims(plan.out) as claims:
         running = SharedWork(replace(shared, job=job), claims)
         assert len(list(running.run(executor))) == 2

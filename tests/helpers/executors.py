@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from zeroshift.benchmark.executors import Job
+from zeroshift.benchmark.executors import TrialJob
 
 One = TypeVar("One")
 
@@ -14,7 +14,7 @@ class Here:
     def __init__(self) -> None:
         self.done: list[object] = []
 
-    def run(self, job: Job[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
+    def run(self, job: TrialJob[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
         for trial in trials:
             self.done.append(trial)
             yield trial, job.run(trial)

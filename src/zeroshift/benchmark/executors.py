@@ -11,13 +11,13 @@ from zeroshift.core.batching import Track, untracked
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.claims import Claims
 
-__all__ = ["Executor", "Job", "Shard", "SharedWork", "Work", "parse_shard", "perform", "run_shared"]
+__all__ = ["Executor", "Shard", "SharedWork", "TrialJob", "Work", "parse_shard", "perform", "run_shared"]
 
 One = TypeVar("One")
 
 
 @dataclass(frozen=True)
-class Job(Generic[One]):
+class TrialJob(Generic[One]):
     """What an executor does with each trial, in a process of its own.
 
     Attributes:
@@ -34,7 +34,7 @@ class Job(Generic[One]):
 class Executor(Protocol):
     """Runs trials somewhere. Results are files, so a trial returns only whether it failed."""
 
-    def run(self, job: Job[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
+    def run(self, job: TrialJob[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
         """Runs trials, and yields each with its error message, or None, when it ends.
 
         Each trial has its own process, so that its peak memory can be measured and its failure affects no other trial.
@@ -45,7 +45,7 @@ class Executor(Protocol):
         ...
 
 
-def perform(job: Job[One], trial: One, threads: int) -> str | None:
+def perform(job: TrialJob[One], trial: One, threads: int) -> str | None:
     """Runs a trial in the process of the caller with a number of threads."""
     torch.set_num_threads(threads)
     if job.prepare is not None:
@@ -92,7 +92,7 @@ class Work(Generic[One]):
         again: whether finished trials run, too.
     """
 
-    job: Job[One]
+    job: TrialJob[One]
     trials: Sequence[One]
     missing: Sequence[One]
     record: Callable[[One], Path]

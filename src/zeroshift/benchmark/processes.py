@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from zeroshift.benchmark.executors import Job, perform
+from zeroshift.benchmark.executors import TrialJob, perform
 from zeroshift.errors import ZeroshiftError
 
 __all__ = ["LocalPool", "cores", "local_pool", "peak_memory"]
@@ -65,7 +65,7 @@ class LocalPool:
     def __init__(self, processes: int, threads: int = 1, gpus: float = 0) -> None:
         self._processes, self._threads, self._gpus = processes, threads, gpus
 
-    def run(self, job: Job[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
+    def run(self, job: TrialJob[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
         """See `Executor.run`."""
         context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         context.set_forkserver_preload(list(job.preload))
@@ -122,7 +122,7 @@ def _ended(exitcode: int | None) -> str:
     return f"its process ended with exit code {exitcode}, possibly out of memory"
 
 
-def _report(sender: Connection, job: Job[One], trial: One, threads: int, devices: str | None) -> None:
+def _report(sender: Connection, job: TrialJob[One], trial: One, threads: int, devices: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if devices is not None:

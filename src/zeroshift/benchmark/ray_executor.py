@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from zeroshift.benchmark.executors import Job, perform
+from zeroshift.benchmark.executors import TrialJob, perform
 from zeroshift.benchmark.processes import cores
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.foreign import first_line
@@ -50,7 +50,7 @@ class RayExecutor:
         self._address, self._cpus, self._gpus = address, cpus, gpus
         self._retries, self._limit = retries, limit
 
-    def run(self, job: Job[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
+    def run(self, job: TrialJob[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
         """See `Executor.run`."""
         ray = _import_ray()
         with contextlib.redirect_stdout(sys.stderr), _connection(ray, self._address):  # Ray prints what it repeats
@@ -95,7 +95,7 @@ class RayExecutor:
         return {"num_cpus": self._cpus, "num_gpus": gpus}
 
 
-def _perform_in(folder: str, job: Job[One], trial: One, threads: int) -> str | None:
+def _perform_in(folder: str, job: TrialJob[One], trial: One, threads: int) -> str | None:
     """Runs a trial in the folder of the command, to which its paths are relative."""
     try:
         os.chdir(folder)

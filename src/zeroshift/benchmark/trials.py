@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from zeroshift.benchmark.executors import Job, Work
+from zeroshift.benchmark.executors import TrialJob, Work
 from zeroshift.benchmark.plan import GeneratorPlan, GeneratorTrial
 from zeroshift.benchmark.processes import peak_memory
 from zeroshift.benchmark.provenance import machine
@@ -75,7 +75,7 @@ def pictures_path(plan: GeneratorPlan, trial: GeneratorTrial) -> Path:
 def work(plan: GeneratorPlan, prepare: Callable[[], object] | None = None) -> Work[GeneratorTrial]:
     """The trials of a plan for an executor; `prepare` is called first in every process."""
     return Work(
-        Job(functools.partial(run_trial, plan), prepare, _PRELOADED),
+        TrialJob(functools.partial(run_trial, plan), prepare, _PRELOADED),
         trials=plan.trials(),
         missing=missing_trials(plan),
         record=functools.partial(record_path, plan),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zeroshift.benchmark.executors import Job, Work
+from zeroshift.benchmark.executors import TrialJob, Work
 from zeroshift.benchmark.processes import peak_memory
 from zeroshift.benchmark.provenance import machine
 from zeroshift.errors import ZeroshiftError
@@ -41,7 +41,7 @@ _BATCH = 32
 def work(plan: BenchmarkPlan, prepare: Callable[[], object] | None = None) -> Work[Trial]:
     """The trials of a plan for an executor; `prepare` is called first in every process."""
     return Work(
-        Job(functools.partial(run_trial, plan), prepare, _PRELOADED),
+        TrialJob(functools.partial(run_trial, plan), prepare, _PRELOADED),
         trials=plan.trials(),
         missing=missing_trials(plan),
         record=functools.partial(record_path, plan),
