@@ -143,7 +143,8 @@ def _connection(ray: Any, address: str | None) -> Iterator[None]:
             ray.shutdown()
             if address is not None:
                 raise ZeroshiftError(
-                    f"There is no Ray cluster at {address} ({first_line(error)}). Start it, or correct --address."
+                    f"The Ray cluster at {address} cannot be reached ({first_line(error)}). Start it, correct "
+                    "--address, or give this machine the token of the cluster."
                 ) from error
             if attempt == _ATTEMPTS:
                 raise ZeroshiftError(f"Ray does not start on this machine ({first_line(error)}).") from error
