@@ -30,6 +30,7 @@ MODULES = {  # what each extra brings, beyond the dependencies of the package
     "video": ["imageio_ffmpeg"],
     "benchmark": ["scipy"],
     "ray": ["ray"],
+    "studio": ["gradio"],
     "notebook": ["ipykernel", "ipywidgets", "IPython"],
 }
 IMPORT_ALL = """
@@ -37,7 +38,7 @@ import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys(sys.argv[1:]))
 import zeroshift
 for module in pkgutil.walk_packages(zeroshift.__path__, "zeroshift."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith("__main__") and not module.name.startswith("zeroshift.studio.pages."):  # need gradio
         importlib.import_module(module.name)
 """
 

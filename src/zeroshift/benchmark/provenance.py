@@ -4,6 +4,7 @@ import functools
 import hashlib
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
 from zeroshift.methods.configure import flat, settings
 
-__all__ = ["fingerprint", "machine", "recorded_settings", "slug"]
+__all__ = ["fingerprint", "machine", "recorded_settings", "same_settings", "slug"]
 
 _LONGEST = 120  # bytes; file systems allow 255, with what is added to the name
 
@@ -24,6 +25,24 @@ def recorded_settings(config: AdaptConfig) -> dict[str, Any]:
     defaults, values = flat(AdaptConfig(target="")), flat(config)
     values.pop("family", None)  # follows from the weights
     return {name: value for name, value in values.items() if name in specific or value != defaults.get(name)}
+
+
+def same_settings(one: Mapping[str, Any], other: Mapping[str, Any], config: AdaptConfig) -> bool:
+    """Whether two results of `recorded_settings`, through JSON, mean the same.
+
+    A setting that only one of them states, because it was added to the program later, has its default in the other.
+
+    Args:
+        config: a configuration of the method and the family.
+    """
+    plain = AdaptConfig(
+        target="", method=config.method, family=config.family, options=type(config.options)(),
+        sampling=type(config.sampling)(),
+    )  # fmt: skip
+    defaults = flat(plain)
+    return all(
+        one.get(name, defaults.get(name)) == other.get(name, defaults.get(name)) for name in one.keys() | other.keys()
+    )
 
 
 @functools.cache

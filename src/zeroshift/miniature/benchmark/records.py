@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from zeroshift.benchmark.provenance import fingerprint, recorded_settings, slug
+from zeroshift.benchmark.provenance import fingerprint, recorded_settings, same_settings, slug
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.catalogue import resolve
 from zeroshift.io.atomic import atomic_write
@@ -161,8 +161,11 @@ def previous_record(plan: BenchmarkPlan, trial: Trial) -> Record | None:
     record = plan.previous.get(trial.key)
     if not record or record.get("evaluated_by") != evaluators():
         return None
-    # Through JSON, which turns tuples into lists.
-    return record if record.get("provenance") == json.loads(json.dumps(provenance(plan, trial))) else None
+    before = dict(record.get("provenance") or {})
+    now = json.loads(json.dumps(provenance(plan, trial)))  # JSON turns tuples into lists
+    settings, expected = before.pop("settings", {}), now.pop("settings", {})
+    same = before == now and same_settings(settings, expected, trial.config(plan.changes))
+    return record if same else None
 
 
 def missing_trials(plan: BenchmarkPlan) -> list[Trial]:
