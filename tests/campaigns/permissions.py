@@ -136,6 +136,8 @@ def started(name: str) -> Callable[[Path], None]:
         shutil.copytree(folder / "inputs" / "runs" / "gan", folder / "run")
         localize(folder)
         (folder / "run" / "generator.safetensors").unlink()
+        if name == "checkpoints":  # a finished run has none
+            (folder / "run" / name).mkdir(exist_ok=True)
         (folder / "run" / name).chmod(0)
 
     return prepare

@@ -16,7 +16,7 @@ from zeroshift.generators.checkpoints.architectures import architecture_of
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.io import hub
 from zeroshift.methods.configure import default_config, from_json
-from zeroshift.report.card import _shared_command, _without_folders
+from zeroshift.report.card import _shared_command, without_folders
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_paths_become_names_and_other_words_stay(tmp_path: Path, monkeypatch: py
         "generator": "/home/John Doe/nets/ffhq.pkl", "encoders": ["ViT-B-32/openai", "~/clip.pt"],
         "adapt": {"identity_network": "face:x", "lr": 0.1}, "images": ["nets/mine.pt"], "target": "me/zombie",
     }  # fmt: skip
-    assert _without_folders(settings) == {
+    assert without_folders(settings) == {
         "generator": "ffhq.pkl", "encoders": ["ViT-B-32/openai", "clip.pt"],
         "adapt": {"identity_network": "face:x", "lr": 0.1}, "images": ["mine.pt"], "target": "me/zombie",
     }  # fmt: skip

@@ -370,7 +370,15 @@ def code_blocks(page: str) -> dict[str, str]:
 @pytest.mark.parametrize("factory", ["gray", "spec"])
 def test_a_run_from_a_factory(factories, factory, tiny_encoder, tmp_path):
     """The run trains, resumes, is read again and generates; `adaptive` means all layers."""
-    settings = {"prompts.steps": 2, "prompts.batch_size": 2, "adapt.steps": 2, "adapt.lr": 0.01, "preview_every": 0}
+    settings = {
+        "prompts.steps": 2,
+        "prompts.batch_size": 2,
+        "adapt.steps": 2,
+        "adapt.lr": 0.01,
+        "preview_every": 0,
+        "keep_checkpoints": True,
+    }
+    settings["keep_checkpoints"] = True
     base = preset(
         "published", "zombie", generator=f"{factories}:{factory}", encoders=(str(tiny_encoder),), device="cpu"
     )
@@ -403,7 +411,13 @@ def test_a_run_from_an_object(tiny_encoder, tmp_path):
 
 def test_a_factory_that_returns_other_weights_does_not_continue_a_run(factories, tiny_encoder, tmp_path):
     """The class itself is a factory without a seed: each call has other random weights."""
-    settings = {"prompts.steps": 1, "prompts.batch_size": 2, "adapt.steps": 1, "preview_every": 0}
+    settings = {
+        "prompts.steps": 1,
+        "prompts.batch_size": 2,
+        "adapt.steps": 1,
+        "preview_every": 0,
+        "keep_checkpoints": True,
+    }
     base = preset("published", "zombie", generator=f"{factories}:DCGAN", encoders=(str(tiny_encoder),), device="cpu")
     config = changed(base, settings)
     adapt(config, RunFolder.open(tmp_path / "run", config))

@@ -78,7 +78,7 @@ def test_an_installed_method_works_on_the_command_line(
         assert code == 0, err
         return out
 
-    page = zeroshift("adapt", "--method", "from-images", "--help")
+    page = zeroshift("adapt", "--method", "from-images", "--help-all")
     assert "--warm-up.steps" in page
     assert "--prompts.steps" not in page
     assert "from-images" in zeroshift("adapt", "--help")

@@ -3,20 +3,18 @@
 import contextlib
 import json
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 __all__ = ["commit", "environment"]
 
 _SOURCE = Path(__file__).parents[3]
-_TIMEOUT = 5  # seconds for git
 
 
 def environment(device: str = "") -> dict[str, str]:
     """Versions of zeroshift, its commit, Python, PyTorch and the operating system, and the device of a run.
 
-    Imports nothing large. What is unknown is left out.
+    Imports nothing large and starts no process. What is unknown is left out.
 
     Args:
         device: what the run computes on, such as "cpu" or "cuda (NVIDIA H100)".
@@ -33,33 +31,32 @@ def environment(device: str = "") -> dict[str, str]:
 
 
 def commit(source: Path = _SOURCE) -> str:
-    """The commit of zeroshift's source, with "+changes" if files of it are changed; empty if it is unknown.
+    """The commit of zeroshift's source; empty if it is unknown. Changes that are not committed are not seen.
 
-    A checkout asks git. A package that pip installed from a repository states its commit (PEP 610).
+    It is read from a checkout, or from what pip recorded for a package from a repository (PEP 610).
 
     Args:
         source: the folder of the checkout.
     """
-    if (source / ".git").exists():
-        return _of_checkout(source)
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return _of_checkout(source / ".git")
     with contextlib.suppress(PackageNotFoundError, ValueError, AttributeError, TypeError):
         direct = json.loads(distribution("zeroshift").read_text("direct_url.json") or "{}")
         return str(direct.get("vcs_info", {}).get("commit_id", ""))
     return ""
 
 
-def _of_checkout(source: Path) -> str:
-    found = _git(source, "rev-parse", "HEAD").strip()
-    changes = _git(source, "status", "--porcelain", "--untracked-files=no")
-    return found + "+changes" if found and changes else found
-
-
-def _git(source: Path, *arguments: str) -> str:
-    """The output of a git command; empty if it fails, or if there is no git."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(source), "--no-optional-locks", *arguments]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=True)
-        return ended.stdout
+def _of_checkout(git: Path) -> str:
+    """The commit that HEAD names, directly or through a branch."""
+    head = (git / "HEAD").read_text(encoding="utf-8").strip()
+    if not head.startswith("ref: "):
+        return head
+    branch = head.removeprefix("ref: ")
+    if (git / branch).exists():
+        return (git / branch).read_text(encoding="utf-8").strip()
+    for line in (git / "packed-refs").read_text(encoding="utf-8").splitlines():
+        if line.endswith(f" {branch}"):
+            return line.split()[0]
     return ""
 
 
