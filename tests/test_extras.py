@@ -72,7 +72,8 @@ def miniature_benchmark(folder: Path) -> None:
 def test_a_missing_package_is_an_error_that_names_its_extra(
     extra: str, module: str, act: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
+    for name in [module, *(name for name in sys.modules if name.startswith(f"{module}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ZeroshiftError, match=re.escape(f"zeroshift[{extra}]")):
         act(tmp_path)
     assert not list(tmp_path.iterdir())
