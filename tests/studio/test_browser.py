@@ -199,6 +199,7 @@ def test_a_hostile_label_is_text_everywhere(visit: Visit, studio: Studio) -> Non
 
 def test_a_label_that_means_nothing_is_refused_with_a_sentence(visit: Visit) -> None:
     start_run(visit, "the <b>photo</b>", 1)
+    expect(visit.page.get_by_label("Before you start")).to_have_value(re.compile("'b'"))  # ends the first click
     visit.page.locator("#target textarea").fill("a photo")
     visit.page.locator("#run-start").click()
     expect(visit.message()).to_contain_text("the same words")
@@ -245,7 +246,7 @@ def test_a_wrong_file_is_refused_with_a_sentence(visit: Visit, studio: Studio, t
 def test_a_space_is_written_from_the_page(visit: Visit) -> None:
     visit.tab("Share")
     visit.page.locator("#share-write").click()
-    expect(visit.page.locator("#share-result textarea")).to_have_value(re.compile("Written: .*-space"))
+    expect(visit.page.locator("#share-result textarea")).to_have_value(re.compile("Written: .*-space"), timeout=120_000)
 
 
 @pytest.mark.parametrize("visit", [(400, "light"), (400, "dark"), (1800, "dark")], indirect=True)
