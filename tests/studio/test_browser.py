@@ -246,7 +246,7 @@ def test_a_wrong_file_is_refused_with_a_sentence(visit: Visit, studio: Studio, t
 def test_a_space_is_written_from_the_page(visit: Visit) -> None:
     visit.tab("Share")
     visit.page.locator("#share-write").click()
-    expect(visit.page.locator("#share-result textarea")).to_have_value(re.compile("Written: .*-space"), timeout=120_000)
+    expect(visit.page.locator("#share-result textarea")).to_have_value(re.compile("Written: .*-space"))
 
 
 @pytest.mark.parametrize("visit", [(400, "light"), (400, "dark"), (1800, "dark")], indirect=True)

@@ -23,9 +23,6 @@ from zeroshift.training.run_folder import RunFolder
 
 FEW = {"adapt.batch_size": 1, "adapt.layer_batch_size": 1, "preview_samples": 1, "checkpoint_every": 5}
 
-# Event loops of browser tests in the same process may be collected here.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 def configured(studio: Studio, steps: int, target: str = "robot") -> AdaptConfig:
     return studio.configure("miniature", "nada", "photo", target, {**FEW, "adapt.steps": steps})

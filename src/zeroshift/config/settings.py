@@ -43,7 +43,7 @@ class AdaptStage:
     ema_decay: float = 0.99
     """Decay of the moving average of the weights. The average is the adapted generator."""
     layers: tuple[str, ...] = ("adaptive",)
-    """`adaptive` (chosen anew; `all` for generators without such a choice), `all`, or names or patterns ('*.conv?')."""
+    """`adaptive` (a choice in training; `all` for generators without it), `all`, names, or patterns ('*.conv?')."""
     num_layers: int | None = None
     """Number of layers that `adaptive` chooses; None: two thirds of the candidates, as published."""
     layer_batch_size: int = 8

@@ -149,7 +149,7 @@ class Adaptation(Stage):
         return AdaptUpdate(mean, self._layers, source_images, torch.cat(images), directions)
 
     def _chooses(self, step: int) -> bool:
-        """Whether the layers are chosen anew at this step."""
+        """Whether the layers are chosen again at this step."""
         return self.choice is not None and (not self._layers or step % self._settings.layer_every == 0)
 
     @torch.no_grad()
@@ -290,7 +290,7 @@ class Adaptation(Stage):
         self._optimizer.load_state_dict(dict(state["optimizer"]))
         self._method.load_state_dict(state["method"])
         if self.choice is not None:
-            self._layers = list(state.get("layers", []))  # chosen anew after checkpoints of older versions
+            self._layers = list(state.get("layers", []))  # older checkpoints have none: chosen at the next step
         if self._reparametrization is not None:
             self._reparametrization.load_state_dict(state["own"])
 

@@ -121,7 +121,7 @@ class Studio:
         self._require_free(job)
         run = RunFolder.open(folder, config)
         if run.finished:
-            raise ZeroshiftError(f"The run {name} is finished already. More steps extend it; another seed starts anew.")
+            raise ZeroshiftError(f"The run {name} is already finished. Choose another seed or other settings.")
         with run.lock():
             run.write_config()  # an extended run: the process reads the settings there
         return self.queue.add(job)
