@@ -84,3 +84,24 @@ def test_trackers_are_checked_before_anything_is_written(tmp_path: Path) -> None
     with pytest.raises(ZeroshiftError, match="needs its package: pip install comet-ml"):
         RunFolder.open(tmp_path / "run", config("comet_ml"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_finished_only_after_its_log_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A process that is killed right after the generator was written is not started again for the log.
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    import zeroshift
+    from zeroshift.training import trainer
+
+    few = {"batch_size": 1, "layer_batch_size": 1}
+    config = zeroshift.preset("miniature", target="zombie", method="nada", steps=2, adapt=few, preview_samples=1)
+    logged: list[int] = []
+
+    def save(*args: Any) -> None:
+        events = EventAccumulator(str(tmp_path / "run" / "events"))
+        events.Reload()
+        logged.extend(event.step for event in events.Scalars("adapt/loss"))
+
+    monkeypatch.setattr(trainer, "save_generator", save)
+    zeroshift.adapt(config, tmp_path / "run")
+    assert logged == [0, 1]

@@ -111,9 +111,9 @@ def adapt(
         finished = not training.stopped
         adapted = adaptation.target_ema.merged()
         require_finite_weights(adapted, "The adapted generator")
-        if written is not None and not finished:
-            written.close()
-        elif written is not None:
+        if written is not None:
+            written.close()  # before the generator, which marks the run as finished: a killed run must log again
+        if written is not None and finished:
             metadata = {"source": config.source, "target": config.target, "method": config.method}
             metadata["steps"] = str(config.adapt.steps)
             adaptation.target_ema.deliver(written.path)
@@ -121,7 +121,6 @@ def adapt(
             save_generator(adapted, written.generator_path, metadata)
             if not config.keep_checkpoints:
                 written.remove_checkpoints()
-            written.close()
     distributed.wait()
     return AdaptResult(adapted, context.source, method, training.history if run is None else run.records(), finished)
 
