@@ -56,7 +56,10 @@ def adapt_tab(studio: Studio, page: gr.Blocks) -> None:
 
     @guarded
     def show(chosen: str | None, before: str) -> tuple[Any, ...]:
-        return _view(studio, chosen, before)
+        found, *rest = _view(studio, chosen, before)
+        if found.get("value") == chosen:  # not sent: the page may have another run by now, started or chosen
+            found.pop("value", None)
+        return (found, *rest)
 
     timer.tick(show, [run, seen], view, **QUIET)
     run.input(lambda chosen: _view(studio, chosen, ""), run, view, **QUIET)
