@@ -120,6 +120,7 @@ def _fetch_rest(address: str, part: Path, show: Progress) -> bool:
     try:
         response = _open(address, start)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and start:  # nothing after `start`
             if error.headers.get("Content-Range") == f"bytes */{start}":
                 return True

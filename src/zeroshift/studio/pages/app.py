@@ -1,11 +1,13 @@
 """The pages together, and the server that shows them."""
 
+import asyncio
 import errno
 import os
 import socket
 import threading
 import webbrowser
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,8 +84,6 @@ def served(
             f"The studio would listen on {host}, where others can reach it. Give a password too: --password WORD."
         )
     os.environ |= {"GRADIO_TEMP_DIR": str(studio.temporary), "GRADIO_ANALYTICS_ENABLED": "False"}
-    page = build_page(studio, trains=not space)
-    page.queue(max_size=64)
     guard = Middleware(Guard, local=local, max_bytes=MAX_BYTES, framed=space)
     options: dict[str, Any] = {
         "server_name": host, "server_port": port or _free_port(host), "prevent_thread_lock": True, "quiet": True,
@@ -93,8 +93,17 @@ def served(
     }  # fmt: skip
     if password:
         options |= {"auth": ("studio", password), "auth_message": "User name: studio"}
-    try:
+
+    async def launch() -> gr.Blocks:
+        page = build_page(studio, trains=not space)
+        page.queue(max_size=64)
         page.launch(**options)
+        return page
+
+    try:
+        # In a running loop: where there is none, gradio makes several and does not close them.
+        with ThreadPoolExecutor(1) as thread:
+            page = thread.submit(asyncio.run, launch()).result()
     except OSError as error:
         raise ZeroshiftError(f"The studio cannot listen on {host}:{options['server_port']} ({error}).") from error
     ended = threading.Event()
