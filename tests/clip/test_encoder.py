@@ -88,6 +88,22 @@ def test_prompts_equal_their_full_length_twin(encoder: Encoder) -> None:
     torch.testing.assert_close(encoder.encode_prompts(context, "zombie")[2], ours[2])
 
 
+@pytest.mark.slow
+def test_compiled_prompts_are_one_graph_and_equal(tiny_encoder: Path) -> None:
+    """`fullgraph` raises at a graph break; aot_eager traces the backward pass as well."""
+    torch.compiler.reset()
+    plain, compiled = load_encoder(str(tiny_encoder)), load_encoder(str(tiny_encoder))
+    compiled.compile_towers(fullgraph=True, backend="aot_eager")
+    for label in ("dog", "pencil sketch of a dog"):
+        context = torch.randn(2, 3, plain.width, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        features = [encoder.encode_prompts(context, label) for encoder in (plain, compiled)]
+        gradients = [torch.autograd.grad(each.square().sum(), context)[0] for each in features]
+        torch.testing.assert_close(*features)
+        torch.testing.assert_close(*gradients)
+        torch.testing.assert_close(plain.encode_text([label]), compiled.encode_text([label]))
+    torch.compiler.reset()
+
+
 def test_prompts_of_word_embeddings_equal_texts(encoder: Encoder) -> None:
     words = encoder.embed_words("a photo of a")
     assert words.shape == (4, encoder.width)

@@ -23,7 +23,7 @@ from zeroshift.training import layer_selection
 from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.layer_selection import LayerChoice, chosen_count, named_layers, train_only
 from zeroshift.training.run_folder import RunFolder
-from zeroshift.training.trainer import adapt
+from zeroshift.training.trainer import _compile, adapt
 
 Make = Callable[..., tuple[TrainingContext, Adaptation]]
 
@@ -200,6 +200,26 @@ def test_one_graph_for_any_choice_changes_nothing(make: Make) -> None:
         results.append((records, list(adaptation.target.parameters())))
     assert results[0][0] == results[1][0]
     for one, other in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # of PyTorch's tracing
+def test_every_compiled_network_is_one_graph_in_a_step_with_a_choice(make: Make) -> None:
+    """`fullgraph` raises at a graph break; the results are those without compilation."""
+    results = []
+    for compiled in (False, True):
+        context, adaptation = make(compile=True, noise_mode="random")
+        torch.compiler.reset()
+        if compiled:
+            _compile(context, adaptation, fullgraph=True, backend="aot_eager")
+        results.append((adaptation.step(0), list(adaptation.target.parameters())))
+    torch.compiler.reset()
+    (plain, weights), (record, others) = results
+    assert record["layers"] == plain["layers"]
+    for one, other in zip(weights, others, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 

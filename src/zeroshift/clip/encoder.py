@@ -85,6 +85,7 @@ class Encoder(nn.Module):
         self._num_start = int(one[0] == other[0])  # SigLIP has no start token
         self._placeholder = int(one[self._num_start])  # at the positions of context vectors; neither padding nor end
         self._ids = lru_cache(maxsize=1024)(self._tokenize)  # ids [context_length] of a text
+        self._causal = self._causal_features  # compiled on request
         self.embed_dim: int = self.encode_text([""]).shape[1]
 
     @property
@@ -103,6 +104,15 @@ class Encoder(nn.Module):
         """The module that encodes images."""
         tower: nn.Module = self.model.visual
         return tower
+
+    def compile_towers(self, **options: Any) -> None:
+        """Compiles both towers: the encoding of images, and of texts and prompts if the text tower is causal.
+
+        Args:
+            options: of `torch.compile`.
+        """
+        self.image_tower.compile(**options)
+        self._causal = torch.compile(self._causal_features, **options)
 
     def train(self, mode: bool = True) -> "Encoder":
         """Stays in eval mode, because the model is frozen."""
@@ -260,22 +270,26 @@ class Encoder(nn.Module):
 
     def _encode(self, ids: Tensor, context: Tensor) -> Tensor:
         """Features of ids [N, context_length] on the CPU; context [N, m, width] replaces embeddings after the start."""
-        first, last = self._num_start, self._num_start + context.shape[1]
-
-        def place(embeddings: Tensor) -> Tensor:
-            return torch.cat([embeddings[:, :first], context.to(embeddings.dtype), embeddings[:, last:]], dim=1)
-
         if self._is_causal:
-            return at_least_float32(self._encode_causal(ids, place if last > first else lambda embeddings: embeddings))
+            ends = ids.argmax(dim=1) if self._pool_type == "argmax" else torch.eq(ids, self._eos_id).int().argmax(dim=1)
+            length = int(ends.max()) + 1  # on the CPU: the device is not waited for
+            return at_least_float32(self._causal(ids[:, :length].to(self.device), context))
         ids = ids.to(self.device)
-        if last == first:
+        if not context.shape[1]:
             return at_least_float32(self.model.encode_text(ids))
         # Other towers run unchanged, at full length, with a hook that inserts the context.
-        handle = self._embedding.register_forward_hook(lambda module, inputs, output: place(output))
+        handle = self._embedding.register_forward_hook(lambda module, inputs, output: self._placed(output, context))
         try:
             return at_least_float32(self.model.encode_text(ids))
         finally:
             handle.remove()
+
+    def _placed(self, embeddings: Tensor, context: Tensor) -> Tensor:
+        """Embeddings [N, L, width] with context [N, m, width] after the start token, in place of what was there."""
+        first, last = self._num_start, self._num_start + context.shape[1]
+        if first == last:
+            return embeddings
+        return torch.cat([embeddings[:, :first], context.to(embeddings.dtype), embeddings[:, last:]], dim=1)
 
     @property
     def _pool_type(self) -> str:
@@ -287,18 +301,23 @@ class Encoder(nn.Module):
         causal = getattr(self._tower, "attn_mask", None) is not None and getattr(self._tower, "cls_emb", None) is None
         return causal and self._pool_type in ("argmax", "eos")
 
-    def _encode_causal(self, ids: Tensor, place: Callable[[Tensor], Tensor]) -> Tensor:
-        """open_clip's text tower up to the last end-of-text token: the same result as at full length, less work."""
+    @property
+    def _eos_id(self) -> int:
+        return int(getattr(self._tower, "eos_id", None) or getattr(self._tower, "text_eos_id", None) or 0)
+
+    def _causal_features(self, ids: Tensor, context: Tensor) -> Tensor:
+        """open_clip's text tower up to the last end-of-text token: the same result as at full length, less work.
+
+        Args:
+            ids: [N, L], up to that token, on the device.
+            context: [N, m, width], in place of the embeddings after the start token.
+        """
         from open_clip.transformer import text_global_pool
 
-        tower = self._tower
-        eos_id = int(getattr(tower, "eos_id", None) or getattr(tower, "text_eos_id", None) or 0)
-        ends = ids.argmax(dim=1) if self._pool_type == "argmax" else torch.eq(ids, eos_id).int().argmax(dim=1)
-        length = int(ends.max()) + 1  # on the CPU: the device is not waited for
-        ids = ids[:, :length].to(self.device)
-        x: Tensor = place(tower.token_embedding(ids)) + tower.positional_embedding[:length]  # [N, length, width]
+        tower, length = self._tower, ids.shape[1]
+        x: Tensor = self._placed(tower.token_embedding(ids), context) + tower.positional_embedding[:length]
         x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
-        x = text_global_pool(x, ids, self._pool_type, eos_token_id=eos_id)
+        x = text_global_pool(x, ids, self._pool_type, eos_token_id=self._eos_id)
         projection: Tensor | nn.Linear | None = tower.text_projection
         if projection is None:
             return x

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -164,10 +165,11 @@ def _check_names(stages: Sequence[Stage]) -> None:
         )
 
 
-def _compile(context: TrainingContext, adaptation: Adaptation) -> None:
-    generators = (*context.source.children(), *adaptation.target.children())
-    for module in (*generators, *(encoder.image_tower for encoder in context.encoders)):
-        module.compile()
+def _compile(context: TrainingContext, adaptation: Adaptation, **options: Any) -> None:
+    for module in (*context.source.children(), *adaptation.target.children()):
+        module.compile(**options)
+    for encoder in context.encoders:
+        encoder.compile_towers(**options)
 
 
 @dataclass
