@@ -144,7 +144,7 @@ def _scalars(path: Path) -> list[tuple[str, int, float]]:
         (value.tag, event.step, value.simple_value or float(sum(value.tensor.float_val)))
         for event in LegacyEventFileLoader(str(path)).Load()
         for value in event.summary.value
-        if value.tag not in _TIMES
+        if value.tag.rpartition("/")[2] not in _TIMES
     ]
 
 

@@ -162,8 +162,7 @@ def start(models: list[str], out: Path) -> subprocess.Popen[str]:
         "--out",
         str(out),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not any(record["stage"] == "adapt" and record["step"] > 5 for record in RunFolder(out, None).records()):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)

@@ -1,14 +1,10 @@
 """`python -m tests.fuzz`: runs a campaign and prints its results as a Markdown table."""
 
 import argparse
-import os
 import sys
 import time
 from collections import Counter
 from pathlib import Path
-
-# Before any import: threads do not survive in the workers, which are forked.
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
 
 def say(text: str) -> None:

@@ -68,7 +68,6 @@ def executed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     cell.source = "\n".join(f"{key} = {value!r}" for key, value in SMALL[name].items())
     monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     scripts = str(Path(sys.executable).parent)  # the command zeroshift
     monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
     folder = tmp_path / "notebook"

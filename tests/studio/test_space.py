@@ -51,7 +51,7 @@ def test_the_folder_of_a_space_runs_without_the_package_and_shows_its_runs(runs:
     assert {"torch", "gradio"} <= {
         re.split(r"[<>=~!]", line)[0] for line in (space / "requirements.txt").read_text().splitlines()
     }
-    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "PYTHONPATH": ""}
     log = tmp_path / "log"
     with open(log, "wb") as output:
         server = subprocess.Popen(

@@ -43,7 +43,7 @@ def stylegan(kind: str) -> Generator:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if kind == "stylegan3":
-            made: Generator = StyleGAN3(32, z_dim=8, w_dim=8, channel_base=256, channel_max=16)
+            made: Generator = StyleGAN3(16, 8, 8, channel_base=256, channel_max=16, num_layers=4, margin_size=4)
         else:
             classes = 3 if kind == "conditional" else 0
             made = StyleGAN2(16, 8, 12, classes, 2, channels={4: 8, 8: 8, 16: 4}, conv_clamp=256)

@@ -21,7 +21,7 @@ def words(text: str) -> str:
 @pytest.mark.slow
 def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["benchmark", "--out", str(tmp_path), "--methods", "nada", "--targets", "pencil sketch of a zombie"]
-    arguments += ["--seeds", "1", "--people", "16", "--fit-steps", "0", "--processes", "1", "--steps", "1"]
+    arguments += ["--seeds", "1", "--people", "16", "--fit-steps", "0", "--processes", "2", "--steps", "1"]
     arguments += ["--set", "adapt.batch_size=2", "adapt.augmentations=0", "adapt.layer_batch_size=1"]
     assert main(arguments) == 0
     assert "benchmark.md" in capsys.readouterr().out
@@ -55,7 +55,7 @@ def test_the_command_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.slow
 def test_diffusion_models_start_from_photos(tmp_path: Path) -> None:
     arguments = ["benchmark", "--out", str(tmp_path), "--methods", "diffusionclip-autoencoder", "--targets", "zombie"]
-    arguments += ["--seeds", "0", "--people", "16", "--processes", "1", "--steps", "1", "--fit-steps", "0"]
+    arguments += ["--seeds", "0", "--people", "16", "--processes", "2", "--steps", "1", "--fit-steps", "0"]
     arguments += ["--set", "num_latents=2"]
     arguments += ["adapt.augmentations=0", "sampling.noise_steps=1", "sampling.steps=3", "sampling.invert_steps=6"]
     assert main(arguments) == 0
