@@ -37,6 +37,7 @@ from speed import Arguments as SpeedArguments
 from speed import Case, machine, make_context, near
 from torch import Tensor
 
+from zeroshift.core.dtypes import tf32_products
 from zeroshift.core.philox import philox_normal
 from zeroshift.core.rng import normal
 from zeroshift.io.atomic import atomic_write
@@ -53,6 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "choice by 2 latents": {"adapt.layer_batch_size": 2},
     "choice in bf16": {"adapt.layer_precision": "bf16"},
     "all layers": {"adapt.layers": ("all",)},
+    "TF32": {"precision": "tf32"},
     "bf16": {"precision": "bf16"},
     "gradient checkpointing": {"adapt.gradient_checkpointing": True},
     "choice by the batch, compiled": {"adapt.layer_codes": "batch", "compile": True},
@@ -144,10 +146,8 @@ def ceilings(session: Session) -> Iterator[Row]:
         if tf32 and session.device.type != "cuda":
             continue
         left, right = (torch.randn(size, size, device=session.device, dtype=dtype) for _ in range(2))
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        seconds = session.seconds(lambda left=left, right=right: left @ right)
-        torch.set_float32_matmul_precision(before)
+        with tf32_products(tf32):
+            seconds = session.seconds(lambda left=left, right=right: left @ right)
         yield {"what": name, "seconds": seconds, "TFLOP/s": 2 * size**3 / seconds / 1e12}
 
 
@@ -176,31 +176,45 @@ def adaptation(context: TrainingContext, settings: Mapping[str, Any]) -> Adaptat
 def steps(session: Session, context: TrainingContext) -> Iterator[Row]:
     """The adapt stage, one row per variant."""
     ceiling = {row["what"]: row["TFLOP/s"] for row in session.results.get("ceilings", [])}
-    cycles = 1 if session.arguments.tiny else session.arguments.cycles
     for name in session.arguments.variants:
         settings = VARIANTS[name]
         if settings.get("compile") and session.arguments.tiny:
             continue
-        stage = adaptation(context, settings)
-        first = time.perf_counter()
-        for step in range(CYCLE):
-            stage.step(step)
-        session.wait()
-        first = time.perf_counter() - first
-        reset_peak(session.device)
-        seconds = session.seconds(lambda stage=stage: [stage.step(step) for step in range(CYCLE)], cycles) / CYCLE
-        row = {"what": name, "seconds": seconds, "first steps, s": first, "peak GiB": peak(session.device)}
-        if not settings.get("compile"):  # the counter does not see into compiled graphs
-            with FlopCounter() as counter:
-                for step in range(CYCLE):
-                    stage.step(step)
-            row["TFLOP"] = counter.total / CYCLE / 1e12
-            most = ceiling.get("bf16" if settings.get("precision") == "bf16" else "float32")
-            row["share of the ceiling"] = row["TFLOP"] / seconds / most if most else ""
-        row["waits"] = waits(session.device, lambda stage=stage: stage.step(0))
-        yield row
+        precision = {"tf32": "TF32", "bf16": "bf16"}.get(settings.get("precision"), "float32")
+        with tf32_products(precision == "TF32"):
+            stage = adaptation(context, settings)
+            yield {"what": name, **step_row(session, stage, ceiling.get(precision), bool(settings.get("compile")))}
         del stage
         gc.collect()
+
+
+def step_row(session: Session, stage: Adaptation, ceiling: float | None, compiled: bool) -> Row:
+    """Cost of the steps of an adapt stage.
+
+    Args:
+        ceiling: TFLOP/s of matrix products; None: not measured.
+        compiled: whether networks are compiled: FLOPs cannot be counted then.
+    """
+    cycles = 1 if session.arguments.tiny else session.arguments.cycles
+
+    def cycle() -> None:
+        for step in range(CYCLE):
+            stage.step(step)
+
+    first = time.perf_counter()
+    cycle()
+    session.wait()
+    first = time.perf_counter() - first
+    reset_peak(session.device)
+    seconds = session.seconds(cycle, cycles) / CYCLE
+    row: Row = {"seconds": seconds, "first steps, s": first, "peak GiB": peak(session.device)}
+    if not compiled:
+        with FlopCounter() as counter:
+            cycle()
+        row["TFLOP"] = counter.total / CYCLE / 1e12
+        row["share of the ceiling"] = row["TFLOP"] / seconds / ceiling if ceiling else ""
+    row["waits"] = waits(session.device, lambda: stage.step(0))
+    return row
 
 
 def prompt_steps(session: Session, context: TrainingContext) -> Iterator[Row]:

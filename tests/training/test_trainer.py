@@ -248,6 +248,19 @@ def test_bf16_is_close_to_float32(config: AdaptConfig) -> None:
     assert losses[0] == pytest.approx(losses[1], abs=0.1)
 
 
+def test_tf32_is_for_the_run_alone(config: AdaptConfig) -> None:
+    seen: list[str] = []
+    before = torch.get_float32_matmul_precision()
+    for precision in ("float32", "tf32"):
+        adapt(
+            dataclasses.replace(config, precision=precision),
+            callbacks=[lambda event: seen.append(torch.get_float32_matmul_precision())],
+        )
+        assert torch.get_float32_matmul_precision() == before == "highest"
+    assert set(seen[: len(seen) // 2]) == {"highest"}
+    assert set(seen[len(seen) // 2 :]) == {"high"}
+
+
 def test_compiled_modules_are_used(config: AdaptConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks that torch.compile is called; its results are tested by PyTorch itself."""
     compiled = []

@@ -17,7 +17,7 @@ __all__ = ["AdaptConfig", "AdaptStage", "GeneratorOptions", "MethodOptions"]
 
 DirectionalForm = Literal["cosine", "log"]
 NoiseMode = Literal["const", "random", "none"]
-Precision = Literal["float32", "bf16"]
+Precision = Literal["float32", "tf32", "bf16"]
 Resize = Literal["antialias", "published"]
 LayerCodes = Literal["new", "batch"]
 LayerPrecision = Literal["same", "bf16"]
@@ -184,7 +184,7 @@ class AdaptConfig:
     device: Literal["auto", "cpu"] = "auto"
     """`auto`: the accelerator if there is one."""
     precision: Precision = "float32"
-    """Arithmetic of the networks; weights and losses stay float32."""
+    """Arithmetic of the networks; weights and losses stay float32. tf32: matrix products of NVIDIA GPUs only."""
     compile: bool = False
     """Compile the networks with torch.compile."""
     resize: Resize = "antialias"

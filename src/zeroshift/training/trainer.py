@@ -12,6 +12,7 @@ import torch
 from zeroshift.clip.encoder import Encoder
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.core.distributed import Distributed
+from zeroshift.core.dtypes import tf32_products
 from zeroshift.core.finite import first_not_finite, require_finite_weights
 from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Generator
@@ -93,7 +94,8 @@ def adapt(
     if config.compile:
         _compile(context, adaptation)
     written = run if distributed.leads else None
-    with written.lock() if written is not None else contextlib.nullcontext():
+    folder = written.lock() if written is not None else contextlib.nullcontext()
+    with folder, tf32_products(config.precision == "tf32"):
         source = "" if run is None else digest(context.source.state_dict())
         training = _Training(context, stages, written, progress, callbacks, source)
         training.resume(run)
