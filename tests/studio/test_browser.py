@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from tests.studio.conftest import free_port
 from zeroshift.studio.engine.jobs import FunctionJob
 from zeroshift.studio.engine.studio import Studio, opened_studio
 from zeroshift.studio.pages.app import served
@@ -51,7 +52,7 @@ def studio(finished_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def address(studio: Studio) -> Iterator[str]:
-    with served(studio) as opened:
+    with served(studio, port=free_port()) as opened:
         yield opened
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import socket
 import threading
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = ["build_page", "serve", "serve_space", "served"]
 
 _SWEEP, _AGE = 60.0, 1800.0  # seconds: how often files for browsers are removed, and how old they are then
 _OPEN_PAGES = 64
+_ATTEMPTS = 3  # ports that are tried; another program may take one between the look and the start
 _CSS = (Path(__file__).with_name("studio.css")).read_text(encoding="utf-8")
 # Fonts of the system: nothing is requested from other servers.
 _THEME = gr.themes.Default(
@@ -86,30 +88,25 @@ def served(
     os.environ |= {"GRADIO_TEMP_DIR": str(studio.temporary), "GRADIO_ANALYTICS_ENABLED": "False"}
     guard = Middleware(Guard, local=local, max_bytes=MAX_BYTES, framed=space)
     options: dict[str, Any] = {
-        "server_name": host, "server_port": port or _free_port(host), "prevent_thread_lock": True, "quiet": True,
-        "share": False, "max_file_size": MAX_BYTES, "show_error": True, "ssr_mode": False, "footer_links": [],
+        "server_name": host, "prevent_thread_lock": True, "quiet": True, "share": False,
+        "max_file_size": MAX_BYTES, "show_error": True, "ssr_mode": False, "footer_links": [],
         "run_history": False, "enable_monitoring": False, "state_session_capacity": _OPEN_PAGES, "theme": _THEME,
         "css": _CSS, "app_kwargs": {"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
     }  # fmt: skip
     if password:
         options |= {"auth": ("studio", password), "auth_message": "User name: studio"}
 
-    async def launch() -> gr.Blocks:
+    async def launch(number: int) -> gr.Blocks:
         page = build_page(studio, trains=not space)
         page.queue(max_size=64)
-        page.launch(**options)
+        page.launch(server_port=number, **options)
         return page
 
-    try:
-        # In a running loop: where there is none, gradio makes several and does not close them.
-        with ThreadPoolExecutor(1) as thread:
-            page = thread.submit(asyncio.run, launch()).result()
-    except OSError as error:
-        raise ZeroshiftError(f"The studio cannot listen on {host}:{options['server_port']} ({error}).") from error
+    page, number = _launched(launch, [port] if port else _free_ports(host), host)
     ended = threading.Event()
     threading.Thread(target=_sweep, args=(studio, ended), name="studio-sweep", daemon=True).start()
     try:
-        yield f"http://{host}:{options['server_port']}"
+        yield f"http://{host}:{number}"
     finally:
         ended.set()
         page.close(verbose=False)
@@ -143,8 +140,26 @@ def serve_space(runs: str) -> None:
         threading.Event().wait()
 
 
-def _free_port(host: str) -> int:
-    """The first free port from 7860 on.
+def _launched(
+    launch: Callable[[int], Coroutine[Any, Any, gr.Blocks]], ports: Iterable[int], host: str
+) -> tuple[gr.Blocks, int]:
+    """The page and its port, the first one that no other program has taken since it was found to be free.
+
+    Raises:
+        ZeroshiftError: if it cannot listen.
+    """
+    for number in itertools.islice(ports, _ATTEMPTS):
+        try:
+            # In a running loop: where there is none, gradio makes several and does not close them.
+            with ThreadPoolExecutor(1) as thread:
+                return thread.submit(asyncio.run, launch(number)).result(), number
+        except OSError as error:
+            reason = f"The studio cannot listen on {host}:{number} ({error})."
+    raise ZeroshiftError(reason)
+
+
+def _free_ports(host: str) -> Iterator[int]:
+    """The free ports from 7860 on.
 
     Raises:
         ZeroshiftError: if there is none, or the host is no address of this machine.
@@ -161,5 +176,5 @@ def _free_port(host: str) -> int:
                 if error.errno == errno.EADDRINUSE:
                     continue
                 raise ZeroshiftError(f"{host} is no address of this machine ({error.strerror}).") from error
-            return port
+        yield port
     raise ZeroshiftError("No port from 7860 to 7959 is free. Choose one with --port.")
