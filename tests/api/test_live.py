@@ -12,6 +12,7 @@ from zeroshift.config.settings import AdaptConfig
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.inversion.inverter import InversionProgress
 from zeroshift.training.callbacks import StepEvent
+from zeroshift.training.previews import Samples
 
 
 class Notebook:
@@ -42,7 +43,9 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
 
 def event(generator: Path, stage: str, step: int, **losses: float) -> StepEvent:
     source = load_generator(generator)
-    return StepEvent(stage, f"<{stage}>", step, 4, losses, AdaptConfig("zombie"), source, source, lambda: None)
+    config = AdaptConfig("zombie")
+    samples = Samples(config, source)
+    return StepEvent(stage, f"<{stage}>", step, 4, losses, config, source, source, samples, lambda: None)
 
 
 def test_a_run_has_a_bar_per_stage_and_one_picture(tiny_generator: Path, notebook: Notebook) -> None:

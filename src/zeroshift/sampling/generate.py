@@ -13,9 +13,9 @@ from torch import Tensor
 
 from zeroshift.core.finite import require_finite_images
 from zeroshift.errors import ZeroshiftError
-from zeroshift.generators.base import Generator
+from zeroshift.generators.base import Codes, Generator
 
-__all__ = ["generate", "render_batches"]
+__all__ = ["decode", "generate", "render_batches", "source_codes"]
 
 
 def class_labels(generator: Generator, class_index: int | None, num: int) -> Tensor | None:
@@ -62,12 +62,32 @@ def render_batches(
     """
     for start in range(0, len(latents), batch_size):
         part = latents[start : start + batch_size]
-        labels = class_labels(generators[0], class_index, len(part))
-        codes = generators[0].codes(part.to(generators[0].device), labels, truncation_psi=truncation_psi)
-        images = [generator.synthesize(codes.to(generator.device)).float().cpu() for generator in generators]
-        for position, batch in enumerate(images):
-            require_finite_images(batch, "An adapted generator" if position else "The source generator")
-        yield images
+        codes = source_codes(generators[0], part, truncation_psi=truncation_psi, class_index=class_index)
+        yield [
+            decode(generator, codes, "An adapted generator" if position else "The source generator")
+            for position, generator in enumerate(generators)
+        ]
+
+
+@torch.inference_mode()
+def source_codes(source: Generator, latents: Tensor, *, truncation_psi: float, class_index: int | None = None) -> Codes:
+    """Codes of latents [n, ...]; arguments and errors as in `render_batches`."""
+    labels = class_labels(source, class_index, len(latents))
+    return source.codes(latents.to(source.device), labels, truncation_psi=truncation_psi)
+
+
+@torch.inference_mode()
+def decode(generator: Generator, codes: Codes, name: str) -> Tensor:
+    """Images [n, 3, R, R] of the source's codes, on the CPU.
+
+    Args:
+        name: the generator, as the first words of the error.
+    Raises:
+        ZeroshiftError: if they are not finite numbers.
+    """
+    images = generator.synthesize(codes.to(generator.device)).float().cpu()
+    require_finite_images(images, name)
+    return images
 
 
 def generate(

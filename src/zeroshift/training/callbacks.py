@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.generators.base import Generator
-from zeroshift.training.previews import draw_rows
+from zeroshift.training.previews import Samples
 
 __all__ = ["Callback", "StepEvent"]
 
@@ -35,15 +35,15 @@ class StepEvent:
     config: AdaptConfig
     source: Generator
     generator: Generator
+    _samples: Samples = field(repr=False)
     _stop: Callable[[], None] = field(repr=False)
 
     def images(self, num: int = 4) -> tuple[Tensor, Tensor]:
-        """Samples 0 to num - 1 of the run's seed from both generators, drawn now: source and adapted [num, 3, R, R].
+        """Samples 0 to num - 1 of the run's seed from both generators: source and adapted [num, 3, R, R].
 
-        They are in [-1, 1], on the CPU.
+        They are in [-1, 1], on the CPU. Those of the source are computed once per number.
         """
-        source, adapted = draw_rows(self.config, [self.source, self.generator], num)
-        return source, adapted
+        return self._samples.source(num).clone(), self._samples.adapted(self.generator, num)
 
     def stop(self) -> None:
         """Ends the run after this step. In a run folder, the same call of `adapt` continues it."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from zeroshift.generators.base import Generator
 from zeroshift.io.images import data_uri, labeled_rows
 from zeroshift.methods.base import Method
-from zeroshift.training.previews import draw_rows
+from zeroshift.training.previews import Samples
 
 __all__ = ["AdaptResult", "Record"]
 
@@ -34,8 +34,8 @@ class AdaptResult:
 
     def images(self, num: int = _SHOWN) -> tuple[Tensor, Tensor]:
         """Samples 0 to num - 1 of the run's seed: source and adapted [num, 3, R, R] in [-1, 1], on the CPU."""
-        source, adapted = draw_rows(self.method.context.config, [self.source, self.generator], num)
-        return source, adapted
+        samples = Samples(self.method.context.config, self.source)
+        return samples.source(num), samples.adapted(self.generator, num)
 
     def __repr__(self) -> str:
         config = self.method.context.config

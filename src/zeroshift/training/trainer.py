@@ -26,7 +26,7 @@ from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.callbacks import Callback, StepEvent
 from zeroshift.training.estimate import ShowsEstimate, estimate
 from zeroshift.training.preparation import Progress, make_context
-from zeroshift.training.previews import save_preview, save_stage_preview
+from zeroshift.training.previews import Samples, save_preview, save_stage_preview
 from zeroshift.training.result import AdaptResult, Record
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.step_interrupts import StopRequest, interrupts_at_step_ends
@@ -189,6 +189,13 @@ class _Training:
     step: int = 0  # its next step
     unlogged: list[Record] = field(default_factory=list)  # records of finished steps that are not in the folder yet
     stopped: bool = False  # by a callback
+    preview_samples: Samples = field(init=False)
+    callback_samples: Samples = field(init=False)  # separate, because callbacks may draw another number
+
+    def __post_init__(self) -> None:
+        self.preview_samples, self.callback_samples = (
+            Samples(self.context.config, self.context.source) for _ in range(2)
+        )
 
     def train(self, adaptation: Adaptation, stop_if_requested: StopRequest) -> None:
         """Trains the remaining steps, or until a callback stops the run."""
@@ -253,7 +260,8 @@ class _Training:
     def _preview(self, target: Generator | None = None) -> None:
         """Saves samples of source and target; before the first step the target is a copy of the source."""
         if self.run is not None:
-            save_preview(self.run, self.context.config, self.context.source, target, step=self.step if target else 0)
+            num, step = self.context.config.preview_samples, self.step if target else 0
+            save_preview(self.run, self.preview_samples, num, target, step=step)
 
     def _call_back(self, adaptation: Adaptation, losses: Mapping[str, float]) -> None:
         """Calls the callbacks. If one raises, a checkpoint is written first."""
@@ -262,7 +270,7 @@ class _Training:
         stage = self.stages[self.stage]
         event = StepEvent(
             stage.name, stage.title, self.step, stage.steps, losses, self.context.config, self.context.source,
-            adaptation.target_ema, self._stop,
+            adaptation.target_ema, self.callback_samples, self._stop,
         )  # fmt: skip
         try:
             for callback in self.callbacks:
