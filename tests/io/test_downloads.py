@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from zeroshift.errors import ZeroshiftError
-from zeroshift.io.downloads import cache_folder, download, set_progress
+from zeroshift.io.download_progress import set_progress
+from zeroshift.io.downloads import cache_folder, download
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from zeroshift.cli.arguments import call, plain
+from zeroshift.cli.arguments import call, old_union, plain
 from zeroshift.cli.output import note, show_result
 from zeroshift.config.changes import SHORT
 from zeroshift.config.settings import AdaptConfig
@@ -233,7 +233,7 @@ def _common_class() -> type:
     for setting in common_settings():
         if setting.name not in COMMON:
             continue
-        kind: Any = Literal[tuple(METHODS)] if setting.name == "method" else setting.kind
+        kind: Any = Literal[tuple(METHODS)] if setting.name == "method" else old_union(setting.kind)
         default, hints = setting.value, plain(kind, setting.value)
         if setting.name == "target":
             default = tyro.MISSING

@@ -6,15 +6,16 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from zeroshift.cli.output import HELP_ALL, is_quiet
 from zeroshift.errors import ZeroshiftError
 from zeroshift.training.run_folder import RunFolder
 
 __all__ = [
-    "call", "default_output", "parse_numbers", "plain", "read_conclusion", "require_count", "require_positive",
-    "require_seed", "tracked", "warn_no_truncation",
+    "call", "default_output", "old_union", "parse_numbers", "plain", "read_conclusion", "require_count",
+    "require_positive", "require_seed", "tracked", "warn_no_truncation",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -49,13 +50,18 @@ def _plain_help(function: Callable[..., Any]) -> Callable[..., Any]:
 
     signature, kinds = inspect.signature(function), get_type_hints(function, include_extras=True)
     for name, parameter in signature.parameters.items():
-        kinds[name] = Annotated[kinds[name], tyro.conf.arg(**plain(kinds[name], parameter.default))]
+        kinds[name] = Annotated[old_union(kinds[name]), tyro.conf.arg(**plain(kinds[name], parameter.default))]
     del wrapper.__wrapped__  # tyro would read the annotations there
     wrapper.__annotations__ = kinds
     wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[each.replace(annotation=kinds[name]) for name, each in signature.parameters.items()]
     )
     return wrapper
+
+
+def old_union(kind: Any) -> Any:
+    """`X | None` as `Optional[X]`, which tyro checks without importing typeguard (60 ms)."""
+    return Union[get_args(kind)] if isinstance(kind, UnionType) else kind  # noqa: UP007
 
 
 def plain(kind: Any, default: Any) -> dict[str, Any]:

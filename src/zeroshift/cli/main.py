@@ -1,5 +1,6 @@
 """The command line. Each command is a module of `zeroshift.cli`, imported on demand."""
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -12,11 +13,10 @@ from rich.markup import escape
 
 from zeroshift.cli import output
 from zeroshift.cli.allocator import keep_freed_memory
-from zeroshift.cli.progress import download_bar
 from zeroshift.core.interrupts import RESUME_HINT, interrupts
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
-from zeroshift.io.downloads import set_progress
+from zeroshift.io.download_progress import Progress, set_progress
 
 __all__ = ["COMMANDS", "main"]
 
@@ -89,9 +89,16 @@ def _run(name: str, arguments: Sequence[str]) -> None:
 def _prepare_process() -> None:
     """Changes process-wide settings, which the library itself never does."""
     keep_freed_memory()
-    set_progress(download_bar)
+    set_progress(_download_bar)
     if "" not in sys.path:
         sys.path.append("")  # the current folder, for --generator package.module:function
+
+
+def _download_bar(name: str) -> contextlib.AbstractContextManager[Progress]:
+    """A progress bar on stderr for a download."""
+    from zeroshift.cli.progress import download_bar  # rich's bars take 30 ms to import
+
+    return download_bar(name)
 
 
 def _guarded(name: str, command: Callable[[], None], console: Console) -> int:

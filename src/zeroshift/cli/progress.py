@@ -90,7 +90,7 @@ def _duration(seconds: float) -> str:
 
 @contextlib.contextmanager
 def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar on stderr for `zeroshift.io.downloads.set_progress`."""
+    """A progress bar on stderr for `zeroshift.io.download_progress.set_progress`."""
     console = Console(stderr=True, highlight=False)
     if is_quiet():
         yield lambda done, total: None

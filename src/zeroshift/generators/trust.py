@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import atomic_write
-from zeroshift.io.downloads import cache_folder
+from zeroshift.io.caches import cache_folder
 
 __all__ = ["is_factory_name", "is_trusted", "remember", "trust"]
 

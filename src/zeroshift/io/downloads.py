@@ -4,7 +4,6 @@ import contextlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO
@@ -16,32 +15,15 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.atomic import disk_errors
 from zeroshift.io.caches import cache_folder
 from zeroshift.io.connection import unreachable
+from zeroshift.io.download_progress import Progress, show_progress
 from zeroshift.io.owned_folder import file_digest
 
-__all__ = ["Progress", "ProgressFactory", "cache_folder", "download", "set_progress"]
-
-Progress = Callable[[int, int | None], None]
-"""Called with the bytes that have arrived and the total, None if unknown."""
-ProgressFactory = Callable[[str], contextlib.AbstractContextManager[Progress]]
-"""Makes a Progress for a file name; the context lasts as long as the download."""
+__all__ = ["cache_folder", "download"]
 
 _ATTEMPTS = 5
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
-
-
-def _silent(name: str) -> contextlib.AbstractContextManager[Progress]:
-    return contextlib.nullcontext(lambda done, total: None)
-
-
-_show_progress: ProgressFactory = _silent
-
-
-def set_progress(factory: ProgressFactory | None) -> None:
-    """Sets how downloads report progress if no callback is passed; None, the initial value: no reports."""
-    global _show_progress
-    _show_progress = factory or _silent
 
 
 def download(address: str, target: Path, progress: Progress | None = None, sha256: str = "") -> Path:
@@ -103,7 +85,7 @@ def _fetch(address: str, part: Path, progress: Progress | None) -> None:
     reason = unreachable(address)
     if reason:
         raise _cannot_reach(address, reason)
-    context = contextlib.nullcontext(progress) if progress is not None else _show_progress(part.stem)
+    context = contextlib.nullcontext(progress) if progress is not None else show_progress(part.stem)
     with context as show:
         for _ in range(_ATTEMPTS):
             if _fetch_rest(address, part, show):

@@ -13,7 +13,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.entry import CatalogueEntry
 from zeroshift.generators.checkpoints.published import HUGGING_FACE, published_entries
 from zeroshift.generators.registry import FAMILIES
-from zeroshift.io.downloads import cache_folder, download
+from zeroshift.io.caches import cache_folder
 from zeroshift.io.foreign import MAX_JSON_BYTES, parse_json
 from zeroshift.io.hub import hub_folder, looks_like_path
 
@@ -117,6 +117,8 @@ def resolve(name: str) -> Path:
         return path
     if entry.address is None:
         raise ZeroshiftError(f"The catalogue entry {name!r} has neither an address nor a file. Correct the entry.")
+    from zeroshift.io.downloads import download  # `zeroshift models` does without network code
+
     return download(entry.address, cache_folder() / "generators" / f"{name}.pkl", sha256=entry.sha256)
 
 
