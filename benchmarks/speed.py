@@ -93,27 +93,33 @@ def make_context(case: Case, arguments: Arguments) -> TrainingContext:
     options = IPLOptions(PromptStage(batch_size=arguments.prompt_batch))
     adapt = AdaptStage(batch_size=arguments.batch, layer_batch_size=arguments.layer_batch)
     config = resolve(AdaptConfig(target="zombie", options=options, adapt=adapt, device=arguments.device))
+    encoder = random_encoder(miniature)
     if miniature:
-        model = build_guidance_encoder()
-        tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
-        encoder = Encoder(model, tokenizer, image_mean=[0.5] * 3, image_std=[0.5] * 3, templates=TEMPLATES)
         source = StyleGAN2(
             64, NUM_FACTORS, W_DIM, channels=CHANNELS, mapping_layers=2, mapping_features=MAPPING_FEATURES
         )
     else:
-        encoder = Encoder(
-            open_clip.CLIP(**open_clip.get_model_config("ViT-B-32-quickgelu")),
-            open_clip.get_tokenizer("ViT-B-32-quickgelu"),
-            image_mean=open_clip.OPENAI_DATASET_MEAN,
-            image_std=open_clip.OPENAI_DATASET_STD,
-            resize="published",
-        )
         source = StyleGAN2(int(case))
     for conv in source.synthesis.convs():
         conv.noise_strength.data.fill_(0.1)
     distributed = Distributed(config.device)
     return TrainingContext(
         config, source.to(distributed.device).requires_grad_(False), [encoder.to(distributed.device)], distributed
+    )
+
+
+def random_encoder(miniature: bool) -> Encoder:
+    """The guidance encoder of the miniature world, or ViT-B/32, with random weights."""
+    if miniature:
+        model = build_guidance_encoder()
+        tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
+        return Encoder(model, tokenizer, image_mean=[0.5] * 3, image_std=[0.5] * 3, templates=TEMPLATES)
+    return Encoder(
+        open_clip.CLIP(**open_clip.get_model_config("ViT-B-32-quickgelu")),
+        open_clip.get_tokenizer("ViT-B-32-quickgelu"),
+        image_mean=open_clip.OPENAI_DATASET_MEAN,
+        image_std=open_clip.OPENAI_DATASET_STD,
+        resize="published",
     )
 
 
@@ -306,17 +312,17 @@ def compare(ours: dict[str, Any], naive: dict[str, Any]) -> dict[str, float]:
     return differences
 
 
-def machine(arguments: Arguments) -> dict[str, Any]:
+def machine(threads: int, clock: str, device_name: str) -> dict[str, Any]:
     """Hardware and software of the measurement."""
-    device = Distributed(arguments.device).device
+    device = Distributed(device_name).device
     processors = [
         line.partition(":")[2].strip() for line in read(Path("/proc/cpuinfo")) if line.startswith("model name")
     ]
     facts = {
         "processor": processors[0] if processors else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "threads": arguments.threads,
-        "clock": arguments.clock,
+        "threads": threads,
+        "clock": clock,
         "torch": torch.__version__,
         "load average": [round(value, 1) for value in os.getloadavg()],
     }
@@ -377,7 +383,7 @@ def main(arguments: Arguments) -> None:
     """Measures and prints the results, and writes them if `out` is set."""
     if arguments.quick:
         arguments = dataclasses.replace(arguments, repeats=1, prompt_batch=4, batch=1, layer_batch=2)
-    console, results, facts = Console(), [], machine(arguments)
+    console, results, facts = Console(), [], machine(arguments.threads, arguments.clock, arguments.device)
     console.print(facts)
     for case in arguments.cases:
         for stage in arguments.stages:
