@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def run_published(
         specification.write_text(json.dumps(description))
         program = Path(__file__).with_name("published_program.py")
         done = subprocess.run(
-            [arguments.python, program, specification],
+            [interpreter(arguments), program, specification],
             cwd=arguments.checkout,
             env={**os.environ, **(environment or {})},
             capture_output=True,
@@ -138,6 +139,14 @@ def run_published(
             raise SystemExit(f"The published program ended with code {done.returncode}:\n{last}")
         measured: list[float] = json.loads(seconds.read_text())
         return measured
+
+
+def interpreter(arguments: Arguments) -> str:
+    """The absolute path of the interpreter that runs the published program."""
+    found = shutil.which(arguments.python)
+    if found is None:
+        raise SystemExit(f"There is no interpreter {arguments.python}.")
+    return os.path.abspath(found)  # of a virtual environment, whose python is a link that must not be followed
 
 
 def num_layers(size: int) -> int:
@@ -251,6 +260,7 @@ def main(arguments: Arguments) -> None:
     """Measures, prints the table, and writes it if `out` is set."""
     if not (arguments.checkout / "train.py").is_file():
         raise SystemExit(f"{arguments.checkout} is not a checkout of the published program: it has no train.py.")
+    interpreter(arguments)
     if arguments.steps < 1 or arguments.rounds < 1:
         raise SystemExit("--steps and --rounds must be at least 1.")
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # of the processes that are started

@@ -1,7 +1,6 @@
 """benchmarks/published.py with a small program in place of the published one, which the tests do not have."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -128,9 +127,14 @@ def test_a_program_for_a_gpu_runs_unchanged_on_the_cpu(checkout: Path, tmp_path:
         run_published("adapt", arguments, checkpoint)
 
 
-def test_another_folder_is_refused(tmp_path: Path) -> None:
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"is not a checkout of the published program: it has no train\.py"):
-        main(Arguments(tmp_path, python=Path(sys.executable)))
+        main(Arguments(tmp_path))
+    (tmp_path / "train.py").touch()
+    with pytest.raises(SystemExit, match="There is no interpreter nothing"):
+        main(Arguments(tmp_path, python=Path("nothing")))
+    with pytest.raises(SystemExit, match="--steps and --rounds must be at least 1"):
+        main(Arguments(tmp_path, rounds=0))
 
 
 def test_as_many_layers_as_the_program_trains() -> None:
