@@ -14,6 +14,7 @@ from zeroshift.training.run_folder import RunFolder
 __all__ = ["Kept", "ModelCache"]
 
 _RENDERERS, _PHOTO_MODELS = 3, 2
+_MOST_BYTES = 256 * 2**20  # of each cache: thirty miniature generators, or two StyleGAN2 of 1024 pixels
 
 T = TypeVar("T")
 
@@ -23,30 +24,39 @@ class Kept(Generic[T]):
 
     Args:
         size: number of values.
+        most_bytes: largest sum of their sizes; the last value is kept also if it alone is larger.
+        bytes_of: the size of a value.
     """
 
-    def __init__(self, size: int):
-        self._size, self._lock = size, threading.Lock()
+    def __init__(self, size: int, most_bytes: int, bytes_of: Callable[[T], int]):
+        self._size, self._most_bytes, self._bytes_of = size, most_bytes, bytes_of
+        self._lock = threading.Lock()
         self._values: OrderedDict[Hashable, T] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The value of a key; made if it is not there."""
         with self._lock:
             if key not in self._values:
-                value = make()
-                while len(self._values) >= self._size:
-                    self._values.popitem(last=False)
-                self._values[key] = value
+                self._values[key] = make()
             self._values.move_to_end(key)
+            while len(self._values) > 1 and (len(self._values) > self._size or self._bytes() > self._most_bytes):
+                self._values.popitem(last=False)
             return self._values[key]
+
+    def _bytes(self) -> int:
+        return sum(map(self._bytes_of, self._values.values()))
 
 
 class ModelCache:
     """Loads the generators of runs on first use, and again when a run has changed."""
 
     def __init__(self) -> None:
-        self._renderers: Kept[tuple[Renderer, threading.Lock]] = Kept(_RENDERERS)
-        self._photo_models: Kept[tuple[Generator, list[Generator]]] = Kept(_PHOTO_MODELS)
+        self._renderers: Kept[tuple[Renderer, threading.Lock]] = Kept(
+            _RENDERERS, _MOST_BYTES, lambda kept: _renderer_bytes(kept[0])
+        )
+        self._photo_models: Kept[tuple[Generator, list[Generator]]] = Kept(
+            _PHOTO_MODELS, _MOST_BYTES, lambda kept: _bytes([kept[0], *kept[1]])
+        )
 
     def renderer(self, runs: Sequence[RunFolder], generator: str = "") -> tuple[Renderer, threading.Lock]:
         """The renderer of finished runs, or if there is none of a generator; and the lock under which it draws.
@@ -64,6 +74,15 @@ class ModelCache:
             ZeroshiftError: see `load_for_photos`.
         """
         return self._photo_models.get(tuple(map(_stamp, runs)), lambda: load_for_photos(runs))
+
+
+def _bytes(generators: Sequence[Generator]) -> int:
+    return sum(part.nbytes for one in generators for part in (*one.parameters(), *one.buffers()))
+
+
+def _renderer_bytes(renderer: Renderer) -> int:
+    """Size of a renderer: the source, and for each target its weights and those of a mixture."""
+    return _bytes([renderer.source, *renderer.targets, *renderer.targets])
 
 
 def _stamp(run: RunFolder) -> tuple[Path, int]:

@@ -18,7 +18,7 @@ from zeroshift.studio.engine.cache import ModelCache
 from zeroshift.studio.engine.workspace import Workspace
 from zeroshift.training.run_folder import RunFolder
 
-__all__ = ["METADATA", "Explorer", "Picture", "Sheet"]
+__all__ = ["METADATA", "Explorer", "Picture", "Sheet", "to_png"]
 
 METADATA = "zeroshift"
 """Keyword of the text in a PNG file with the settings of a picture."""

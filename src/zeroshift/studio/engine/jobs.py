@@ -65,9 +65,16 @@ class Job(ABC):
     def interrupt(self) -> None:
         """Asks the running work to end soon."""
 
+    def release(self) -> None:  # noqa: B027
+        """Called when it has ended: lets go of what only the work needs, while the job is still listed."""
+
     def close(self) -> None:
         """Called when the studio ends while the job runs: what goes on without it is left alone."""
         self.interrupt()
+
+
+def _nothing(job: Job) -> None:
+    """The work of a job that has ended."""
 
 
 @dataclass
@@ -80,7 +87,7 @@ class FunctionJob(Job):
         result: what the function returned.
     """
 
-    function: Callable[["FunctionJob"], Any] = lambda job: None
+    function: Callable[["FunctionJob"], Any] = _nothing
     progress: tuple[int, int, str] = (0, 0, "")
     shown: Any = None
     result: Any = None
@@ -106,6 +113,9 @@ class FunctionJob(Job):
 
     def interrupt(self) -> None:
         self._stop.set()
+
+    def release(self) -> None:
+        self.function, self.shown = _nothing, None
 
 
 @dataclass

@@ -157,8 +157,10 @@ class StudioPhotos:
         runs = self._workspace.finished(names)
         photo, crop, key = session.require_photo(), self._crop(session), (runs[0].source, session.align)
 
+        inverted = session.inverted  # of this photo: the page may send another one during the work
+
         def work(job: FunctionJob) -> None:
-            session.inverted[key] = self._inverted(runs, photo, crop, job)
+            inverted[key] = self._inverted(runs, photo, crop, job)
 
         job = FunctionJob(title=f"Photo into {runs[0].config.generator}", kind="invert", function=work)
         session.job = job.id

@@ -137,6 +137,7 @@ class JobQueue:
 
     def _end(self, job: Job, state: State) -> None:
         job.state = state
+        job.release()
         ended = [one for one in self._jobs if one.state in ENDED]
         for old in ended[:-_KEPT]:
             self._jobs.remove(old)

@@ -52,7 +52,7 @@ class Session:
             raise ZeroshiftError(f"This page has sent {MAX_PHOTOS} photos. Load it again to send more.")
         self.photos += 1
         self.photo, self.name, self.align = photo, name, "none"
-        self.inverted.clear()
+        self.inverted = {}  # the work on the old photo fills the old one
 
     def require_photo(self) -> Tensor:
         """The photo.

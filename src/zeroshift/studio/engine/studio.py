@@ -24,6 +24,7 @@ from zeroshift.studio.engine.jobs import ENDED, Job, ProcessJob
 from zeroshift.studio.engine.photos import StudioPhotos
 from zeroshift.studio.engine.progress import Watcher
 from zeroshift.studio.engine.queue import JobQueue
+from zeroshift.studio.engine.served import ServedFiles
 from zeroshift.studio.engine.sessions import Sessions
 from zeroshift.studio.engine.workspace import Workspace
 from zeroshift.training.default_folder import default_folder
@@ -60,7 +61,7 @@ class Studio:
     def __init__(self, workspace: Workspace, state: Path, temporary: Path):
         self.workspace, self.temporary, self._state = workspace, temporary, state
         models = ModelCache()
-        self.sessions, self.watcher = Sessions(), Watcher()
+        self.sessions, self.watcher, self.files = Sessions(), Watcher(), ServedFiles(temporary / "shown")
         self.queue = JobQueue(state / "jobs.json", self._restored)
         self.explorer = Explorer(workspace, models)
         self.photos = StudioPhotos(workspace, models, self.queue, temporary)

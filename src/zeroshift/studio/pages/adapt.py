@@ -10,7 +10,7 @@ from zeroshift.methods.registry import METHODS
 from zeroshift.studio.engine.form import MAIN, Field, form_fields
 from zeroshift.studio.engine.jobs import ProcessJob
 from zeroshift.studio.engine.studio import Studio
-from zeroshift.studio.pages.common import QUIET, guarded, notify, run_choices
+from zeroshift.studio.pages.common import QUIET, guarded, notify, run_choices, shown
 from zeroshift.studio.pages.curves import curves_html, progress_html
 
 __all__ = ["adapt_tab"]
@@ -190,7 +190,7 @@ def _view(studio: Studio, chosen: str | None, before: str) -> tuple[Any, ...]:
     progress = studio.watcher.progress(run)
     log = job.output() if isinstance(job, ProcessJob) else ""
     status = _status(state, progress, job.message if job is not None and state == "failed" else "")
-    picture = progress.image()
+    picture = shown(studio, progress.image())
     return (
         gr.update(choices=choices, value=chosen),
         status,

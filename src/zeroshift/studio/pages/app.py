@@ -16,11 +16,12 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
+from zeroshift.core.memory import release_freed_memory
 from zeroshift.errors import ZeroshiftError
 from zeroshift.studio.engine.photos import MAX_BYTES
 from zeroshift.studio.engine.studio import Studio, opened_studio
 from zeroshift.studio.pages.adapt import adapt_tab
-from zeroshift.studio.pages.common import clear_downloads, session_key
+from zeroshift.studio.pages.common import session_key
 from zeroshift.studio.pages.compare import compare_tab
 from zeroshift.studio.pages.explore import explore_tab
 from zeroshift.studio.pages.guard import LOOPBACK, Guard
@@ -29,7 +30,7 @@ from zeroshift.studio.pages.share import share_tab
 
 __all__ = ["build_page", "serve", "serve_space", "served"]
 
-_SWEEP, _AGE = 60.0, 1800.0  # seconds: how often files for browsers are removed, and how old they are then
+_SWEEP, _AGE = 20.0, 1800.0  # seconds: how often files and memory are released, and how old the files are then
 _OPEN_PAGES = 64
 _ATTEMPTS = 3  # ports that are tried; another program may take one between the look and the start
 _CSS = (Path(__file__).with_name("studio.css")).read_text(encoding="utf-8")
@@ -58,7 +59,6 @@ def build_page(studio: Studio, *, trains: bool = True) -> gr.Blocks:
 
         def close(request: gr.Request) -> None:
             studio.sessions.close(session_key(request))
-            clear_downloads(studio, session_key(request))
 
         page.unload(close)
     built: gr.Blocks = page
@@ -113,9 +113,10 @@ def served(
 
 
 def _sweep(studio: Studio, ended: threading.Event) -> None:
-    """Removes old files for browsers until the server ends."""
+    """Removes old files for browsers and releases freed memory until the server ends."""
     while not ended.wait(_SWEEP):
         studio.sweep(_AGE)
+        release_freed_memory()
 
 
 def serve(studio: Studio, *, host: str, port: int, password: str, browser: bool) -> None:

@@ -2,13 +2,11 @@
 
 import functools
 import html
+import io
 import re
-import secrets
-import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -19,8 +17,8 @@ from zeroshift.studio.engine.explorer import Picture, to_png
 from zeroshift.studio.engine.studio import Studio
 
 __all__ = [
-    "QUIET", "alert", "clear_downloads", "command_box", "download", "enlarged", "guarded", "items", "kept_choices",
-    "latest_choice", "notify", "run_choices", "session_key",
+    "QUIET", "alert", "command_box", "download", "enlarged", "guarded", "items", "kept_choices", "latest_choice",
+    "notify", "run_choices", "session_key", "shown",
 ]  # fmt: skip
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -104,25 +102,21 @@ def command_box() -> gr.Textbox:
     return box
 
 
-def download(studio: Studio, key: str, picture: Picture, name: str) -> str:
-    """Writes a picture with its settings for the download button, and returns the path."""
-    clear_downloads(studio, key)
-    folder = _download_folder(studio, key) / secrets.token_hex(4)  # a file that a browser reads is never rewritten
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{re.sub(r'[^A-Za-z0-9-]+', '-', name).strip('-')[:60] or 'picture'}.png"
-    file.write_bytes(to_png(picture))
-    return str(file)
+def shown(studio: Studio, image: Image.Image | None) -> str | None:
+    """The path of an image for the page. Gradio would write the file of an equal image again while it is read."""
+    if image is None:
+        return None
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return studio.files.put(buffer.getvalue(), "image.png")
 
 
-def items(pictures: Sequence[Picture]) -> list[tuple[Image.Image, str]]:
+def download(studio: Studio, picture: Picture, name: str) -> str:
+    """The path of a picture with its settings, for the download button."""
+    plain = re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-")[:60]
+    return studio.files.put(to_png(picture), f"{plain or 'picture'}.png")
+
+
+def items(studio: Studio, pictures: Sequence[Picture]) -> list[tuple[str, str]]:
     """Pictures for a gallery."""
-    return [(picture.image, picture.label) for picture in pictures]
-
-
-def clear_downloads(studio: Studio, key: str) -> None:
-    """Removes the pictures that a page has downloaded."""
-    shutil.rmtree(_download_folder(studio, key), ignore_errors=True)
-
-
-def _download_folder(studio: Studio, key: str) -> Path:
-    return studio.temporary / "downloads" / (re.sub(r"\W", "", key) or "page")
+    return [(studio.files.put(to_png(picture), "image.png"), picture.label) for picture in pictures]

@@ -47,7 +47,7 @@ def compare_tab(studio: Studio, *, measures: bool) -> None:
             return gr.update(value=[])
         drawing = Drawing(seed=int(first or 0), samples=tuple(range(int(count))))
         sheet = studio.explorer.draw(names, drawing, truth=True)
-        return gr.update(value=items([one for column in sheet.columns for one in column]), columns=int(count))
+        return gr.update(value=items(studio, [one for column in sheet.columns for one in column]), columns=int(count))
 
     @guarded
     def results(names: Sequence[str], before: str) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from zeroshift.studio.pages.common import (
     latest_choice,
     run_choices,
     session_key,
+    shown,
 )  # fmt: skip
 
 __all__ = ["explore_tab"]
@@ -85,7 +86,7 @@ def explore_tab(studio: Studio, page: gr.Blocks) -> None:
         sheet = studio.explorer.draw(values[0] or [], _drawing(*values[2:]), generator=values[1] or "")
         session.sheet = sheet
         columns = len(sheet.columns)
-        pictures = gr.update(value=items(sheet.pictures), columns=columns if columns > 2 else 4)
+        pictures = gr.update(value=items(studio, sheet.pictures), columns=columns if columns > 2 else 4)
         layer = gr.update(maximum=max(1, sheet.num_styles))
         return (pictures, *_chosen(studio, sheet, index, request), layer)
 
@@ -199,6 +200,7 @@ def _chosen(studio: Studio, sheet: Sheet, index: int, request: gr.Request) -> tu
     index = min(max(0, index), len(pictures) - 1)
     picture, source = pictures[index], pictures[index - index % columns]
     # A source that was chosen is shown beside its first target.
-    shown = pictures[index + 1] if picture is source and columns > 1 else picture
-    file = download(studio, session_key(request), picture, f"{picture.label}-{index // columns}")
-    return (enlarged(source.image), enlarged(shown.image)), picture.command, file
+    target = pictures[index + 1] if picture is source and columns > 1 else picture
+    file = download(studio, picture, f"{picture.label}-{index // columns}")
+    sides = tuple(shown(studio, enlarged(side.image)) for side in (source, target))
+    return sides, picture.command, file

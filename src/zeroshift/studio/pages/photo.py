@@ -21,6 +21,7 @@ from zeroshift.studio.pages.common import (
     kept_choices,
     run_choices,
     session_key,
+    shown,
 )  # fmt: skip
 
 __all__ = ["photo_tab"]
@@ -83,6 +84,9 @@ def photo_tab(studio: Studio) -> None:
     views = [outline, cut]
     results = [slider, gallery, save, command]
 
+    def parts(session: Session) -> tuple[str | None, ...]:
+        return tuple(shown(studio, view) for view in studio.photos.views(session))
+
     def session_of(request: gr.Request) -> Session:
         return studio.sessions.get(session_key(request))
 
@@ -98,7 +102,7 @@ def photo_tab(studio: Studio) -> None:
         except ZeroshiftError:  # no face: the middle is a start
             chosen = "middle"
         ready = "Ready: start the translation." if names else "Now choose one or more runs."
-        return (None, *studio.photos.views(session), chosen, ready)
+        return (None, *parts(session), chosen, ready)
 
     # Without preprocessing: gradio would decode the file and keep another copy of it.
     upload.input(receive, [upload, runs], [upload, *views, mode, state], preprocess=False, **QUIET)
@@ -107,7 +111,7 @@ def photo_tab(studio: Studio) -> None:
     def align(how: str, x: float, y: float, size: float, request: gr.Request) -> tuple[Any, ...]:
         session = session_of(request)
         studio.photos.align(session, how, x, y, size)
-        return (*studio.photos.views(session), "The part has changed: start the translation.")
+        return (*parts(session), "The part has changed: start the translation.")
 
     @guarded
     def choose_mode(how: str, request: gr.Request) -> tuple[Any, ...]:
@@ -117,7 +121,7 @@ def photo_tab(studio: Studio) -> None:
             sliders = [round(value, 1) for value in studio.photos.square(session)]
         else:
             studio.photos.align(session, how)
-        return (gr.update(visible=how == "square"), *sliders, *studio.photos.views(session))
+        return (gr.update(visible=how == "square"), *sliders, *parts(session))
 
     mode.input(choose_mode, mode, [square, left, top, side, *views], **QUIET)
     live = {**QUIET, "trigger_mode": "always_last"}
@@ -127,11 +131,12 @@ def photo_tab(studio: Studio) -> None:
         shares = [1 / len(names)] * len(names) if mix and len(names) > 1 else None
         pictures = studio.photos.results(session, names, amount, shares)
         result = pictures[1]
-        file = download(studio, session_key(request), result, f"photo-{result.label}")
+        file = download(studio, result, f"photo-{result.label}")
         _, photo = studio.photos.views(session)
         after = enlarged(result.image)
         return (
-            (photo.resize(after.size), after), items(pictures), gr.update(value=file, visible=True), result.command
+            (shown(studio, photo.resize(after.size)), shown(studio, after)), items(studio, pictures),
+            gr.update(value=file, visible=True), result.command,
         )  # fmt: skip
 
     @guarded
@@ -154,14 +159,14 @@ def photo_tab(studio: Studio) -> None:
                 job = studio.photos.invert(session, names or [])
                 try:
                     for text, image in _followed(studio, job):
-                        picture = (gr.skip() if image is None else enlarged(image),)
+                        picture = (gr.skip() if image is None else shown(studio, enlarged(image)),)
                         yield (text, gr.update(visible=True), *picture, *nothing)
                 finally:
                     studio.queue.stop(job)  # also if the page was closed
                 if job.state != "done":
                     yield (_end(job), gr.update(visible=False), gr.skip(), *nothing)
                     return
-            _, photo = studio.photos.views(session)
+            _, photo = parts(session)
             yield ("Finished.", gr.update(visible=False), photo, *drawn(session, names, amount, mix, request))
         except Exception as error:
             yield ("Not possible.", gr.update(visible=False), gr.skip(), *nothing)
