@@ -31,6 +31,7 @@ class Session:
         job: id of the running inversion.
         photos: how many photos were sent.
         sheet: the pictures of the explore tab.
+        chosen: the number of the picture that is shown large there.
     """
 
     photo: Tensor | None = None
@@ -40,6 +41,7 @@ class Session:
     job: str = ""
     photos: int = 0
     sheet: Sheet | None = None
+    chosen: int = 1
     used: float = field(default_factory=time.monotonic)
 
     def set_photo(self, photo: Tensor, name: str) -> None:

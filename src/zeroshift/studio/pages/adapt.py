@@ -55,29 +55,26 @@ def adapt_tab(studio: Studio, page: gr.Blocks) -> None:
     view = [run, status, bar, stop, resume, preview, curves, queue, log, seen]
 
     @guarded
-    def show(chosen: str | None, before: str) -> tuple[Any, ...]:
-        found, *rest = _view(studio, chosen, before)
-        if found.get("value") == chosen:  # not sent: the page may have another run by now, started or chosen
-            found.pop("value", None)
-        return (found, *rest)
+    def show(chosen: str | None, before: str = "") -> tuple[Any, ...]:
+        return _view(studio, chosen, before)
 
     timer.tick(show, [run, seen], view, **QUIET)
-    run.input(lambda chosen: _view(studio, chosen, ""), run, view, **QUIET)
-    refresh.change(lambda new: _view(studio, new or None, ""), name, view, **QUIET)
-    tab.select(lambda chosen: _view(studio, chosen, ""), run, view, **QUIET)
-    page.load(lambda: _view(studio, None, ""), None, view, **QUIET)
+    run.input(show, run, view, **QUIET)
+    refresh.change(lambda new: _view(studio, new or None, listed=False), name, view, **QUIET)
+    tab.select(show, run, view, **QUIET)
+    page.load(lambda: _view(studio, None), None, view, **QUIET)
 
     @guarded
     def stop_run(chosen: str) -> tuple[Any, ...]:
         job = studio.queue.latest(str(studio.workspace.folder(chosen)))
         if job is not None:
             studio.queue.stop(job)
-        return _view(studio, chosen, "")
+        return _view(studio, chosen)
 
     @guarded
     def resume_run(chosen: str) -> tuple[Any, ...]:
         studio.resume(chosen)
-        return _view(studio, chosen, "")
+        return _view(studio, chosen)
 
     stop.click(stop_run, run, view, **QUIET)
     resume.click(resume_run, run, view, **QUIET)
@@ -118,8 +115,9 @@ def _form(studio: Studio) -> tuple[gr.State, gr.State]:
             label="Name of the run (optional)", info="Empty: made from the generator, the new domain and the method.",
             max_length=100, interactive=True,
         )  # fmt: skip
-        notes = gr.Textbox(label="Before you start", visible=False, interactive=False, elem_id="run-notes", lines=3)
         start = gr.Button("Start the run", variant="primary", elem_id="run-start")
+        # Below the button, which must not move away under the pointer.
+        notes = gr.Textbox(label="Before you start", visible=False, interactive=False, elem_id="run-notes", lines=3)
         anyway = gr.Button("Start anyway", visible=False, elem_id="run-start-anyway")
         names = [field.name for field, _ in controls]
         inputs = [target, source, run_name, started, *(control for _, control in controls)]
@@ -166,12 +164,18 @@ def _control(field: Field) -> Any:
     return gr.Textbox(str(field.default), max_length=500, **shared)
 
 
-def _view(studio: Studio, chosen: str | None, before: str) -> tuple[Any, ...]:
-    """The live view of a run; nothing, if it is as it was `before`."""
+def _view(studio: Studio, chosen: str | None, before: str = "", *, listed: bool = True) -> tuple[Any, ...]:
+    """The live view of a run; nothing, if it is as it was `before`.
+
+    Args:
+        listed: whether the list of the page shows `chosen` already. Then it is not sent: a slow answer would undo what
+            the user has chosen meanwhile.
+    """
     choices = run_choices(studio, finished=False)
     jobs = [(job.title, job.place, job.state) for job in studio.queue.waiting]
     names = [value for _, value in choices]
     if chosen not in names:
+        listed = False
         active = [Path(place).name for _, place, _ in jobs if place]
         chosen = next((name for name in [*active, *names] if name in names), None)
     table = [
@@ -192,7 +196,7 @@ def _view(studio: Studio, chosen: str | None, before: str) -> tuple[Any, ...]:
     status = _status(state, progress, job.message if job is not None and state == "failed" else "")
     picture = shown(studio, progress.image())
     return (
-        gr.update(choices=choices, value=chosen),
+        gr.update(choices=choices) if listed else gr.update(choices=choices, value=chosen),
         status,
         progress_html(progress, state),
         gr.update(interactive=state in ("waiting", "running", "stopping")),

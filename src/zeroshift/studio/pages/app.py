@@ -31,7 +31,7 @@ from zeroshift.studio.pages.share import share_tab
 __all__ = ["build_page", "serve", "serve_space", "served"]
 
 _SWEEP, _AGE = 20.0, 1800.0  # seconds: how often files and memory are released, and how old the files are then
-_OPEN_PAGES = 64
+_OPEN_PAGES = 32  # gradio keeps half a megabyte for each
 _ATTEMPTS = 3  # ports that are tried; another program may take one between the look and the start
 _CSS = (Path(__file__).with_name("studio.css")).read_text(encoding="utf-8")
 # Fonts of the system: nothing is requested from other servers.

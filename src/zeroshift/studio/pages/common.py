@@ -77,6 +77,8 @@ def kept_choices(studio: Studio, chosen: Sequence[str] | None) -> Any:
     choices = run_choices(studio)
     names = [name for _, name in choices]
     kept = [name for name in chosen or [] if name in names]
+    if kept and kept == chosen:
+        return gr.update(choices=choices)  # no value: the user may have chosen others meanwhile
     return gr.update(choices=choices, value=kept or names[:1])
 
 

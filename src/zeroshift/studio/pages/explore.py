@@ -72,23 +72,22 @@ def explore_tab(studio: Studio, page: gr.Blocks) -> None:
             )  # fmt: skip
             save = gr.DownloadButton("Download the chosen picture with its settings", elem_id="explore-download")
             command = command_box()
-            chosen = gr.State(1)
     settings = [
         runs, generator, seed, number, psi, strength, mixed, shares, styled, style_seed, style_layer, walk_seed,
         position,
     ]  # fmt: skip
     one = [slider, command, save]
-    inputs, outputs = [chosen, *settings], [gallery, *one, style_layer]
+    outputs = [gallery, *one, style_layer]
 
     @guarded
-    def redraw(index: int, request: gr.Request, *values: Any) -> tuple[Any, ...]:
+    def redraw(request: gr.Request, *values: Any) -> tuple[Any, ...]:
         session = studio.sessions.get(session_key(request))
         sheet = studio.explorer.draw(values[0] or [], _drawing(*values[2:]), generator=values[1] or "")
         session.sheet = sheet
         columns = len(sheet.columns)
         pictures = gr.update(value=items(studio, sheet.pictures), columns=columns if columns > 2 else 4)
         layer = gr.update(maximum=max(1, sheet.num_styles))
-        return (pictures, *_chosen(studio, sheet, index, request), layer)
+        return (pictures, *_chosen(studio, sheet, session.chosen), layer)
 
     # `input` events come from the user alone.
     live: list[Any] = [
@@ -104,47 +103,46 @@ def explore_tab(studio: Studio, page: gr.Blocks) -> None:
         generator,
         seed,
     ]
-    gr.on([control.input for control in live], redraw, inputs, outputs, **_LIVE)
-    shares.change(redraw, inputs, outputs, **_LIVE)
+    gr.on([control.input for control in live], redraw, settings, outputs, **_LIVE)
+    shares.change(redraw, settings, outputs, **_LIVE)
 
     @guarded
-    def choose_runs(names: Sequence[str]) -> tuple[Any, ...]:
+    def choose_runs(names: Sequence[str], request: gr.Request) -> tuple[Any, ...]:
         found = studio.workspace.finished(names or [])
+        studio.sessions.get(session_key(request)).chosen = 1
         equal = [round(1 / len(found), 2)] * len(found) if found else []
         several = gr.update(visible=True) if len(found) > 1 else gr.update(visible=False, value=False)
         truncation = found[0].config.truncation_psi if found else 1.0
-        return gr.update(visible=not found), truncation, several, equal, 1
+        return gr.update(visible=not found), truncation, several, equal
 
-    runs.change(choose_runs, runs, [generator, psi, mixed, shares, chosen], **QUIET).then(
-        redraw, inputs, outputs, **_LIVE
-    )
-    shuffle.click(lambda: secrets.randbelow(10_000), None, seed, **QUIET).then(redraw, inputs, outputs, **_LIVE)
+    runs.change(choose_runs, runs, [generator, psi, mixed, shares], **QUIET).then(redraw, settings, outputs, **_LIVE)
+    shuffle.click(lambda: secrets.randbelow(10_000), None, seed, **QUIET).then(redraw, settings, outputs, **_LIVE)
 
     @guarded
     def select(event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
-        sheet = studio.sessions.get(session_key(request)).sheet
-        if sheet is None:
-            return (gr.skip(),) * 4
-        return (*_chosen(studio, sheet, int(event.index), request), int(event.index))
+        session = studio.sessions.get(session_key(request))
+        session.chosen = int(event.index)  # also for a drawing that is under way
+        return (gr.skip(),) * 3 if session.sheet is None else _chosen(studio, session.sheet, session.chosen)
 
-    gallery.select(select, None, [*one, chosen], **QUIET)
+    gallery.select(select, None, one, **QUIET)
 
     def toggle(label: str) -> tuple[Any, Any]:
         playing = label == "Play"
         return gr.update(value="Pause" if playing else "Play"), gr.Timer(active=playing)
 
-    def advance(first: int, goal: int, place: float) -> tuple[int, int, float]:
+    def advance(goal: int, place: float) -> tuple[Any, ...]:
         place = round(place + _STRIDE, 3)
-        return (first, goal, place) if place < 1 else (goal, secrets.randbelow(10_000), 0.0)
+        return (gr.skip(), gr.skip(), place) if place < 1 else (goal, secrets.randbelow(10_000), 0.0)
 
-    walk = [seed, walk_seed, position]
     play.click(toggle, play, [play, timer], **QUIET)
-    timer.tick(advance, walk, walk, **QUIET).then(redraw, inputs, outputs, **_LIVE)
+    timer.tick(advance, [walk_seed, position], [seed, walk_seed, position], **QUIET).then(
+        redraw, settings, outputs, **_LIVE
+    )
 
     tab.select(lambda: gr.update(choices=run_choices(studio)), None, runs, **QUIET)
     page.load(lambda: latest_choice(studio), None, runs, **QUIET).then(
-        choose_runs, runs, [generator, psi, mixed, shares, chosen], **QUIET
-    ).then(redraw, inputs, outputs, **_LIVE)
+        choose_runs, runs, [generator, psi, mixed, shares], **QUIET
+    ).then(redraw, settings, outputs, **_LIVE)
 
 
 def _run_lists(studio: Studio) -> tuple[gr.Dropdown, gr.Dropdown]:
@@ -194,7 +192,7 @@ def _drawing(
     )
 
 
-def _chosen(studio: Studio, sheet: Sheet, index: int, request: gr.Request) -> tuple[Any, ...]:
+def _chosen(studio: Studio, sheet: Sheet, index: int) -> tuple[Any, ...]:
     """The chosen picture beside its source, its command and its file."""
     pictures, columns = sheet.pictures, len(sheet.columns)
     index = min(max(0, index), len(pictures) - 1)

@@ -127,7 +127,7 @@ def photo_tab(studio: Studio) -> None:
     live = {**QUIET, "trigger_mode": "always_last"}
     gr.on([left.input, top.input, side.input], align, [mode, left, top, side], [*views, state], **live)
 
-    def drawn(session: Session, names: Sequence[str], amount: float, mix: bool, request: gr.Request) -> tuple[Any, ...]:
+    def drawn(session: Session, names: Sequence[str], amount: float, mix: bool) -> tuple[Any, ...]:
         shares = [1 / len(names)] * len(names) if mix and len(names) > 1 else None
         pictures = studio.photos.results(session, names, amount, shares)
         result = pictures[1]
@@ -145,37 +145,40 @@ def photo_tab(studio: Studio) -> None:
         found = studio.workspace.finished(names or [])
         if not found or session.photo is None or studio.photos.inverted(session, found) is None:
             return (gr.skip(),) * 4
-        return drawn(session, names, amount, mix, request)
+        return drawn(session, names, amount, mix)
 
     chosen = [runs, strength, mixed]
     gr.on([strength.input, mixed.input, runs.change], redraw, chosen, results, **live)
 
-    def translate(names: Sequence[str], amount: float, mix: bool, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def translate(names: Sequence[str], request: gr.Request) -> Iterator[tuple[Any, ...]]:
         session = session_of(request)
-        nothing = (gr.skip(),) * 4
+        hidden, subject = gr.update(visible=False), (session.photos, session.align)
         try:
             found = studio.workspace.finished(names or [])
             if not found or studio.photos.inverted(session, found) is None:
                 job = studio.photos.invert(session, names or [])
                 try:
                     for text, image in _followed(studio, job):
-                        picture = (gr.skip() if image is None else shown(studio, enlarged(image)),)
-                        yield (text, gr.update(visible=True), *picture, *nothing)
+                        if (session.photos, session.align) != subject:  # another photo or part by now
+                            yield gr.skip(), hidden, gr.skip()
+                            return
+                        picture = gr.skip() if image is None else shown(studio, enlarged(image))
+                        yield text, gr.update(visible=True), picture
                 finally:
                     studio.queue.stop(job)  # also if the page was closed
                 if job.state != "done":
-                    yield (_end(job), gr.update(visible=False), gr.skip(), *nothing)
+                    yield _end(job), hidden, gr.skip()
                     return
-            _, photo = parts(session)
-            yield ("Finished.", gr.update(visible=False), photo, *drawn(session, names, amount, mix, request))
+            yield "Finished.", hidden, parts(session)[1]
         except Exception as error:
-            yield ("Not possible.", gr.update(visible=False), gr.skip(), *nothing)
+            yield "Not possible.", hidden, gr.skip()
             raise alert(error) from None
 
+    # The pictures are drawn with the strength that is set when the inversion ends.
     start.click(
-        translate, chosen, [state, cancel, cut, *results], show_progress="hidden", api_visibility="private",
+        translate, runs, [state, cancel, cut], show_progress="hidden", api_visibility="private",
         concurrency_limit=None,
-    )  # fmt: skip
+    ).then(redraw, chosen, results, **QUIET)  # fmt: skip
 
     @guarded
     def stop(request: gr.Request) -> None:

@@ -58,12 +58,14 @@ def share_tab(studio: Studio) -> None:
         (found,) = studio.workspace.finished([name or ""])
         return f"Written: {export(found, chosen)}"
 
-    def single() -> Any:
+    def single(chosen: str | None) -> Any:
         choices = run_choices(studio)
+        if chosen in [name for _, name in choices]:
+            return gr.update(choices=choices)
         return gr.update(choices=choices, value=choices[0][1] if choices else None)
 
     make.click(space, runs, written, show_progress="minimal", api_visibility="private")
     run.change(choose, run, [format, push], **QUIET)
     write.click(save, [run, format], exported, show_progress="minimal", api_visibility="private")
     tab.select(lambda names: kept_choices(studio, names), runs, runs, **QUIET)
-    tab.select(single, None, run, **QUIET)
+    tab.select(single, run, run, **QUIET)

@@ -5,106 +5,19 @@ import re
 import shutil
 import struct
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import expect
 
-from tests.studio.conftest import free_port
+from tests.studio.browser.visit import MARKS, RUN_PATIENCE, TABS, Visit, photo
 from zeroshift.studio.engine.jobs import FunctionJob
-from zeroshift.studio.engine.studio import Studio, opened_studio
-from zeroshift.studio.pages.app import served
+from zeroshift.studio.engine.studio import Studio
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = '<script>window.hacked=1</script><img src="x" onerror="window.hacked=1">'
-_PATIENCE = 60_000  # milliseconds
-_RUN_PATIENCE = 240_000  # for processes of their own, on a busy machine
-TABS = ("Explore", "Adapt", "Your photo", "Compare", "Share")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("default"),  # the server and its libraries run in this process
-    pytest.mark.xdist_group("browser"),  # one server, one browser
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture(scope="module")
-def studio(finished_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    runs = tmp_path_factory.mktemp("browser") / "runs"
-    shutil.copytree(finished_runs, runs)
-    with opened_studio(runs) as opened:
-        opened.photos.steps = opened.photos.tune_steps = 2
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def address(studio: Studio) -> Iterator[str]:
-    with served(studio, port=free_port()) as opened:
-        yield opened
-
-
-@dataclass
-class Visit:
-    """An open page, with what it asked for and complained of."""
-
-    page: Page
-    requests: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    def tab(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name).click()
-
-    def message(self) -> Locator:
-        return self.page.get_by_test_id("toast-body").first
-
-
-@pytest.fixture
-def visit(browser: Browser, studio: Studio, address: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """The studio in a page of the parametrized width and color scheme. It must load nothing from elsewhere."""
-    width, scheme = getattr(request, "param", (1280, "light"))
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(_PATIENCE)
-    expect.set_options(timeout=_PATIENCE)
-    visited = Visit(page)
-    page.on("request", lambda asked: visited.requests.append(asked.url))
-    page.on("pageerror", lambda error: visited.errors.append(str(error)))
-    page.goto(address)
-    expect(page.locator("#explore-gallery img").first).to_be_visible()
-    yield visited
-    for job in studio.queue.waiting:  # of a test that failed
-        studio.queue.stop(job)
-        studio.queue.wait(job, 60)
-    assert [url for url in visited.requests if not url.startswith((address, "data:", "blob:"))] == []
-    assert visited.errors == []
-    assert page.evaluate("window.hacked") is None
-    context.close()
-
-
-def start_run(visit: Visit, target: str, steps: int, method: str = "nada") -> None:
-    """Fills the form of the Adapt tab, and starts."""
-    page = visit.page
-    visit.tab("Adapt")
-    page.locator("#target textarea").fill(target)
-    page.get_by_role("combobox", name="Method").click()
-    page.get_by_role("option", name=method, exact=True).click()
-    steps_field = page.locator("#setting-adapt-steps input")
-    expect(steps_field).to_have_value("240")  # the default of this method
-    steps_field.fill(str(steps))
-    page.locator("#run-start").click()
+pytestmark = MARKS
 
 
 def test_a_changed_control_draws_other_pictures_and_a_download_says_how(visit: Visit, tmp_path: Path) -> None:
@@ -144,22 +57,22 @@ def test_runs_are_mixed_with_shares(visit: Visit) -> None:
 
 def test_a_run_from_click_to_picture_survives_a_reload_and_a_stop(visit: Visit, studio: Studio) -> None:
     page = visit.page
-    start_run(visit, "robot", 3000)
+    visit.start_run("robot", 3000)
     state = page.locator("#run-state textarea")
-    expect(state).to_have_value(re.compile("Running. .*step [1-9]"), timeout=_RUN_PATIENCE)
+    expect(state).to_have_value(re.compile("Running. .*step [1-9]"), timeout=RUN_PATIENCE)
     page.reload()  # as after closing the page
     visit.tab("Adapt")
-    expect(state).to_have_value(re.compile("Running"), timeout=_RUN_PATIENCE)
+    expect(state).to_have_value(re.compile("Running"), timeout=RUN_PATIENCE)
     expect(page.locator("#run-curves svg").first).to_be_visible()
     page.get_by_role("button", name="Stop", exact=True).first.click()
-    expect(state).to_have_value(re.compile("Stopped"), timeout=_RUN_PATIENCE)
+    expect(state).to_have_value(re.compile("Stopped"), timeout=RUN_PATIENCE)
     # With the steps that it has, it is finished when it is resumed.
     run = studio.workspace.run("miniature-robot-nada")
     done = studio.watcher.progress(run).step
     assert 0 < done < 3000
     shorten(run.path / "config.json", done + 1)
     page.get_by_role("button", name="Resume").click()
-    expect(state).to_have_value(re.compile("Finished"), timeout=_RUN_PATIENCE)
+    expect(state).to_have_value(re.compile("Finished"), timeout=RUN_PATIENCE)
     expect(page.locator("#run-preview img")).to_be_visible()
     visit.tab("Compare")
     expect(page.locator("#compare-gallery img").first).to_be_visible()
@@ -173,7 +86,7 @@ def shorten(config: Path, steps: int) -> None:
 
 def test_a_hostile_label_is_text_everywhere(visit: Visit, studio: Studio) -> None:
     page = visit.page
-    start_run(visit, HOSTILE, 1)
+    visit.start_run(HOSTILE, 1)
     expect(page.locator("#run-notes textarea")).to_have_value(re.compile("not trained on"))
     run = studio.workspace.folder("hostile")
     shutil.copytree(studio.workspace.folder("zombie"), run)
@@ -189,7 +102,6 @@ def test_a_hostile_label_is_text_everywhere(visit: Visit, studio: Studio) -> Non
         expect(page.locator("#explore-gallery")).to_contain_text("<script>")
         for tab in TABS:
             visit.tab(tab)
-            page.wait_for_timeout(300)
         visit.tab("Adapt")
         expect(page.locator("#run-curves")).to_contain_text("<script>")
     finally:
@@ -199,17 +111,12 @@ def test_a_hostile_label_is_text_everywhere(visit: Visit, studio: Studio) -> Non
 
 
 def test_a_label_that_means_nothing_is_refused_with_a_sentence(visit: Visit) -> None:
-    start_run(visit, "the <b>photo</b>", 1)
+    visit.start_run("the <b>photo</b>", 1)
     expect(visit.page.get_by_label("Before you start")).to_have_value(re.compile("'b'"))  # ends the first click
     visit.page.locator("#target textarea").fill("a photo")
     visit.page.locator("#run-start").click()
     expect(visit.message()).to_contain_text("the same words")
     assert visit.page.get_by_test_id("toast-body").locator("b").count() == 0
-
-
-def photo(path: Path, name: str = "me.png") -> Path:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)).save(path / name)
-    return path / name
 
 
 def test_a_photo_is_uploaded_cut_and_translated_and_its_file_removed(
@@ -259,7 +166,6 @@ def test_every_tab_fits_narrow_and_wide_screens_in_light_and_dark(visit: Visit) 
             page.get_by_label("More tabs").click()
             shown = page.locator(".overflow-dropdown button", has_text=tab)
         shown.click()
-        page.wait_for_timeout(300)
         wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert wide <= 0, f"{tab} is {wide} pixels wider than the screen"
     dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
@@ -278,7 +184,6 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(visit: Visit) -
         .map(one => one.outerHTML.slice(0, 200))"""
     for tab in TABS:
         visit.tab(tab)
-        page.wait_for_timeout(300)
         assert page.evaluate(nameless) == [], tab
     visit.tab("Adapt")
     page.get_by_role("tab", name="Adapt").focus()

@@ -1,0 +1,141 @@
+"""The studio in a real browser: camera, clipboard, the queue, measures, styles, exports, slow answers."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.studio.browser.visit import MARKS, RUN_PATIENCE, Visit, photo
+from zeroshift.studio.engine.studio import Studio
+from zeroshift.training.run_folder import RunFolder
+
+pytestmark = MARKS
+
+PASTE = """async () => {
+    const canvas = new OffscreenCanvas(120, 90);
+    canvas.getContext('2d').fillRect(20, 20, 60, 40);
+    const image = await canvas.convertToBlob({type: 'image/png'});
+    await navigator.clipboard.write([new ClipboardItem({'image/png': image})]);
+}"""
+
+
+def test_later_layers_come_from_another_seed(visit: Visit) -> None:
+    page = visit.page
+    picture = page.locator("#explore-gallery img").nth(1)
+    before = picture.get_attribute("src") or ""
+    page.get_by_role("button", name="Style mixing").click()
+    page.get_by_label("Take the later layers from another seed").check()
+    expect(picture).not_to_have_attribute("src", before)
+    layer = page.get_by_label("number input for First of these layers")
+    layer.fill("2")
+    layer.press("Enter")
+    expect(page.locator(".command textarea").first).to_have_value(re.compile("--style-seed 1 --style-layer 2"))
+
+
+def test_a_photo_is_taken_with_the_camera(visit: Visit) -> None:
+    page = visit.page
+    visit.tab("Your photo")
+    page.locator("#photo-upload").get_by_label("Capture from camera").click()
+    page.locator("#photo-upload").get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("document.querySelector('#photo-upload video').videoWidth > 0")
+    page.locator("#photo-upload").get_by_label("capture photo").click()
+    expect(page.locator("#photo-outline img")).to_be_visible()
+    expect(page.locator("#photo-state textarea")).to_have_value(re.compile("^(Ready|Now choose)"))
+
+
+def test_a_photo_is_pasted_and_its_result_downloaded_with_settings(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    visit.tab("Your photo")
+    page.evaluate(PASTE)
+    page.locator("#photo-upload").get_by_label("Paste from clipboard").click()
+    expect(page.locator("#photo-outline img")).to_be_visible()
+    page.locator("#photo-start").click()
+    expect(page.locator("#photo-gallery img").nth(1)).to_be_visible()
+    with page.expect_download() as download:
+        page.locator("#photo-download").click()
+    download.value.save_as(tmp_path / "result.png")
+    with Image.open(tmp_path / "result.png") as image:
+        assert image.size == (64, 64)
+        assert "zeroshift translate" in image.info["zeroshift"]
+
+
+def test_two_runs_wait_in_one_queue_and_never_write_one_folder(visit: Visit, studio: Studio) -> None:
+    page = visit.page
+    names = ["miniature-elf-nada", "miniature-mosaic-nada"]
+    visit.start_run("elf", 3000)
+    visit.run_state("^Running")
+    page.locator("#run-start").click()
+    expect(visit.message()).to_contain_text("in the queue already")
+    page.locator("#target textarea").fill("mosaic")
+    page.locator("#run-start").click()
+    expect(page.locator("#queue")).to_contain_text(names[1])
+    assert [Path(job.place).name for job in studio.queue.waiting] == names
+    visit.run_state("^Waiting")
+    page.get_by_role("button", name="Stop", exact=True).locator("visible=true").click()
+    visit.run_state("^Stopped")
+    page.get_by_role("button", name="Resume").click()
+    visit.run_state("^Waiting")
+    studio.queue.stop(studio.queue.waiting[0])
+    visit.run_state("^Running")
+    assert studio.state(names[0]) == "stopped"
+
+
+def test_chosen_runs_are_measured_and_the_table_shows_it(visit: Visit, studio: Studio) -> None:
+    page = visit.page
+    visit.tab("Compare")
+    expect(page.locator("#compare-gallery img").first).to_be_visible()
+    page.locator("#measure").click()
+    expect(visit.message()).to_contain_text("in the queue")
+    cells = page.locator("#measures")
+    expect(cells).to_contain_text("identity", timeout=RUN_PATIENCE)
+    assert not studio.queue.waiting
+
+
+def test_a_generator_is_exported(visit: Visit) -> None:
+    page = visit.page
+    visit.tab("Share")
+    page.locator("#export-write").click()
+    result = page.locator("#export-result textarea")
+    expect(result).to_have_value(re.compile(r"^Written: .*\.safetensors"))
+    assert Path(result.input_value().removeprefix("Written: ")).is_file()
+
+
+def test_a_slow_look_at_a_run_does_not_choose_it_again(
+    visit: Visit, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit.tab("Adapt")
+    watched = visit.page.get_by_role("combobox", name="Run to watch")
+    visit.choose("Run to watch", "zombie")
+    visit.run_state("^Finished")
+    looks = []
+    plain = studio.watcher.stamp
+
+    def slow(run: RunFolder) -> tuple[object, ...]:
+        if run.path.name == "zombie":
+            looks.append(run)
+            time.sleep(1)
+        return plain(run)
+
+    monkeypatch.setattr(studio.watcher, "stamp", slow)
+    visit.page.wait_for_timeout(1200)  # a look has begun
+    visit.choose("Run to watch", "pencil sketch (sketch)")
+    visit.page.wait_for_timeout(2500)
+    assert looks
+    expect(watched).to_have_value("pencil sketch (sketch)")
+
+
+def test_a_photo_that_replaces_another_is_not_shown_as_the_old_one(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    visit.tab("Your photo")
+    page.locator("#photo-upload input[type=file]").set_input_files(photo(tmp_path, "first.png"))
+    expect(page.locator("#photo-outline img")).to_be_visible()
+    before = page.locator("#photo-outline img").get_attribute("src") or ""
+    page.locator("#photo-start").click()
+    Image.new("RGB", (80, 80), "red").save(tmp_path / "second.png")
+    page.locator("#photo-upload input[type=file]").set_input_files(tmp_path / "second.png")
+    expect(page.locator("#photo-outline img")).not_to_have_attribute("src", before)
+    page.locator("#photo-start").click()
+    expect(page.locator(".command textarea:visible").first).to_have_value(re.compile("second.png"))
