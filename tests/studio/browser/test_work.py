@@ -43,7 +43,7 @@ def test_a_photo_is_taken_with_the_camera(visit: Visit) -> None:
     page.wait_for_function("document.querySelector('#photo-upload video').videoWidth > 0")
     page.locator("#photo-upload").get_by_label("capture photo").click()
     expect(page.locator("#photo-outline img")).to_be_visible()
-    expect(page.locator("#photo-state textarea")).to_have_value(re.compile("^(Ready|Now choose)"))
+    expect(page.locator("#photo-state textarea")).to_have_value(re.compile("^(Ready|Choose one)"))
 
 
 def test_a_photo_is_pasted_and_its_result_downloaded_with_settings(visit: Visit, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from zeroshift.studio.engine.explorer import Picture, to_png
 from zeroshift.studio.engine.studio import Studio
 
 __all__ = [
-    "QUIET", "alert", "command_box", "download", "enlarged", "guarded", "items", "kept_choices", "latest_choice",
-    "notify", "run_choices", "session_key", "shown",
+    "QUIET", "alert", "choose_sentence", "command_box", "download", "enlarged", "guarded", "items", "kept_choices",
+    "latest_choice", "notify", "run_choices", "session_key", "shown",
 ]  # fmt: skip
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -80,6 +80,13 @@ def kept_choices(studio: Studio, chosen: Sequence[str] | None) -> Any:
     if kept and kept == chosen:
         return gr.update(choices=choices)  # no value: the user may have chosen others meanwhile
     return gr.update(choices=choices, value=kept or names[:1])
+
+
+def choose_sentence(studio: Studio) -> str:
+    """What to do where no run is chosen."""
+    if studio.workspace.finished_names():
+        return "Choose one or more runs."
+    return "There are no finished runs yet. Start one in the Adapt tab."
 
 
 def latest_choice(studio: Studio) -> Any:

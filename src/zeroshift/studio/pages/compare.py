@@ -7,7 +7,7 @@ import gradio as gr
 
 from zeroshift.api.drawing import Drawing
 from zeroshift.studio.engine.studio import Studio
-from zeroshift.studio.pages.common import QUIET, guarded, items, kept_choices, notify, run_choices
+from zeroshift.studio.pages.common import QUIET, choose_sentence, guarded, items, kept_choices, notify, run_choices
 
 __all__ = ["compare_tab"]
 
@@ -52,10 +52,10 @@ def compare_tab(studio: Studio, *, measures: bool) -> None:
     @guarded
     def results(names: Sequence[str], before: str) -> tuple[Any, ...]:
         found = studio.measures(names or [])
-        now = repr(found)
+        text = found.note or ("No measures of these runs yet." if names else choose_sentence(studio))
+        now = repr((found, text))
         if now == before:
             return gr.skip(), gr.skip(), gr.skip()
-        text = found.note or ("No measures of these runs yet." if names else "Choose one or more runs.")
         return gr.update(value=found.rows, headers=found.head or ["measure"]), text, now
 
     @guarded

@@ -13,6 +13,7 @@ from zeroshift.studio.engine.studio import Studio
 from zeroshift.studio.pages.common import (
     QUIET,
     alert,
+    choose_sentence,
     command_box,
     download,
     enlarged,
@@ -101,7 +102,7 @@ def photo_tab(studio: Studio) -> None:
             studio.photos.align(session, chosen)
         except ZeroshiftError:  # no face: the middle is a start
             chosen = "middle"
-        ready = "Ready: start the translation." if names else "Now choose one or more runs."
+        ready = 'Ready. Press "Translate the photo".' if names else choose_sentence(studio)
         return (None, *parts(session), chosen, ready)
 
     # Without preprocessing: gradio would decode the file and keep another copy of it.
@@ -111,7 +112,7 @@ def photo_tab(studio: Studio) -> None:
     def align(how: str, x: float, y: float, size: float, request: gr.Request) -> tuple[Any, ...]:
         session = session_of(request)
         studio.photos.align(session, how, x, y, size)
-        return (*parts(session), "The part has changed: start the translation.")
+        return (*parts(session), 'The part has changed. Press "Translate the photo".')
 
     @guarded
     def choose_mode(how: str, request: gr.Request) -> tuple[Any, ...]:
