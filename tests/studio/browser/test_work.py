@@ -1,4 +1,4 @@
-"""The studio in a real browser: camera, clipboard, the queue, measures, styles, exports, slow answers."""
+"""The studio in a real browser: camera, clipboard, styles, exports, slow answers."""
 
 import re
 import time
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.studio.browser.visit import MARKS, RUN_PATIENCE, Visit, photo
+from tests.studio.browser.visit import MARKS, Visit, photo
 from zeroshift.studio.engine.studio import Studio
 from zeroshift.training.run_folder import RunFolder
 
@@ -60,38 +60,6 @@ def test_a_photo_is_pasted_and_its_result_downloaded_with_settings(visit: Visit,
     with Image.open(tmp_path / "result.png") as image:
         assert image.size == (64, 64)
         assert "zeroshift translate" in image.info["zeroshift"]
-
-
-def test_two_runs_wait_in_one_queue_and_never_write_one_folder(visit: Visit, studio: Studio) -> None:
-    page = visit.page
-    names = ["miniature-elf-nada", "miniature-mosaic-nada"]
-    visit.start_run("elf", 3000)
-    visit.run_state("^Running")
-    page.locator("#run-start").click()
-    expect(visit.message()).to_contain_text("in the queue already")
-    page.locator("#target textarea").fill("mosaic")
-    page.locator("#run-start").click()
-    expect(page.locator("#queue")).to_contain_text(names[1])
-    assert [Path(job.place).name for job in studio.queue.waiting] == names
-    visit.run_state("^Waiting")
-    page.get_by_role("button", name="Stop", exact=True).locator("visible=true").click()
-    visit.run_state("^Stopped")
-    page.get_by_role("button", name="Resume").click()
-    visit.run_state("^Waiting")
-    studio.queue.stop(studio.queue.waiting[0])
-    visit.run_state("^Running")
-    assert studio.state(names[0]) == "stopped"
-
-
-def test_chosen_runs_are_measured_and_the_table_shows_it(visit: Visit, studio: Studio) -> None:
-    page = visit.page
-    visit.tab("Compare")
-    expect(page.locator("#compare-gallery img").first).to_be_visible()
-    page.locator("#measure").click()
-    expect(visit.message()).to_contain_text("in the queue")
-    cells = page.locator("#measures")
-    expect(cells).to_contain_text("identity", timeout=RUN_PATIENCE)
-    assert not studio.queue.waiting
 
 
 def test_a_generator_is_exported(visit: Visit) -> None:
