@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.studio.browser.visit import CHROMIUM, Visit
+from tests.studio.conftest import free_port
 from zeroshift.studio.engine.studio import Studio, opened_studio
 from zeroshift.studio.pages.app import served
 
@@ -34,7 +35,7 @@ def studio(finished_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="package")
 def address(studio: Studio) -> Iterator[str]:
-    with served(studio) as opened:
+    with served(studio, port=free_port()) as opened:
         yield opened
 
 
