@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.studio.browser.visit import MARKS, Visit, photo
+from tests.studio.browser.visit import MARKS, Visit
 from zeroshift.studio.engine.studio import Studio
 from zeroshift.training.run_folder import RunFolder
 
@@ -93,17 +93,3 @@ def test_a_slow_look_at_a_run_does_not_choose_it_again(
     visit.page.wait_for_timeout(2500)
     assert looks
     expect(watched).to_have_value("pencil sketch (sketch)")
-
-
-def test_a_photo_that_replaces_another_is_not_shown_as_the_old_one(visit: Visit, tmp_path: Path) -> None:
-    page = visit.page
-    visit.tab("Your photo")
-    page.locator("#photo-upload input[type=file]").set_input_files(photo(tmp_path, "first.png"))
-    expect(page.locator("#photo-outline img")).to_be_visible()
-    before = page.locator("#photo-outline img").get_attribute("src") or ""
-    page.locator("#photo-start").click()
-    Image.new("RGB", (80, 80), "red").save(tmp_path / "second.png")
-    page.locator("#photo-upload input[type=file]").set_input_files(tmp_path / "second.png")
-    expect(page.locator("#photo-outline img")).not_to_have_attribute("src", before)
-    page.locator("#photo-start").click()
-    expect(page.locator(".command textarea:visible").first).to_have_value(re.compile("second.png"))
