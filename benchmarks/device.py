@@ -305,7 +305,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
     torch.set_num_threads(arguments.threads)
     if unknown := set(arguments.variants) - set(VARIANTS):
         raise SystemExit(f"Unknown variants {sorted(unknown)}. There are: {', '.join(VARIANTS)}.")
-    facts = machine(speed_arguments(arguments))
+    facts = machine(arguments.threads, "wall", arguments.device)
     console.print(facts)
     context = make_context("miniature" if arguments.tiny else arguments.case, speed_arguments(arguments))
     session = Session(arguments, context.distributed.device, console)

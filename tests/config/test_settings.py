@@ -42,7 +42,7 @@ def test_published_preset_has_the_published_numbers() -> None:
         ({"seed": -1}, "seed is -1"),
         ({"seed": True}, "must be a whole number"),
         ({"truncation_psi": 0.0}, "truncation_psi is 0.0"),
-        ({"precision": "fp16"}, "one of 'float32', 'bf16'"),
+        ({"precision": "fp16"}, "one of 'float32', 'tf32', 'bf16'"),
         ({"preview_samples": 0}, "preview_samples is 0"),
         ({"options": IPLOptions(PromptStage(steps=0))}, "prompts.steps is 0"),
         ({"options": IPLOptions(PromptStage(batch_size=1))}, "prompts.batch_size is 1"),

@@ -14,7 +14,9 @@ def test_resolve_uses_the_cache(monkeypatch, tmp_path):
     monkeypatch.setitem(hub.CATALOGUE._loaded, "ffhq", entry)
     monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path / "cache"))
     asked = []
-    monkeypatch.setattr(hub, "download", lambda address, target, sha256: asked.append(address) or target)
+    monkeypatch.setattr(
+        "zeroshift.io.downloads.download", lambda address, target, sha256: asked.append(address) or target
+    )
     assert hub.resolve("ffhq") == tmp_path / "cache" / "generators" / "ffhq.pkl"
     assert asked == ["https://example.org/x.pkl"]
 

@@ -116,6 +116,7 @@ def _stylegan(generator: Any) -> tuple[_Networks, dict[str, Any]]:
 def _autoencoder(generator: Any) -> tuple[_Networks, dict[str, Any]]:
     """The denoiser of a diffusion autoencoder, and what index.json says of it."""
     generator = copy.deepcopy(generator).cpu().eval()
+    generator.unet.to(memory_format=torch.contiguous_format)  # torch.export does not store channels_last as a whole
     size, width = generator.resolution, generator.config["unet"]["z_dim"]
     inputs = {"x": torch.zeros(2, 3, size, size), "timestep": torch.tensor([1, 1]), "condition": torch.zeros(2, width)}
     described = {
