@@ -69,10 +69,17 @@ class StudioPhotos:
             if file.stat().st_size > MAX_BYTES:
                 raise ZeroshiftError(f"{shown} is larger than {MAX_BYTES >> 20} MB. Reduce it first.")
             session.set_photo(self._read(file, shown), shown)
+            self.cancel(session)
         finally:
             file.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 file.parent.rmdir()
+
+    def cancel(self, session: Session) -> None:
+        """Stops the inversion of a page, if one runs or waits."""
+        for job in self._queue.jobs:
+            if job.id == session.job:
+                self._queue.stop(job)
 
     def _read(self, file: Path, shown: str) -> Tensor:
         size = (0, 0)

@@ -64,17 +64,6 @@ class JobQueue:
             self._changed.notify_all()
         return job
 
-    def get(self, job_id: str) -> Job:
-        """A job by its id.
-
-        Raises:
-            ZeroshiftError: if there is none.
-        """
-        for job in self.jobs:
-            if job.id == job_id:
-                return job
-        raise ZeroshiftError("This job is not in the queue any more.")
-
     def latest(self, place: str) -> Job | None:
         """The last job of a place."""
         return next((job for job in reversed(self.jobs) if job.place == place), None)

@@ -178,14 +178,12 @@ def photo_tab(studio: Studio) -> None:
     # The pictures are drawn with the strength that is set when the inversion ends.
     start.click(
         translate, runs, [state, cancel, cut], show_progress="hidden", api_visibility="private",
-        concurrency_limit=None,
+        concurrency_limit=None, trigger_mode="always_last",  # a click during the work counts after it
     ).then(redraw, chosen, results, **QUIET)  # fmt: skip
 
     @guarded
     def stop(request: gr.Request) -> None:
-        session = session_of(request)
-        if session.job:
-            studio.queue.stop(studio.queue.get(session.job))
+        studio.photos.cancel(session_of(request))
 
     cancel.click(stop, None, None, **QUIET)
     tab.select(lambda names: kept_choices(studio, names), runs, runs, **QUIET)
