@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.studio.browser.visit import MARKS, Visit
+from tests.studio.browser.visit import MARKS, RUN_PATIENCE, Visit, photo
+from tests.studio.conftest import until
+from zeroshift.studio.engine.jobs import ProcessJob
 from zeroshift.studio.engine.studio import Studio
 from zeroshift.training.run_folder import RunFolder
 
@@ -60,6 +62,34 @@ def test_a_photo_is_pasted_and_its_result_downloaded_with_settings(visit: Visit,
     with Image.open(tmp_path / "result.png") as image:
         assert image.size == (64, 64)
         assert "zeroshift translate" in image.info["zeroshift"]
+
+
+def test_a_photo_that_replaces_another_ends_its_inversion(visit: Visit, studio: Studio, tmp_path: Path) -> None:
+    page = visit.page
+    visit.tab("Your photo")
+    page.locator("#photo-upload input[type=file]").set_input_files(photo(tmp_path, "first.png"))
+    outline = page.locator("#photo-outline img")
+    expect(outline).to_be_visible()
+    before = outline.get_attribute("src") or ""
+    page.locator("#photo-start").click()
+    Image.new("RGB", (80, 80), "red").save(tmp_path / "second.png")
+    page.locator("#photo-upload input[type=file]").set_input_files(tmp_path / "second.png")
+    expect(outline).not_to_have_attribute("src", before)
+    page.locator("#photo-start").click()
+    expect(page.locator(".command textarea:visible").first).to_have_value(re.compile("second.png"))
+
+
+def test_chosen_runs_are_measured_and_the_table_shows_it(
+    visit: Visit, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ["--num", "16", "--metrics", "clip-distance:miniature-judge"]
+    monkeypatch.setattr(ProcessJob, "arguments", property(lambda job: [job.kind, job.place, *few]))
+    visit.tab("Compare")
+    expect(visit.page.locator("#compare-gallery img").first).to_be_visible()
+    visit.page.locator("#measure").click()
+    expect(visit.message()).to_contain_text("in the queue")
+    expect(visit.page.locator("#measures")).to_contain_text("clip-distance", timeout=RUN_PATIENCE)
+    until(lambda: not studio.queue.waiting)
 
 
 def test_a_generator_is_exported(visit: Visit) -> None:

@@ -106,7 +106,10 @@ def photo_tab(studio: Studio) -> None:
         return (None, *parts(session), chosen, ready)
 
     # Without preprocessing: gradio would decode the file and keep another copy of it.
-    upload.input(receive, [upload, runs], [upload, *views, mode, state], preprocess=False, **QUIET)
+    # A photo that arrives during the event of another one must not be dropped.
+    upload.input(
+        receive, [upload, runs], [upload, *views, mode, state], preprocess=False, trigger_mode="always_last", **QUIET
+    )
 
     @guarded
     def align(how: str, x: float, y: float, size: float, request: gr.Request) -> tuple[Any, ...]:
