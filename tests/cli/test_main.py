@@ -225,6 +225,7 @@ def test_generate(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
                 assert single.tobytes() == grid.crop((x, 17, x + 16, 33)).tobytes()
 
 
+@pytest.mark.slow
 def test_pictures_for_a_slide(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
     options = ["--num", "70", "--files", "both", "--scale", "3", "--title", "photo -> zombie"]
     code, out, _ = run_cli(capsys, "generate", finished, *options)

@@ -28,6 +28,7 @@ def flips(file: Path, every: int) -> Iterator[int]:
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_in_a_state_is_noticed(tmp_path: Path) -> None:
     file = tmp_path / "last.pt"
     save_state(file, STATE)

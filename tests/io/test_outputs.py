@@ -20,6 +20,7 @@ from zeroshift.io.outputs import MARKDOWN_MARK, is_ours, require_outputs, requir
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 def test_every_kind_of_output_is_recognized(tmp_path: Path, tiny_generator: Path) -> None:
     save_png(tmp_path / "a.png", PIXELS)
     for suffix in (".webp", ".jpg"):

@@ -174,6 +174,7 @@ def test_an_image_bank_is_the_source_of_examples(make: Make, encoder: Encoder, p
     assert torch.equal(*found)
 
 
+@pytest.mark.slow
 def test_example_images_of_the_source_domain_are_refused(tmp_path: Path) -> None:
     """Three samples of the source are as far from its mean as chance takes them; another domain is farther away."""
     source = load_generator("miniature").requires_grad_(False)

@@ -91,6 +91,7 @@ def test_early_inception_returns_gaussians_of_locations(inception_file: Path) ->
     assert torch.allclose(output[0, 1:].T @ output[0, 1:], torch.cov(rows.T), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sifid_is_the_naive_one(inception_file: Path) -> None:
     network, pictures, references = load_network(f"inception-maps:{inception_file}"), images(2), images(2, seed=1)
     maps: list[torch.Tensor] = []
@@ -160,6 +161,7 @@ def test_lpips_equals_the_authors_implementation(lpips_origin: torch.nn.Module, 
     assert extract(network, images(1, 512)).shape == (1, 3, 256, 256)
 
 
+@pytest.mark.slow
 def test_lpips_diversity_is_the_naive_one(lpips_origin: torch.nn.Module, vgg_file: Path) -> None:
     network, pictures, references = load_network(f"lpips:{vgg_file}"), images(9, 32), images(2, 32, seed=1)
     with torch.inference_mode():

@@ -137,6 +137,7 @@ def test_a_second_process_is_refused(generators: list[Generator], tmp_path: Path
     assert list(write_pairs(tmp_path, drawn(generators), PAIRS)) == [10]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_pairs(generators: list[Generator], tmp_path: Path) -> None:
     peaks = []
     for num in (16, 160):

@@ -50,6 +50,7 @@ def test_two_studios_do_not_share_a_folder(studio: Studio, runs: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_every_picture_is_drawn_again_by_its_command(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_callbacks_see_every_step_from_the_start(config: AdaptConfig, tmp_path: 
     assert sorted(path.name for path in (tmp_path / "run" / "previews").iterdir())[0] == "00000000.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [("prompts", 0), ("prompts", 2), ("adapt", 1), ("adapt", 3)])
 def test_a_stopped_run_continues_as_if_it_had_not_stopped(
     place: tuple[str, int], config: AdaptConfig, tmp_path: Path
@@ -110,6 +111,7 @@ def test_a_run_without_a_folder_can_be_stopped(config: AdaptConfig) -> None:
     assert (result.finished, len(result.history)) == (False, 5)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_after_a_callback_has_failed(config: AdaptConfig, tmp_path: Path) -> None:
     def fail(event: StepEvent) -> None:
         if (event.stage, event.step) == ("adapt", 1):

@@ -148,6 +148,7 @@ def test_the_delivered_pipeline_generates_the_same_images(
         torch.testing.assert_close(delivered(latents).clamp(-1, 1), images, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_latent_diffusion_adapts(config: AdaptConfig, tmp_path: Path) -> None:
     config = change(config, generator=str(ldm(tmp_path / "ldm")), method="nada")
     result = adapt(config, RunFolder.open(tmp_path / "run", config))
@@ -213,6 +214,7 @@ def test_gradients_equal_the_naive_ones(config: AdaptConfig, each_step: bool, ac
     assert apart < 1e-6 * moved
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_nothing(config: AdaptConfig) -> None:
     config = change(config, method="nada")
     plain, checked = (adapt(change(config, gradient_checkpointing=on)).generator for on in (False, True))
@@ -262,6 +264,7 @@ def test_low_rank_updates(config: AdaptConfig, tmp_path: Path) -> None:
         assert (output - context.source.unet(latents, 300).sample).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_real_images(config: AdaptConfig, photos: Path, tmp_path: Path) -> None:
     config = change(config, source_images_dir=str(photos), num_latents=0)
     reports: list[tuple[int, int]] = []

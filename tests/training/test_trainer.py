@@ -86,6 +86,7 @@ def test_a_run_without_a_folder(config: AdaptConfig) -> None:
     assert not same(adapt(dataclasses.replace(config, seed=1)).generator, result.generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ipl", "nada"])
 @pytest.mark.parametrize("stop", [("prompts", 2), ("adapt", 1), ("adapt", 3)])
 def test_killed_and_resumed_equals_uninterrupted(
@@ -368,6 +369,7 @@ def flip_a_bit(file: Path, position: float = 0.5) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_ends_as_if_nothing_had_happened(config: AdaptConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(changed(config, {"method": "nada"}), checkpoint_every=1)
     whole = adapt(config, RunFolder.open(tmp_path / "whole", config))
@@ -452,6 +454,7 @@ def test_metadata_and_previews(config: AdaptConfig, tmp_path: Path) -> None:
     assert json.loads(run.metrics_path.read_text().splitlines()[-1])["layers"]
 
 
+@pytest.mark.slow
 def test_a_run_of_a_generator_object_can_be_opened_again(config: AdaptConfig, tmp_path: Path) -> None:
     source = load_generator(config.generator)
     config = dataclasses.replace(changed(config, {"adapt.steps": 1, "keep_checkpoints": True}), generator="not a file")

@@ -240,6 +240,7 @@ def test_each_kind_of_block(weights, published, ours, kind):
     torch.testing.assert_close(block(x[None], time[None], z[None])[0], expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_full_size_has_all_names_and_shapes():
     published = Layout(**FFHQ256).shapes
     with torch.device("meta"):

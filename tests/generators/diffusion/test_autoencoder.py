@@ -63,6 +63,7 @@ def test_z_sem_has_the_fitted_distribution(generator):
     assert (made.T.cov() - sample.T.cov()).abs().max() < 0.1 * scale
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_images_are_reconstructed_from_codes_and_latents(generator, images):
     errors = {}

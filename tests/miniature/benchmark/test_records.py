@@ -41,6 +41,7 @@ def test_all_variants_have_different_provenance(tmp_path: Path) -> None:
     assert not any(name.startswith("prompts.") for name in settings["nada"]), "settings of other methods do not"
 
 
+@pytest.mark.slow
 def test_only_missing_or_stale_trials_run(tmp_path: Path, fixed_measures: None) -> None:
     plan = make_plan(tmp_path, "nada")
     (trial,) = missing_trials(plan)

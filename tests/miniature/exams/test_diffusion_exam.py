@@ -32,6 +32,7 @@ class Truthful:
         return 0.9 * codes
 
 
+@pytest.mark.slow
 def test_the_exam_reproduces_known_distances_and_psnr(tmp_path):
     torch.manual_seed(0)
     save_encoder(Evaluator(**EVALUATOR_CONFIG).eval(), tmp_path / "judge.safetensors")

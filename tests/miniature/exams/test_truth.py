@@ -20,6 +20,7 @@ def test_the_truth_passes_its_own_exam(exam: TruthExam) -> None:
     assert measured["diversity"] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_unadapted_and_collapsed_images_fail_the_exam(exam: TruthExam) -> None:
     source = exam.measure(render(exam.latents, SOURCE))
     assert source["accuracy"] < 0.1

@@ -41,6 +41,7 @@ def test_texture_depends_on_the_noise_seed_and_photos_have_none(latents):
     assert torch.equal(render(latents, SOURCE, 0), render(latents, SOURCE, 1))
 
 
+@pytest.mark.slow
 def test_domains_look_different(latents):
     images = torch.stack([render(latents, domain) for domain in DOMAINS]).flatten(1)
     distances = torch.cdist(images, images) / images.shape[1] ** 0.5
