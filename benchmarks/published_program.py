@@ -61,9 +61,8 @@ def run_on_cpu() -> None:
 
 def use_random_clip(architectures: dict[str, list[Any]]) -> None:
     """Gives CLIP models random weights; `architectures` replace those of the same name."""
-    if (
-        importlib.util.find_spec("pkg_resources") is None
-    ):  # of older versions of setuptools; clip needs `packaging` of it
+    # clip imports `packaging` from pkg_resources, which only older versions of setuptools have.
+    if importlib.util.find_spec("pkg_resources") is None:
         importlib.import_module("packaging.version")
         sys.modules["pkg_resources"] = module = types.ModuleType("pkg_resources")
         module.packaging = importlib.import_module("packaging")  # type: ignore[attr-defined]

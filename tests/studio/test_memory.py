@@ -51,7 +51,7 @@ def test_files_that_are_shown_are_removed_by_age_only(studio: Studio) -> None:
     assert new.exists()
 
 
-def test_an_ended_job_lets_go_of_its_photo(studio: Studio) -> None:
+def test_an_ended_job_releases_its_photo(studio: Studio) -> None:
     photo = torch.zeros(3, 8, 8)
     job = FunctionJob("photo", "invert", function=lambda job: job.report(1, 2, "step", photo))
     studio.queue.add(job)

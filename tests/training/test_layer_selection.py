@@ -252,7 +252,7 @@ def test_a_resume_keeps_the_layers(tiny_generator: Path, tiny_encoder: Path, tmp
         assert torch.equal(one, other)
 
 
-def test_a_checkpoint_without_layers_chooses_anew(make: Make) -> None:
+def test_a_checkpoint_without_layers_chooses_again(make: Make) -> None:
     _, adaptation = make(layer_every=4)
     wanted = adaptation.step(0)["layers"]
     state = {name: value for name, value in adaptation.state_dict().items() if name != "layers"}

@@ -54,7 +54,7 @@ def test_source_samples_are_kept_and_equal_those_of_generate(config: AdaptConfig
             parameter.zero_()
     assert torch.equal(samples.source(NUM), before), "drawn once"
     assert torch.equal(samples.adapted(other, NUM), after), "codes too"
-    assert not torch.equal(samples.source(2), before[:2]), "another number is drawn anew"
+    assert not torch.equal(samples.source(2), before[:2]), "another number of samples is drawn again"
 
 
 def test_previews_of_a_diffusion_model_draw_the_source_once(

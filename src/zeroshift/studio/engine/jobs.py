@@ -66,7 +66,7 @@ class Job(ABC):
         """Asks the running work to end soon."""
 
     def release(self) -> None:  # noqa: B027
-        """Called when it has ended: lets go of what only the work needs, while the job is still listed."""
+        """Called when it has ended: releases what only the work needs, while the job is still listed."""
 
     def close(self) -> None:
         """Called when the studio ends while the job runs: what goes on without it is left alone."""

@@ -40,7 +40,7 @@ def photo_tab(studio: Studio) -> None:
                 sources=["upload", "webcam", "clipboard"], type="filepath", height=200, elem_id="photo-upload",
                 buttons=[],
             )  # fmt: skip
-            gr.Markdown("The studio forgets the photo when you close this page.")
+            gr.Markdown("The studio forgets the photo when you close this page, and its pictures half an hour later.")
             with gr.Row():
                 outline = gr.Image(
                     label="Part that is used", type="pil", format="png", interactive=False, elem_id="photo-outline",
