@@ -102,10 +102,10 @@ def test_several_commands_run_each_trial_once(tmp_path: Path) -> None:
         thread.join()
     assert sum(done for done, _ in ends) == 40, "number 13 fails once"
     assert [(tmp_path / f"{trial}.json").read_text() for trial in range(40) if trial != 13] == ["run\n"] * 39
-    last = ends[-1][1]
-    assert last.elsewhere == {}, "the last one knows that all have ended"
-    assert list(last.failed) == ["13"]
-    assert last.failed["13"].startswith("bad luck")
+    knowing = [shared for _, shared in ends if not shared.elsewhere]
+    assert knowing, "the one with the last trial knows that all have ended"
+    assert all(list(shared.failed) == ["13"] for shared in knowing)
+    assert all(shared.failed["13"].startswith("bad luck") for shared in knowing)
     assert [path.name for path in tmp_path.glob("*.claim-*")] == ["13.json.claim-0"]
 
 
@@ -131,6 +131,56 @@ def test_a_trial_that_others_release_meanwhile_is_run_last(tmp_path: Path) -> No
             if trial == 1:  # as by Ctrl-C
                 theirs.release(work.record(0))
         assert done == [1, 2, 0]
+
+
+def test_a_finished_trial_is_no_longer_elsewhere_though_a_command_looks_at_it(tmp_path: Path) -> None:
+    work = numbered_work(tmp_path, 2)
+    with Claims(tmp_path) as theirs, Claims(tmp_path) as mine:
+        assert theirs.take(work.record(0))
+        shared = SharedWork(work, mine)
+        for trial in shared.run(Here()):
+            assert trial == 1
+            write(tmp_path, 0)  # their claim is not released yet
+        assert shared.elsewhere == {}
+
+
+def test_a_trial_that_others_finish_during_the_last_round_is_not_elsewhere(tmp_path: Path) -> None:
+    """Otherwise no command would know that all have ended, and none would write the page."""
+    work = numbered_work(tmp_path, 3)
+    with Claims(tmp_path) as theirs, Claims(tmp_path) as mine:
+        assert theirs.take(work.record(0))
+        assert theirs.take(work.record(1))
+        shared = SharedWork(work, mine)
+        done = []
+        for trial in shared.run(Here()):
+            done.append(trial)
+            if trial == 2:
+                theirs.release(work.record(1))  # stopped; the next round runs it here
+            elif trial == 1:
+                assert list(shared.elsewhere) == ["0"]
+                write(tmp_path, 0)
+                theirs.release(work.record(0))
+        assert done == [2, 1]
+        assert shared.elsewhere == {}
+
+
+@pytest.mark.parametrize("problem", [None, "the disk is full"])
+def test_a_trial_that_others_end_without_a_result_during_the_last_round(tmp_path: Path, problem: str | None) -> None:
+    work = numbered_work(tmp_path, 3)
+    with Claims(tmp_path) as theirs, Claims(tmp_path) as mine:
+        assert theirs.take(work.record(0))
+        assert theirs.take(work.record(1))
+        shared = SharedWork(work, mine)
+        done = []
+        for trial in shared.run(Here()):
+            done.append(trial)
+            if trial == 2:
+                theirs.release(work.record(1))
+            elif trial == 1:
+                theirs.release(work.record(0), problem)
+        assert done == ([2, 1, 0] if problem is None else [2, 1])
+        assert shared.elsewhere == {}
+        assert list(shared.failed) == ([] if problem is None else ["0"])
 
 
 def test_results_that_are_not_in_the_folder_are_a_failure(tmp_path: Path) -> None:

@@ -126,13 +126,17 @@ class SharedWork(Generic[One]):
 
         Those of commands that ended meanwhile without finishing them run last.
         """
-        waiting = self.missing
+        waiting, left = self.missing, list[One]()
         while waiting:
             skipped: list[One] = []
             for trial, problem in executor.run(self._work.job, self._claimed(waiting, skipped)):
                 self._end(trial, problem)
                 yield trial
-            waiting = [trial for trial in skipped if not self._left_to_others(trial)]
+            # All of them again: others may have ended during this round. One command must see that all have ended.
+            self.elsewhere.clear()
+            states = [(trial, self._left_to_others(trial)) for trial in (*left, *skipped)]
+            left = [trial for trial, left_to_others in states if left_to_others]
+            waiting = [trial for trial, left_to_others in states if not left_to_others]
         self._tidy()
 
     def require_success(self) -> None:
@@ -172,11 +176,11 @@ class SharedWork(Generic[One]):
 
     def _left_to_others(self, trial: One) -> bool:
         """Whether another command has finished a trial, runs it, or has failed with it since this one began."""
+        if self._is_done(trial):  # a claim on it is that of a command that has not seen this yet
+            return True
         last = self._claims.last(self._work.record(trial))
         if last is not None and last.alive:
             self.elsewhere[str(trial)] = last.holder
-        elif self._is_done(trial):
-            return True
         elif last is not None and last.blocks:
             self.failed[str(trial)] = f"{last.problem} (on {last.holder})"
         return last is not None and last.blocks
