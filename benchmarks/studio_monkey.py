@@ -120,11 +120,13 @@ class Monkey:
         self.tab = "Explore"
 
 
-def serve(runs: Path, port: int) -> subprocess.Popen[str]:
-    """The studio in a process of its own, answering."""
+def serve(runs: Path, port: int, folder: Path | None = None) -> subprocess.Popen[str]:
+    """The studio in a process of its own, answering; it starts in `folder`."""
     words = [sys.executable, "-m", "zeroshift", "studio", "--runs", str(runs), "--port", str(port), "--no-browser"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    server = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=folder
+    )
     assert server.stdout is not None
     line = server.stdout.readline()
     if "runs at" not in line:

@@ -4,12 +4,16 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 import torch
+from PIL import Image
 
+from zeroshift.inversion.inverted import Inverted
 from zeroshift.studio.engine.cache import Kept
+from zeroshift.studio.engine.explorer import Picture, Sheet
 from zeroshift.studio.engine.jobs import FunctionJob
 from zeroshift.studio.engine.served import ServedFiles
-from zeroshift.studio.engine.sessions import Session
+from zeroshift.studio.engine.sessions import Session, Sessions
 from zeroshift.studio.engine.studio import Studio
 
 
@@ -61,10 +65,32 @@ def test_an_ended_job_releases_its_photo(studio: Studio) -> None:
     assert job.function.__closure__ is None
 
 
-def test_the_inversion_of_a_replaced_photo_is_not_taken_for_the_new_one() -> None:
-    session = Session()
-    session.set_photo(torch.zeros(3, 8, 8), "first.png")
-    first = session.inverted
-    session.set_photo(torch.ones(3, 8, 8), "second.png")
-    first["miniature", "none"] = object()  # type: ignore[assignment]
-    assert session.inverted == {}
+def test_pages_are_bounded_in_bytes_and_the_one_in_use_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = torch.zeros(3, 100, 100, dtype=torch.uint8)
+    monkeypatch.setattr("zeroshift.studio.engine.sessions._MOST_BYTES", 2 * photo.nbytes)
+    sessions = Sessions()
+    for name in ("a", "b", "c"):
+        sessions.get(name).set_photo(photo.clone(), name)
+    assert sessions.get("c").photo is not None
+    assert len(sessions) == 2, "the oldest page is forgotten"
+    sessions.get("c").set_photo(torch.zeros(3, 1000, 1000, dtype=torch.uint8), "large")
+    assert sessions.get("c").photo is not None
+    assert len(sessions) == 1
+
+
+def test_a_page_counts_with_its_photo_its_inversions_and_its_pictures() -> None:
+    picture = Picture(Image.new("RGB", (10, 20)), "photo", "")
+    session = Session(photo=torch.zeros(3, 5, 5, dtype=torch.uint8), sheet=Sheet([[picture] * 2] * 2, 0))
+    session.inverted["miniature", "none"] = Inverted(torch.zeros(4, 2), {"weight": torch.zeros(8)})
+    assert session.nbytes == 75 + 4 * 600 + 4 * (8 + 8)
+
+
+def test_the_latest_inversions_of_the_present_photo_are_kept() -> None:
+    session, photo = Session(), torch.zeros(3, 5, 5, dtype=torch.uint8)
+    session.set_photo(photo, "me.png")
+    for number in range(6):
+        session.keep_inverted(photo, ("miniature", str(number)), Inverted(torch.zeros(1)))
+    assert [align for _, align in session.inverted] == ["2", "3", "4", "5"]
+    session.set_photo(photo.clone(), "other.png")
+    session.keep_inverted(photo, ("miniature", "none"), Inverted(torch.zeros(1)))
+    assert session.inverted == {}, "the page has another photo by now"

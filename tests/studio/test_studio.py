@@ -2,6 +2,8 @@
 
 import os
 import shlex
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,6 +201,30 @@ def test_old_files_of_pages_are_removed(studio: Studio) -> None:
     studio.sweep(60)
     assert not old.exists()
     assert new.exists()
+
+
+def test_what_visitors_sent_to_a_killed_studio_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    stay = tmp_path / "zeroshift-studio-other"
+    stay.mkdir()
+    with opened_studio(tmp_path / "runs") as studio:
+        private = studio.temporary.parent
+        sent(studio)
+        record = tmp_path / "runs" / ".zeroshift-studio" / "temporary"
+        text = record.read_text()
+        shutil.copytree(private, tmp_path / "copy")
+    assert not private.exists()
+    assert not record.exists()
+    shutil.copytree(tmp_path / "copy", private)  # as after a kill
+    record.write_text(text)
+    with opened_studio(tmp_path / "runs"):
+        assert not private.exists()
+    for other in (f"zeroshift-studio-x/../{stay.name}", f"./{stay.name}", str(stay), "", ".", "zeroshift-studio-\0"):
+        record.write_text(other)
+        with opened_studio(tmp_path / "runs"):
+            assert stay.exists(), "only folders of the studio are removed"
 
 
 def test_a_page_sends_a_limited_number_of_photos(studio: Studio) -> None:

@@ -41,6 +41,11 @@ class Inverted:
         quality = f", PSNR {self.record['psnr']} dB" if "psnr" in self.record else ""
         return f"<Inverted: codes {list(self.codes.shape)}, {len(self.changes)} changes{quality}>"
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the codes and changes, in bytes."""
+        return self.codes.nbytes + sum(change.nbytes for change in self.changes.values())
+
     def save(self, path: Path) -> None:
         """Writes a safetensors file, atomically.
 

@@ -57,6 +57,11 @@ class Sheet:
         """All pictures, sample by sample."""
         return [picture for row in zip(*self.columns, strict=True) for picture in row]
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the pixels, in bytes."""
+        return sum(3 * picture.image.width * picture.image.height for column in self.columns for picture in column)
+
 
 class Explorer:
     """Draws samples of runs."""

@@ -48,10 +48,12 @@ class StudioPhotos:
 
     Args:
         uploads: the folder in which the server puts uploaded files; no other file is read.
+        work: a folder for files of running inversions.
     """
 
-    def __init__(self, workspace: Workspace, models: ModelCache, queue: JobQueue, uploads: Path):
-        self._workspace, self._models, self._queue, self._uploads = workspace, models, queue, uploads
+    def __init__(self, workspace: Workspace, models: ModelCache, queue: JobQueue, uploads: Path, work: Path):
+        self._workspace, self._models, self._queue = workspace, models, queue
+        self._uploads, self._work = uploads, work
         self.steps: int | None = None
         self.tune_steps: int | None = None
 
@@ -164,10 +166,8 @@ class StudioPhotos:
         runs = self._workspace.finished(names)
         photo, crop, key = session.require_photo(), self._crop(session), (runs[0].source, session.align)
 
-        inverted = session.inverted  # of this photo: the page may send another one during the work
-
         def work(job: FunctionJob) -> None:
-            inverted[key] = self._inverted(runs, photo, crop, job)
+            session.keep_inverted(photo, key, self._inverted(runs, photo, crop, job))
 
         job = FunctionJob(title=f"Photo into {runs[0].config.generator}", kind="invert", function=work)
         session.job = job.id
@@ -180,7 +180,8 @@ class StudioPhotos:
             job.report(progress.step, progress.steps, _STAGES[progress.stage], shown)
 
         source, _ = self._models.for_photos(runs)
-        cache = Path(tempfile.mkdtemp(prefix="zeroshift-studio-"))  # photos of visitors stay in no cache
+        self._work.mkdir(parents=True, exist_ok=True)
+        cache = Path(tempfile.mkdtemp(dir=self._work))  # photos of visitors stay in no cache
         try:
             inverter = make_inverter(source, runs[0].source, steps=self.steps, tune_steps=self.tune_steps, cache=cache)
             (inverted,) = inverter(crop.cut(_floats(photo), source.resolution)[None], report)

@@ -33,6 +33,7 @@ from zeroshift.training.run_folder import RunFolder
 
 __all__ = ["Studio", "Table", "opened_studio"]
 
+_PREFIX = "zeroshift-studio-"
 _STATE = f"{TEMPORARY_PREFIX}studio"  # folder in the runs folder: jobs and the output of their processes
 
 
@@ -55,16 +56,20 @@ class Studio:
     Args:
         workspace: the folders.
         state: folder of the queue.
-        temporary: folder of uploads and of pictures that are sent.
+        private: folder of everything that visitors send and see; it is removed afterwards.
+
+    Attributes:
+        temporary: the folder of uploads and of pictures that are sent.
     """
 
-    def __init__(self, workspace: Workspace, state: Path, temporary: Path):
-        self.workspace, self.temporary, self._state = workspace, temporary, state
+    def __init__(self, workspace: Workspace, state: Path, private: Path):
+        self.workspace, self.temporary, self._state = workspace, private / "pages", state
+        self.temporary.mkdir(parents=True, exist_ok=True)
         models = ModelCache()
-        self.sessions, self.watcher, self.files = Sessions(), Watcher(), ServedFiles(temporary / "shown")
+        self.sessions, self.watcher, self.files = Sessions(), Watcher(), ServedFiles(self.temporary / "shown")
         self.queue = JobQueue(state / "jobs.json", self._restored)
         self.explorer = Explorer(workspace, models)
-        self.photos = StudioPhotos(workspace, models, self.queue, temporary)
+        self.photos = StudioPhotos(workspace, models, self.queue, self.temporary, private / "inversions")
 
     def _restored(self, record: Mapping[str, Any]) -> ProcessJob:
         return ProcessJob.from_record(record, self.workspace.folder, self._log)
@@ -198,11 +203,32 @@ def opened_studio(runs: Path, models: Sequence[Path] = ()) -> Iterator[Studio]:
     state = runs / _STATE
     with disk_errors(state):
         state.mkdir(parents=True, exist_ok=True)
-    with locked_folder(state, "showing a studio of the runs", option="--runs"):
-        temporary = Path(tempfile.mkdtemp(prefix="zeroshift-studio-"))
-        studio = Studio(workspace, state, temporary)
+    lock = locked_folder(state, "showing a studio of the runs", option="--runs")
+    with lock, _private_folder(state / "temporary") as private:
+        studio = Studio(workspace, state, private)
         try:
             yield studio
         finally:
             studio.queue.close()
-            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _private_folder(record: Path) -> Iterator[Path]:
+    """A temporary folder that only this user can read. That of a studio that was killed is removed first.
+
+    Args:
+        record: a file that keeps its name.
+    """
+    parent = Path(tempfile.gettempdir())
+    with contextlib.suppress(OSError, ValueError):  # there is none, or it is damaged
+        left = record.read_text(encoding="utf-8")
+        if left.startswith(_PREFIX) and Path(left).name == left:
+            shutil.rmtree(parent / left, ignore_errors=True)
+    private = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    try:
+        with disk_errors(record):
+            record.write_text(private.name, encoding="utf-8")
+        yield private
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+        record.unlink(missing_ok=True)

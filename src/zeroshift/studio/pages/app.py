@@ -37,7 +37,7 @@ _CSS = (Path(__file__).with_name("studio.css")).read_text(encoding="utf-8")
 # Fonts of the system: nothing is requested from other servers.
 _THEME = gr.themes.Default(
     primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-)
+).set(body_text_color_subdued="*neutral_500")  # a contrast of 4.8 instead of 2.6
 
 
 def build_page(studio: Studio, *, trains: bool = True) -> gr.Blocks:
