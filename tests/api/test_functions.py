@@ -59,6 +59,7 @@ def test_samples_are_those_of_the_command(run: Path, tmp_path: Path) -> None:
         zeroshift.generate(generators, 2)
 
 
+@pytest.mark.slow
 def test_photos_of_all_kinds_give_the_same_picture(run: Path, photo: Path) -> None:
     opened = Image.open(photo)
     tensor = torch.from_numpy(pixels(photo).copy()).permute(2, 0, 1) / 127.5 - 1

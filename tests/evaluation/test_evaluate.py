@@ -132,6 +132,7 @@ def test_the_miniature_world_is_measured_by_its_evaluator_and_by_edges_only(tmp_
         assert default_network(MEASURES["fd"], find_entry(name)) == "miniature-judge"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(FEW)
 def test_a_generator_with_an_evaluator_is_measured_by_it_and_compared_with_its_truth(tmp_path: Path) -> None:
     config = preset("miniature-diffusion", "zombie", generator="miniature-diffusion", device="cpu")

@@ -210,6 +210,7 @@ def test_the_encoder_gives_the_start_or_the_result(generator: Generator, photos:
         Inverter(generator, alone, Fixed(codes[:, :2]), tmp_path)
 
 
+@pytest.mark.slow
 def test_results_are_cached_by_everything_they_depend_on(generator: Generator, photos: Tensor, tmp_path: Path) -> None:
     def count() -> int:
         return len(list(tmp_path.glob("*.safetensors")))
@@ -237,6 +238,7 @@ def test_results_are_cached_by_everything_they_depend_on(generator: Generator, p
         Inverter(generator, OPTIONS, cache=tmp_path)(torch.zeros(1, 3, 8, 8))
 
 
+@pytest.mark.slow
 def test_a_stylegan3_is_inverted_without_noise_maps(tmp_path: Path) -> None:
     generator = style_gan_3()
     photos = generator(generator.sample_latents(1, range(1))).clamp(-1, 1)

@@ -54,6 +54,7 @@ class Stopper:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_resumed_runs_equal_uninterrupted_ones_bit_for_bit(config: AdaptConfig, tmp_path: Path) -> None:
     whole = adapt(config)
     run = RunFolder.open(tmp_path, config)
@@ -104,6 +105,7 @@ def test_two_processes_reach_the_result_of_one(
             assert (together[name] - value).norm() <= 1e-6 * moved.norm() + 1e-12, (method, name)
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tiny_generator: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     arguments = ["adapt", "--generator", str(tiny_generator), "--encoder", str(tiny_encoder), "--target", "zombie"]
     arguments += ["--steps", "2", "--preview-samples", "2", "--device", "cpu"]

@@ -115,6 +115,7 @@ def test_features_beside_maps_equal_features_alone(encoder: Encoder, resnet: Enc
         torch.testing.assert_close(resnet.encode_with_maps(images, [2])[1][0], expected)
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_gives_the_patch_tokens_of_its_middle_block() -> None:
     """A random ViT-B/32, the published encoder's architecture: 7 x 7 patch tokens of block 6 of 12."""
     with torch.random.fork_rng():

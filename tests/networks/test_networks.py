@@ -246,6 +246,7 @@ def test_sobel_equals_scipys() -> None:
 # Transformers
 
 
+@pytest.mark.slow
 def test_dinov2_reads_metas_layout(tmp_path: Path) -> None:
     import timm
 
@@ -270,6 +271,7 @@ def test_dinov2_reads_metas_layout(tmp_path: Path) -> None:
     assert output.isfinite().all()
 
 
+@pytest.mark.slow
 def test_dinov2_preprocessing_equals_that_of_its_authors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """224 pixels by Pillow's bicubic, clipped to the pixel range, normalized by ImageNet's mean and deviation."""
     import timm

@@ -47,6 +47,7 @@ def known(latents: torch.Tensor) -> list[dict[str, float]]:
     return [{"first": float(row[0])} for row in latents]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by webdataset
 def test_shards_hold_the_samples_in_order(generators: list[Generator], tmp_path: Path) -> None:
     assert list(write_pairs(tmp_path, drawn(generators, known), PAIRS)) == [0, 2, 4, 6, 8, 10]

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,8 +18,15 @@ from zeroshift.cli.main import main
 from zeroshift.errors import ZeroshiftError
 from zeroshift.studio.engine.space import write_space
 from zeroshift.studio.engine.studio import Studio
-from zeroshift.studio.pages.app import _launched, served
 from zeroshift.training.run_folder import RunFolder
+
+
+@pytest.fixture
+def pages() -> ModuleType:
+    """The server. It brings gradio, whose import takes seconds."""
+    from zeroshift.studio.pages import app
+
+    return app
 
 
 def get(address: str) -> str:
@@ -115,21 +123,22 @@ def test_without_gradio_one_sentence_says_what_to_install(
     assert "pip install 'zeroshift[studio]'" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_port_that_was_just_taken_is_no_obstacle() -> None:
+@pytest.mark.slow
+def test_a_port_that_was_just_taken_is_no_obstacle(pages: ModuleType) -> None:
     async def launch(number: int) -> Any:
         if number < 7862:
             raise OSError("in use")
         return "page"
 
-    assert _launched(launch, range(7860, 7960), "127.0.0.1") == ("page", 7862)
+    assert pages._launched(launch, range(7860, 7960), "127.0.0.1") == ("page", 7862)
     with pytest.raises(ZeroshiftError, match=r"cannot listen on 127.0.0.1:7861 \(in use\)"):
-        _launched(launch, [7861], "127.0.0.1")
+        pages._launched(launch, [7861], "127.0.0.1")
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_with_a_password_nothing_is_told_without_it(studio: Studio) -> None:
-    with served(studio, port=free_port(), password="a secret") as address:
+def test_with_a_password_nothing_is_told_without_it(studio: Studio, pages: ModuleType) -> None:
+    with pages.served(studio, port=free_port(), password="a secret") as address:
         for path in ("/config", "/gradio_api/info", "/gradio_api/file=/etc/passwd"):
             assert refusal(address + path) == 401
         assert "zombie" not in get(address)
@@ -137,8 +146,8 @@ def test_with_a_password_nothing_is_told_without_it(studio: Studio) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_no_file_is_served_from_outside_and_the_policy_is_sent(studio: Studio, runs: Path) -> None:
-    with served(studio, port=free_port()) as address:
+def test_no_file_is_served_from_outside_and_the_policy_is_sent(studio: Studio, runs: Path, pages: ModuleType) -> None:
+    with pages.served(studio, port=free_port()) as address:
         for path in ("/etc/passwd", runs / "zombie" / "config.json", Path(__file__)):
             assert refusal(f"{address}/gradio_api/file={path}") in (403, 404)
         with urllib.request.urlopen(address, timeout=10) as answer:

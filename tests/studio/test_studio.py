@@ -41,6 +41,7 @@ def test_runs_are_found_with_their_state(studio: Studio) -> None:
     assert studio.state("zombie") == "finished"
 
 
+@pytest.mark.slow
 def test_damaged_runs_do_not_hide_the_others(studio: Studio, runs: Path) -> None:
     (runs / "broken").mkdir()
     (runs / "broken" / "config.json").write_text("{")
@@ -248,6 +249,7 @@ def test_the_part_of_a_photo_is_shown_and_corrected(studio: Studio) -> None:
         studio.photos.align(session, "square", 200, 0, 50)
 
 
+@pytest.mark.slow
 def test_a_photo_is_shown_in_the_domains_of_runs_and_kept_in_no_cache(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_source_samples_are_kept_and_equal_those_of_generate(config: AdaptConfig
     assert not torch.equal(samples.source(2), before[:2]), "another number of samples is drawn again"
 
 
+@pytest.mark.slow
 def test_previews_of_a_diffusion_model_draw_the_source_once(
     config: AdaptConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,12 +107,12 @@ def test_the_command_writes_a_folder_again_but_not_over_files_of_others(
 ) -> None:
     run = make_run(tiny_generator, tmp_path / "run").path
     for _ in range(2):
-        assert main(["export", str(run), "--format", "onnx"]) == 0
+        assert main(["export", str(run), "--format", "torch-export"]) == 0
     files = {path.name for path in (run / "export").iterdir()}
-    assert files == {"index.json", "mapping.onnx", "synthesis.onnx"}
+    assert files == {"index.json", "mapping.pt2", "synthesis.pt2"}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    assert main(["export", str(run), "--format", "onnx", "--out", str(tmp_path / "mine")]) == 1
+    assert main(["export", str(run), "--format", "torch-export", "--out", str(tmp_path / "mine")]) == 1
     assert "not as zeroshift has written them" in " ".join(capsys.readouterr().err.split())
 
 

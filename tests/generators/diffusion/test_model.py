@@ -176,6 +176,7 @@ def test_equal_steps_around_t0_are_those_of_the_pipeline(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"steps_offset": 1}, {"clip_sample": False}])
 @pytest.mark.parametrize(
     ("spacing", "steps", "agrees"),

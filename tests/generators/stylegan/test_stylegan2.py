@@ -40,6 +40,7 @@ def small():
     return generator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rosinality_16", "rosinality_64"])
 @torch.no_grad()
 def test_recorded_rosinality(name):

@@ -38,6 +38,7 @@ def small(resolution=32, **settings):
     return generator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["t", "r"])
 @torch.no_grad()
 def test_recorded(config):

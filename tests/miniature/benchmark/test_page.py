@@ -34,6 +34,7 @@ def test_an_empty_variant_does_not_restrict_the_common_targets(tmp_path: Path, m
     assert "- **ipl**: no target in common" in text
 
 
+@pytest.mark.slow
 def test_the_page_states_which_differences_are_conclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     targets = tuple(TARGETS[:5])
     records = [make_record("nada", target, seed, 0.5) for target in targets for seed in (0, 1)]

@@ -198,6 +198,7 @@ def test_keys_of_the_first_version_are_accepted(tmp_path: Path) -> None:
     assert missing_trials(make_plan(tmp_path, "nada", previous=read_previous(tmp_path / "page.json"))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["benchmark", "benchmark-choices", "benchmark-diffusion"])
 def test_the_shipped_results_fit_the_current_settings_and_weights(name: str, tmp_path: Path) -> None:
     """A change of defaults, weights or names must not silently make results in docs/ stale."""

@@ -13,6 +13,7 @@ def exam() -> TruthExam:
     return TruthExam.make(parse_domain("zombie"), sample_latents(77, range(48)), load_evaluator(), load_probe())
 
 
+@pytest.mark.slow
 def test_the_truth_passes_its_own_exam(exam: TruthExam) -> None:
     measured = exam.measure(exam.truth)
     assert measured["accuracy"] > 0.9

@@ -60,6 +60,7 @@ def test_gray_has_one_brightness_and_is_sometimes_a_negative():
     assert green > blue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_contrastive_training_resumes_bit_for_bit(precision, few_people, no_exams, tmp_path):
     settings = replace(SETTINGS, precision=precision)
@@ -82,6 +83,7 @@ def test_contrastive_training_resumes_bit_for_bit(precision, few_people, no_exam
     assert {value.dtype for value in states[0].values()} <= {torch.float32, torch.int64}
 
 
+@pytest.mark.slow
 def test_contrastive_training_starts_from_a_file(few_people, no_exams, tmp_path):
     shipped = seeded(lambda: Evaluator(**EVALUATOR_CONFIG), 5)
     save_encoder(shipped, tmp_path / "start.safetensors")

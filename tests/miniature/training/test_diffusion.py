@@ -46,7 +46,8 @@ def train(name, folder, **changes):
     return recipe(folder, weights=folder / target, **settings)
 
 
-@pytest.mark.parametrize("name", ["diffusion", pytest.param("autoencoder", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diffusion", "autoencoder"])
 def test_interrupted_training_equals_uninterrupted(name, tmp_path, small):
     assert train(name, tmp_path / "whole") == 4
     assert train(name, tmp_path / "parts", minutes=0) == 1

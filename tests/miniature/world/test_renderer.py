@@ -50,6 +50,7 @@ def test_domains_look_different(latents):
     assert distances.min() > 0.03, (DOMAINS[closest // len(DOMAINS)], DOMAINS[closest % len(DOMAINS)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "domain",
     [*(Domain(medium, "person") for medium in MEDIA), Domain("cartoon", "elf"), Domain("mosaic", "child")],

@@ -10,7 +10,6 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from tests.studio.browser.visit import CHROMIUM, Visit
 from tests.studio.conftest import free_port
 from zeroshift.studio.engine.studio import Studio, opened_studio
-from zeroshift.studio.pages.app import served
 
 _PATIENCE = 60_000  # milliseconds
 _FLAGS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
@@ -35,6 +34,8 @@ def studio(finished_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="package")
 def address(studio: Studio) -> Iterator[str]:
+    from zeroshift.studio.pages.app import served  # gradio, which takes seconds
+
     with served(studio, port=free_port()) as opened:
         yield opened
 
