@@ -123,3 +123,28 @@ def test_a_slow_look_at_a_run_does_not_choose_it_again(
     visit.page.wait_for_timeout(2500)
     assert looks
     expect(watched).to_have_value("pencil sketch (sketch)")
+
+
+def test_two_runs_wait_in_one_queue_and_never_write_one_folder(visit: Visit, studio: Studio) -> None:
+    page, start = visit.page, visit.page.locator("#run-start")
+    names = ["miniature-elf-nada", "miniature-mosaic-nada"]
+    visit.start_run("elf", 3000)
+    visit.run_state("^Running. .*step [1-9]")
+    start.click()
+    expect(visit.message("in the queue already")).to_be_visible()
+    page.locator("#target textarea").fill("mosaic")
+    start.click()
+    expect(page.locator("#queue")).to_contain_text(names[1])
+    assert [Path(job.place).name for job in studio.queue.waiting] == names
+    visit.run_state("^Waiting")
+    stop = page.get_by_role("button", name="Stop", exact=True).locator("visible=true")
+    stop.click()
+    visit.run_state("^Stopped")
+    page.get_by_role("button", name="Resume").click()
+    visit.run_state("^Waiting")
+    visit.choose("Run to watch", "elf (miniature-elf-nada)")
+    visit.run_state("^Running")
+    stop.click()
+    visit.run_state("^Stopped")
+    visit.choose("Run to watch", "mosaic (miniature-mosaic-nada)")
+    visit.run_state("^Running")

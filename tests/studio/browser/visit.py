@@ -35,9 +35,9 @@ class Visit:
         tab.click()
         expect(tab).to_have_attribute("aria-selected", "true")
 
-    def message(self) -> Locator:
-        """The newest message."""
-        return self.page.get_by_test_id("toast-body").first
+    def message(self, words: str = "") -> Locator:
+        """The first message, or the first one with these words."""
+        return self.page.get_by_test_id("toast-body").filter(has_text=words).first
 
     def choose(self, list_name: str, option: str) -> None:
         """Chooses an entry of a list by its whole title."""

@@ -78,11 +78,14 @@ class Workspace:
         return runs
 
     def states(self) -> list[RunState]:
-        """All runs, the latest first. Folders that hold no readable run are left out."""
-        return [state for _, state in sorted(self._states(), key=lambda pair: -pair[0])]
+        """All runs, the one that was started last first. Folders that hold no readable run are left out.
+
+        A run keeps its place while it trains: lists of a page must not change under the pointer.
+        """
+        return [state for _, state in sorted(self._states(), key=lambda pair: (-pair[0], pair[1].name))]
 
     def finished_names(self) -> list[str]:
-        """Names of the finished runs, the latest first."""
+        """Names of the finished runs, in the order of `states`."""
         return [state.name for state in self.states() if state.finished]
 
     def _states(self) -> list[tuple[float, RunState]]:
@@ -91,14 +94,14 @@ class Workspace:
             try:
                 folder = self.folder(file.parent.name)
                 run = RunFolder.read(folder)
-                changed = max(path.stat().st_mtime for path in (file, run.metrics_path) if path.exists())
+                started = file.stat().st_mtime
             except (ZeroshiftError, OSError):
                 continue
             config = run.config
             state = RunState(
                 folder.name, config.source, config.target, config.method, run.source, run.generator_path.exists()
             )
-            found.append((changed, state))
+            found.append((started, state))
         return found
 
     def generators(self) -> list[tuple[str, str]]:

@@ -59,25 +59,25 @@ def adapt_tab(studio: Studio, page: gr.Blocks) -> None:
         return _view(studio, chosen, before)
 
     timer.tick(show, [run, seen], view, **QUIET)
-    run.input(show, run, view, **QUIET)
+    run.input(show, [run, seen], view, **QUIET)
     refresh.change(lambda new: _view(studio, new or None, listed=False), name, view, **QUIET)
-    tab.select(show, run, view, **QUIET)
+    tab.select(show, [run, seen], view, **QUIET)
     page.load(lambda: _view(studio, None), None, view, **QUIET)
 
     @guarded
-    def stop_run(chosen: str) -> tuple[Any, ...]:
+    def stop_run(chosen: str, before: str) -> tuple[Any, ...]:
         job = studio.queue.latest(str(studio.workspace.folder(chosen)))
         if job is not None:
             studio.queue.stop(job)
-        return _view(studio, chosen)
+        return _view(studio, chosen, before)
 
     @guarded
-    def resume_run(chosen: str) -> tuple[Any, ...]:
+    def resume_run(chosen: str, before: str) -> tuple[Any, ...]:
         studio.resume(chosen)
-        return _view(studio, chosen)
+        return _view(studio, chosen, before)
 
-    stop.click(stop_run, run, view, **QUIET)
-    resume.click(resume_run, run, view, **QUIET)
+    stop.click(stop_run, [run, seen], view, **QUIET)
+    resume.click(resume_run, [run, seen], view, **QUIET)
 
 
 def _form(studio: Studio) -> tuple[gr.State, gr.State]:
@@ -167,6 +167,8 @@ def _control(field: Field) -> Any:
 def _view(studio: Studio, chosen: str | None, before: str = "", *, listed: bool = True) -> tuple[Any, ...]:
     """The live view of a run; nothing, if it is as it was `before`.
 
+    The list is sent only when it has changed, since a list that is drawn again under the pointer loses a click.
+
     Args:
         listed: whether the list of the page shows `chosen` already. Then it is not sent: a slow answer would undo what
             the user has chosen meanwhile.
@@ -182,21 +184,24 @@ def _view(studio: Studio, chosen: str | None, before: str = "", *, listed: bool 
         [str(number), title, Path(place).name, state] for number, (title, place, state) in enumerate(jobs, start=1)
     ]
     if chosen is None:
-        seen = repr((choices, jobs))
+        seen = f"{choices!r}\n{jobs!r}"
         empty = (gr.update(choices=[], value=None), "No runs yet. Name a target and start one.", "", gr.update(
             interactive=False), gr.update(interactive=False), None, "", table, "", seen)  # fmt: skip
         return (gr.skip(),) * 10 if seen == before else empty
     run = studio.workspace.run(chosen)
     state, job = studio.state(chosen), studio.queue.latest(str(run.path))
-    seen = repr((choices, jobs, chosen, state, studio.watcher.stamp(run)))
+    seen = f"{choices!r}\n{(jobs, chosen, state, studio.watcher.stamp(run))!r}"
     if seen == before:
         return (gr.skip(),) * 10
+    listing = gr.update(choices=choices) if listed else gr.update(choices=choices, value=chosen)
+    if listed and before.partition("\n")[0] == repr(choices):
+        listing = gr.skip()
     progress = studio.watcher.progress(run)
     log = job.output() if isinstance(job, ProcessJob) else ""
     status = _status(state, progress, job.message if job is not None and state == "failed" else "")
     picture = shown(studio, progress.image())
     return (
-        gr.update(choices=choices) if listed else gr.update(choices=choices, value=chosen),
+        listing,
         status,
         progress_html(progress, state),
         gr.update(interactive=state in ("waiting", "running", "stopping")),
