@@ -128,7 +128,7 @@ def serve(runs: Path, port: int, folder: Path | None = None) -> subprocess.Popen
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=folder
     )
     assert server.stdout is not None
-    line = server.stdout.readline()
+    line = server.stdout.readline() and server.stdout.readline()
     if "runs at" not in line:
         raise SystemExit(f"The studio did not start: {line}{server.stdout.read()}")
     return server

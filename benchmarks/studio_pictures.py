@@ -54,7 +54,8 @@ class Tour:
         self.choose("Runs")
         expect(self.page.locator("#compare-gallery img").first).to_be_visible()
         self.page.locator("#measure").click()
-        expect(self.page.locator("#measures")).to_contain_text("identity", timeout=PATIENCE)
+        for title in self.runs:
+            expect(self.page.locator("#measures thead").first).to_contain_text(title.split()[0], timeout=PATIENCE)
 
     def photo(self) -> None:
         self.open("Your photo")

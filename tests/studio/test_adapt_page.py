@@ -1,9 +1,11 @@
-"""What the Adapt tab sends to its page."""
+"""What the tabs send to their pages."""
 
 import shutil
 
 import pytest
+from PIL import Image
 
+from zeroshift.studio.engine.explorer import Picture, Sheet
 from zeroshift.studio.engine.studio import Studio
 
 
@@ -23,3 +25,20 @@ def test_the_list_of_runs_is_sent_only_when_it_has_changed(studio: Studio) -> No
     assert {name for _, name in third[0]["choices"]} == {"elf", "sketch", "zombie"}
     shutil.rmtree(studio.workspace.folder("sketch"))
     assert _view(studio, "sketch", third[-1])[0]["value"] in ("elf", "zombie")
+
+
+@pytest.mark.slow
+def test_the_chosen_picture_stays_when_the_columns_change() -> None:
+    from zeroshift.studio.pages.explore import _kept_choice
+
+    def sheet(samples: int, *labels: str) -> Sheet:
+        image = Image.new("RGB", (1, 1))
+        return Sheet([[Picture(image, label, "")] * samples for label in labels], 0)
+
+    one, two = sheet(4, "photo", "robot"), sheet(4, "photo", "zombie", "robot")
+    assert _kept_choice(one, 3, two) == 5, "sample 1 as a robot"
+    assert _kept_choice(two, 5, one) == 3
+    assert _kept_choice(two, 4, one) == 3, "zombies are gone: the first domain of the same sample"
+    assert _kept_choice(one, 7, sheet(2, "photo", "robot")) == 3, "there are fewer samples"
+    assert _kept_choice(one, 3, sheet(4, "photo")) == 1, "the source alone"
+    assert _kept_choice(sheet(4, "photo"), 2, one) == 4

@@ -145,7 +145,7 @@ def test_results_of_evaluate_are_a_table_with_truth(studio: Studio) -> None:
     assert studio.measures(["zombie"]).rows == []
     zeroshift.evaluate(studio.workspace.run("zombie"), ["clip-distance"], num=10)
     table = studio.measures(["zombie", "sketch"])
-    assert table.head[0] == "measure"
+    assert table.head[:3] == ["measure", *RUNS.values()]
     assert len(table.head) >= 4, "two runs and the unadapted source"
     assert table.rows[0][0].startswith("clip-distance")
 
@@ -247,6 +247,10 @@ def test_the_part_of_a_photo_is_shown_and_corrected(studio: Studio) -> None:
     assert cut.size[0] == cut.size[1]
     with pytest.raises(ZeroshiftError, match="does not fit"):
         studio.photos.align(session, "square", 200, 0, 50)
+    before = session.align
+    with pytest.raises(ZeroshiftError, match='Choose "The middle" or "A square of my choice"'):
+        studio.photos.align(session, "face")
+    assert session.align == before
 
 
 @pytest.mark.slow
@@ -266,7 +270,7 @@ def test_a_photo_is_shown_in_the_domains_of_runs_and_kept_in_no_cache(
     assert job.state == "done", job.message
     assert job.progress[0] > 0
     separate = studio.photos.results(session, ["zombie", "sketch"], 1.0, None)
-    assert [picture.label for picture in separate] == ["photo", "zombie", "pencil sketch"]
+    assert [picture.label for picture in separate] == ["photo, redrawn", "zombie", "pencil sketch"]
     (_, mixed) = studio.photos.results(session, ["zombie", "sketch"], 0.5, (0.5, 0.5))
     assert "--strength 0.5 --mix 0.5,0.5" in mixed.command
     assert not list((tmp_path / "cache").rglob("*.safetensors"))

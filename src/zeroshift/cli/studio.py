@@ -61,6 +61,7 @@ def studio(
         print(f"Try it:    python {share_folder / 'app.py'}")
         print(f"Upload it: hf upload OWNER/NAME {share_folder} --repo-type space")
         return
+    print("The studio starts ...", flush=True)  # its imports take seconds
     _share_processor()
     share_arenas()
     from zeroshift.studio.engine.studio import opened_studio

@@ -37,6 +37,16 @@ def test_later_layers_come_from_another_seed(visit: Visit) -> None:
     expect(page.locator(".command textarea").first).to_have_value(re.compile("--style-seed 1 --style-layer 2"))
 
 
+def test_a_walk_pauses_when_another_tab_is_opened(visit: Visit) -> None:
+    visit.page.get_by_role("button", name="Random walk").click()
+    play = visit.page.locator("#walk-play")
+    play.click()
+    expect(play).to_have_text("Pause")
+    visit.tab("Compare")
+    visit.tab("Explore")
+    expect(play).to_have_text("Play")
+
+
 def test_a_photo_is_taken_with_the_camera(visit: Visit) -> None:
     page = visit.page
     visit.tab("Your photo")
@@ -56,8 +66,16 @@ def test_a_photo_is_pasted_and_its_result_downloaded_with_settings(visit: Visit,
     expect(page.locator("#photo-outline img")).to_be_visible()
     page.locator("#photo-start").click()
     expect(page.locator("#photo-gallery img").nth(1)).to_be_visible()
+    button = page.locator("#photo-download")
+    shown = page.locator("#photo-slider img").last
+    before = shown.get_attribute("src") or ""
+    page.locator("#photo-gallery img").first.click()
+    expect(button).to_contain_text("photo, redrawn")
+    expect(shown).not_to_have_attribute("src", before)
+    page.locator("#photo-gallery img").nth(1).click()
+    expect(button).not_to_contain_text("redrawn")
     with page.expect_download() as download:
-        page.locator("#photo-download").click()
+        button.click()
     download.value.save_as(tmp_path / "result.png")
     with Image.open(tmp_path / "result.png") as image:
         assert image.size == (64, 64)

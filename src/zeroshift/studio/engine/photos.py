@@ -116,7 +116,14 @@ class StudioPhotos:
             align = ",".join(f"{value:.1f}" for value in pixels)
         else:
             align = {"face": "auto", "middle": "none"}.get(mode, mode)
-        photo_crops(_floats(photo), align)
+        try:
+            photo_crops(_floats(photo), align)
+        except ZeroshiftError as error:
+            if mode == "face":
+                raise ZeroshiftError(
+                    'No face was found in this photo. Choose "The middle" or "A square of my choice".'
+                ) from error
+            raise
         session.align = align
 
     def can_find_faces(self) -> bool:
@@ -207,7 +214,7 @@ class StudioPhotos:
         images = [inverter.reconstruct(inverted)[None]]
         images += [Translator(inverter, targets, share).draw(inverted) for share in shares]
         targets_text = [run.config.target for run in runs]
-        labels = [runs[0].config.source, *(targets_text if mix is None else [" + ".join(targets_text)])]
+        labels = [f"{runs[0].config.source}, redrawn", *(targets_text if mix is None else [" + ".join(targets_text)])]
         command = _command(runs, session, strength, mix)
         pictures = []
         for label, image in zip(labels, as_pil(torch.cat(images)), strict=True):

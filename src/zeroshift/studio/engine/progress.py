@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,26 @@ class RunProgress:
 
     Attributes:
         stage: title of the stage that is trained now, or was last.
-        step, steps: finished steps of the adapt stage, and how many it has.
-        seconds_left: estimate for the adapt stage, while it is trained.
+        part, parts: its number from 1, and the number of stages.
+        step, steps: finished steps of this stage, and how many it has.
+        done, all_steps: finished steps of all stages, and how many they have.
+        seconds_left: estimate for this stage, while it is trained.
         curves: loss curves of each stage, by its title.
-        preview: the latest grid of samples, source above target.
-        preview_step: its step.
+        preview: the latest grid of samples, source above target; during an earlier stage, its latest table.
+        preview_is_table: whether it is such a table.
     """
 
     stage: str = ""
+    part: int = 1
+    parts: int = 1
     step: int = 0
     steps: int = 0
+    done: int = 0
+    all_steps: int = 0
     seconds_left: float | None = None
     curves: dict[str, list[Curve]] = field(default_factory=dict)
     preview: Path | None = None
-    preview_step: int = 0
+    preview_is_table: bool = False
 
     def image(self) -> Image.Image | None:
         """The latest preview."""
@@ -61,7 +67,7 @@ class Watcher:
 
     def stamp(self, run: RunFolder) -> tuple[Any, ...]:
         """Changes when the run has made progress."""
-        files = [run.metrics_path, run.generator_path, *sorted((run.path / "previews").glob("*.png"))[-1:]]
+        files = [run.metrics_path, run.generator_path, *sorted((run.path / "previews").glob("*.png"))]
         return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists())
 
     def progress(self, run: RunFolder) -> RunProgress:
@@ -77,9 +83,6 @@ class Watcher:
 
 
 def _read(run: RunFolder) -> RunProgress:
-    previews = sorted((run.path / "previews").glob("*.png"))
-    preview = previews[-1] if previews else None
-    preview_step = int(preview.stem) if preview is not None and preview.stem.isdigit() else 0
     try:
         records = run.records()
     except ZeroshiftError:
@@ -87,15 +90,43 @@ def _read(run: RunFolder) -> RunProgress:
     by_stage: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         by_stage.setdefault(record["stage"], []).append(record)
-    steps = run.config.adapt.steps
+    planned = _planned(run, list(by_stage))
+    adapts = "adapt" in by_stage or len(planned) == 1
+    preview = _latest_preview(run, tables=not adapts)
+    is_table = preview is not None and not preview.stem.isdigit()
+    total = sum(planned.values())
     if not by_stage:
-        return RunProgress(steps=steps, preview=preview, preview_step=preview_step)
-    adapted = by_stage.get("adapt", [])
-    step = adapted[-1]["step"] + 1 if adapted else 0
-    seconds = [record["seconds"] for record in adapted[-20:] if isinstance(record.get("seconds"), int | float)]
+        first = next(iter(planned.values()))
+        return RunProgress(steps=first, parts=len(planned), all_steps=total, preview=preview, preview_is_table=is_table)
+    finished = {stage: logged[-1]["step"] + 1 for stage, logged in by_stage.items()}
+    stage = list(by_stage)[-1]
+    part = list(planned).index(stage) + 1
+    steps, step = planned[stage], finished[stage]
+    earlier = sum(list(planned.values())[: part - 1])  # also of stages whose records are lost
+    seconds = [record["seconds"] for record in by_stage[stage][-20:] if isinstance(record.get("seconds"), int | float)]
     left = (steps - step) * sum(seconds) / len(seconds) if seconds and step < steps else None
-    curves = {_title(stage): charts(_thinned(logged)) for stage, logged in by_stage.items()}
-    return RunProgress(_title(list(by_stage)[-1]), step, steps, left, curves, preview, preview_step)
+    curves = {_title(name): charts(_thinned(logged)) for name, logged in by_stage.items()}
+    done = min(earlier + step, total)
+    return RunProgress(_title(stage), part, len(planned), step, steps, done, total, left, curves, preview, is_table)
+
+
+def _planned(run: RunFolder, begun: Sequence[str]) -> dict[str, int]:
+    """Steps of the stages of a run in their order, by name; for one that its settings do not name, those it has."""
+    options = run.config.options
+    names = [each.name for each in fields(options)] if is_dataclass(options) else []
+    planned = {name: getattr(getattr(options, name), "steps", None) for name in names}
+    found = {name: steps for name, steps in planned.items() if isinstance(steps, int)}
+    unknown = {stage: 0 for stage in begun if stage not in found and stage != "adapt"}
+    return {**unknown, **found, "adapt": run.config.adapt.steps}
+
+
+def _latest_preview(run: RunFolder, *, tables: bool) -> Path | None:
+    """The latest grid of samples; with `tables`, rather the latest table of an earlier stage, if there is one."""
+    previews = sorted((run.path / "previews").glob("*.png"))
+    samples = [preview for preview in previews if preview.stem.isdigit()]
+    others = [preview for preview in previews if not preview.stem.isdigit()]
+    found = (others or samples) if tables else (samples or others)
+    return found[-1] if found else None
 
 
 def _thinned(records: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

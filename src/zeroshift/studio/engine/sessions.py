@@ -30,6 +30,7 @@ class Session:
         name: file name of the photo, for labels and commands only.
         align: how it is cut, see `zeroshift.inversion.faces.photo_crops`.
         inverted: the photo in a generator, by (source generator, alignment).
+        result: the number of the result that is shown large in the photo tab; 0: as the source redraws the photo.
         job: id of the running inversion.
         photos: how many photos were sent.
         sheet: the pictures of the explore tab.
@@ -40,6 +41,7 @@ class Session:
     name: str = ""
     align: str = "none"
     inverted: dict[tuple[str, str], Inverted] = field(default_factory=dict)
+    result: int = 1
     job: str = ""
     photos: int = 0
     sheet: Sheet | None = None

@@ -184,7 +184,11 @@ class Studio:
         if not columns:
             return Table([], [], "")
         others = yardsticks(columns, rows)
-        head = ["measure", *(row.label for row in rows), *(label for label, _ in others)]
+        targets = {str(run.path): run.config.target for run in runs}
+        found = [{targets.get(run, "") for run in row.runs} for row in rows]
+        plain = all(map(len, found)) and len(set().union(*found)) == len(rows)
+        labels = ["".join(one) if plain else row.label for one, row in zip(found, rows, strict=True)]
+        head = ["measure", *labels, *(label for label, _ in others)]
         lines = [
             [text, *(row.cell(column) for row in rows), *(cells[number] for _, cells in others)]
             for number, (text, column) in enumerate(zip(headings(columns), columns, strict=True))

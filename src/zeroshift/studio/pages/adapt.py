@@ -1,5 +1,6 @@
 """The Adapt tab: the form of a run, the queue, and the live view of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from zeroshift.studio.pages.curves import curves_html, progress_html
 __all__ = ["adapt_tab"]
 
 _EVERY = 1.0  # seconds between looks at a run
+_SAMPLES = "Preview: source above target"
+_TABLE = "Pictures (rows) and the prompts learned from them (columns); a dark diagonal: each prompt fits its picture"
 _WORDS = {
     "waiting": "waiting in the queue", "running": "running", "stopping": "stopping after this step",
     "finished": "finished", "stopped": "stopped; Resume continues it", "failed": "failed",
@@ -39,7 +42,7 @@ def adapt_tab(studio: Studio, page: gr.Blocks) -> None:
                 stop = gr.Button("Stop", variant="stop", interactive=False)
                 resume = gr.Button("Resume", interactive=False)
             preview = gr.Image(
-                label="Preview: source above target", format="png", type="pil", interactive=False,
+                label=_SAMPLES, format="png", type="pil", interactive=False,
                 elem_id="run-preview", alt_text="Samples of the run",
                 elem_classes="pictures", buttons=["download", "fullscreen"],
             )  # fmt: skip
@@ -103,7 +106,7 @@ def _form(studio: Studio) -> tuple[gr.State, gr.State]:
         except ZeroshiftError as error:
             gr.Textbox(str(error), label="This generator cannot be adapted", interactive=False)
             return
-        controls = [(field, _control(field)) for field in fields if field.name in MAIN]
+        controls = [(field, _control(field, _hint(field, fields))) for field in fields if field.name in MAIN]
         with gr.Accordion("All other settings", open=False):
             gr.Textbox("Every setting of the command line, with its default.", show_label=False, interactive=False)
             for group in dict.fromkeys(field.group for field in fields):
@@ -123,6 +126,8 @@ def _form(studio: Studio) -> tuple[gr.State, gr.State]:
         inputs = [target, source, run_name, started, *(control for _, control in controls)]
 
         def begin(checks: bool, label: str, origin: str, wanted: str, count: int, *values: Any) -> tuple[Any, ...]:
+            if not label.strip():
+                raise ZeroshiftError('Fill in "Target" at the top: what the pictures should become, such as zombie.')
             chosen = dict(zip(names, values, strict=True))
             config = studio.configure(generator_name, method_name, origin, label, chosen)
             found = studio.check(config) if checks else []
@@ -149,10 +154,19 @@ def _form(studio: Studio) -> tuple[gr.State, gr.State]:
     return name, started
 
 
-def _control(field: Field) -> Any:
+def _hint(field: Field, fields: Sequence[Field]) -> str:
+    """What else there is to know about a main setting."""
+    if field.name != "adapt.steps":
+        return ""
+    before = [one for one in fields if one.name.endswith(".steps") and one.name != field.name]
+    texts = [f" Before them: {one.default} steps of another kind (All other settings, {one.group})." for one in before]
+    return " With a few, hardly anything changes." + "".join(texts)
+
+
+def _control(field: Field, hint: str = "") -> Any:
     """The control of a setting; its meaning is the text below the label."""
     shared: dict[str, Any] = {
-        "label": field.title[:1].upper() + field.title[1:], "info": field.doc, "interactive": True,
+        "label": field.title[:1].upper() + field.title[1:], "info": field.doc + hint, "interactive": True,
         "elem_id": f"setting-{field.name.replace('.', '-').replace('_', '-')}",
     }  # fmt: skip
     if field.kind == "bool":
@@ -206,7 +220,7 @@ def _view(studio: Studio, chosen: str | None, before: str = "", *, listed: bool 
         progress_html(progress, state),
         gr.update(interactive=state in ("waiting", "running", "stopping")),
         gr.update(interactive=state in ("stopped", "failed")),
-        picture,
+        gr.update(value=picture, label=_TABLE if progress.preview_is_table else _SAMPLES),
         curves_html(progress.curves),
         table,
         log,
@@ -222,7 +236,8 @@ def _status(state: str, progress: Any, message: str) -> str:
     if progress.stage and state in ("running", "stopping", "stopped"):
         left = progress.seconds_left
         rest = f", about {_duration(left)} left" if left is not None and state == "running" else ""
-        sentences.append(f"{progress.stage}: step {progress.step} of {progress.steps}{rest}.")
+        part = f" (part {progress.part} of {progress.parts})" if progress.parts > 1 else ""
+        sentences.append(f"{progress.stage}{part}: step {progress.step} of {progress.steps}{rest}.")
     elif state == "running":
         sentences.append("The models are being loaded.")
     return " ".join(sentences)

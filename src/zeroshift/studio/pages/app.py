@@ -33,6 +33,10 @@ __all__ = ["build_page", "serve", "serve_space", "served"]
 _SWEEP, _AGE = 20.0, 1800.0  # seconds: how often files and memory are released, and how old the files are then
 _OPEN_PAGES = 32  # gradio keeps half a megabyte for each
 _ATTEMPTS = 3  # ports that are tried; another program may take one between the look and the start
+_INTRODUCTION = (
+    "A *generator* draws invented pictures, such as people. A *run* teaches it a new look from a word, its *domain*: "
+    "robot, pencil sketch."
+)
 _CSS = (Path(__file__).with_name("studio.css")).read_text(encoding="utf-8")
 # Fonts of the system: nothing is requested from other servers.
 _THEME = gr.themes.Default(
@@ -48,8 +52,9 @@ def build_page(studio: Studio, *, trains: bool = True) -> gr.Blocks:
     """
     with gr.Blocks(title="zeroshift studio", analytics_enabled=False) as page:
         gr.Markdown("# zeroshift studio", elem_id="title")
-        with gr.Tabs(selected="explore" if studio.workspace.finished_names() or not trains else "adapt"):
-            explore_tab(studio, page)
+        gr.Markdown(_INTRODUCTION)
+        with gr.Tabs(selected="explore" if studio.workspace.finished_names() or not trains else "adapt") as tabs:
+            explore_tab(studio, page, tabs)
             if trains:
                 adapt_tab(studio, page)
             photo_tab(studio)
@@ -130,7 +135,12 @@ def serve(studio: Studio, *, host: str, port: int, password: str, browser: bool)
         print(f"The studio runs at {address} (Ctrl-C ends it).", flush=True)
         if browser:
             webbrowser.open(address)
-        threading.Event().wait()
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            if studio.queue.waiting:
+                print("The studio ends. The running job is stopped first; the queue is kept.", flush=True)
+            raise
 
 
 def serve_space(runs: str) -> None:

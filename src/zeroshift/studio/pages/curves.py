@@ -12,15 +12,15 @@ _MOST = 6  # curves of a stage
 
 
 def progress_html(progress: RunProgress, state: str) -> str:
-    """A progress bar for the adapt stage; moving while its first stages run."""
-    if not progress.steps:
+    """A progress bar over all stages; moving while the models are loaded."""
+    if not progress.all_steps:
         return ""
-    text = f"Step {progress.step} of {progress.steps}"
-    known = progress.step or state not in ("running", "stopping")
-    value = f' value="{progress.step}"' if known else ""
+    text = f"Step {progress.done} of {progress.all_steps}"
+    known = progress.done or state not in ("running", "stopping")
+    value = f' value="{progress.done}"' if known else ""
     return (
         f'<label class="run-bar"><span>{text}</span>'
-        f'<progress max="{progress.steps}"{value} aria-label="{text}"></progress></label>'
+        f'<progress max="{progress.all_steps}"{value} aria-label="{text}"></progress></label>'
     )
 
 

@@ -29,11 +29,12 @@ _STRIDE = 0.125  # of the way to the next sample
 _LIVE = {**QUIET, "trigger_mode": "always_last"}  # of quick changes only the last one is drawn
 
 
-def explore_tab(studio: Studio, page: gr.Blocks) -> None:
+def explore_tab(studio: Studio, page: gr.Blocks, tabs: gr.Tabs) -> None:
     """Builds the tab.
 
     Args:
         page: the page, whose load event fills the tab.
+        tabs: all tabs; a walk pauses when another one is opened.
     """
     with gr.Tab("Explore", id="explore") as tab, gr.Row():
         with gr.Column(scale=2, min_width=300):
@@ -83,9 +84,13 @@ def explore_tab(studio: Studio, page: gr.Blocks) -> None:
     def redraw(request: gr.Request, *values: Any) -> tuple[Any, ...]:
         session = studio.sessions.get(session_key(request))
         sheet = studio.explorer.draw(values[0] or [], _drawing(*values[2:]), generator=values[1] or "")
+        if session.sheet is not None:
+            session.chosen = _kept_choice(session.sheet, session.chosen, sheet)
         session.sheet = sheet
         columns = len(sheet.columns)
-        pictures = gr.update(value=items(studio, sheet.pictures), columns=columns if columns > 2 else 4)
+        pictures = gr.update(
+            value=items(studio, sheet.pictures), columns=columns if columns > 2 else 4, selected_index=session.chosen
+        )
         layer = gr.update(maximum=max(1, sheet.num_styles))
         return (pictures, *_chosen(studio, sheet, session.chosen), layer)
 
@@ -107,16 +112,17 @@ def explore_tab(studio: Studio, page: gr.Blocks) -> None:
     shares.change(redraw, settings, outputs, **_LIVE)
 
     @guarded
-    def choose_runs(names: Sequence[str], request: gr.Request) -> tuple[Any, ...]:
+    def choose_runs(names: Sequence[str]) -> tuple[Any, ...]:
         found = studio.workspace.finished(names or [])
-        studio.sessions.get(session_key(request)).chosen = 1
         equal = [round(1 / len(found), 2)] * len(found) if found else []
         several = gr.update(visible=True) if len(found) > 1 else gr.update(visible=False, value=False)
         truncation = found[0].config.truncation_psi if found else 1.0
         return gr.update(visible=not found), truncation, several, equal
 
     runs.change(choose_runs, runs, [generator, psi, mixed, shares], **QUIET).then(redraw, settings, outputs, **_LIVE)
-    shuffle.click(lambda: secrets.randbelow(10_000), None, seed, **QUIET).then(redraw, settings, outputs, **_LIVE)
+    shuffle.click(lambda: (secrets.randbelow(10_000), 0), None, [seed, position], **QUIET).then(
+        redraw, settings, outputs, **_LIVE
+    )
 
     @guarded
     def select(event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
@@ -139,6 +145,10 @@ def explore_tab(studio: Studio, page: gr.Blocks) -> None:
         redraw, settings, outputs, **_LIVE
     )
 
+    def pause(event: gr.SelectData) -> tuple[Any, Any]:
+        return (gr.skip(), gr.skip()) if event.value == "Explore" else (gr.update(value="Play"), gr.Timer(active=False))
+
+    tabs.select(pause, None, [play, timer], **QUIET)
     tab.select(lambda: gr.update(choices=run_choices(studio)), None, runs, **QUIET)
     page.load(lambda: latest_choice(studio), None, runs, **QUIET).then(
         choose_runs, runs, [generator, psi, mixed, shares], **QUIET
@@ -190,6 +200,17 @@ def _drawing(
         walk_seed=int(walk_seed or 0) if position else None,
         position=position or 0.0,
     )
+
+
+def _kept_choice(before: Sheet, chosen: int, sheet: Sheet) -> int:
+    """The number of the chosen picture in another sheet: the same sample in the same domain, else in the first one."""
+    old, new = (len(one.columns) for one in (before, sheet))
+    chosen = min(chosen, len(before.pictures) - 1)
+    sample = min(chosen // old, len(sheet.pictures) // new - 1)
+    labels = [column[0].label for column in sheet.columns]
+    label = before.pictures[chosen].label
+    column = labels.index(label) if label in labels else min(1, new - 1)
+    return sample * new + column
 
 
 def _chosen(studio: Studio, sheet: Sheet, index: int) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """The Photo tab: a photo is received, cut, inverted, and shown in the domains of runs."""
 
+import html
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ def photo_tab(studio: Studio) -> None:
                 buttons=["fullscreen"], max_height=420,
             )  # fmt: skip
             gallery = gr.Gallery(
-                label="Results: as the source generator draws it, then each domain", format="png", columns=4,
+                label="Results: redrawn by the source generator, then each domain", format="png", columns=4,
                 object_fit="contain", height="auto", interactive=False, allow_preview=False, buttons=[],
                 elem_id="photo-gallery", elem_classes="pictures",
             )  # fmt: skip
@@ -134,13 +135,15 @@ def photo_tab(studio: Studio) -> None:
     def drawn(session: Session, names: Sequence[str], amount: float, mix: bool) -> tuple[Any, ...]:
         shares = [1 / len(names)] * len(names) if mix and len(names) > 1 else None
         pictures = studio.photos.results(session, names, amount, shares)
-        result = pictures[1]
+        number = min(session.result, len(pictures) - 1)
+        result = pictures[number]
         file = download(studio, result, f"photo-{result.label}")
         _, photo = studio.photos.views(session)
         after = enlarged(result.image)
         return (
-            (shown(studio, photo.resize(after.size)), shown(studio, after)), items(studio, pictures),
-            gr.update(value=file, visible=True), result.command,
+            (shown(studio, photo.resize(after.size)), shown(studio, after)),
+            gr.update(value=items(studio, pictures), selected_index=number),
+            gr.update(value=file, label=f"Download with its settings: {result.label}", visible=True), result.command,
         )  # fmt: skip
 
     @guarded
@@ -175,8 +178,21 @@ def photo_tab(studio: Studio) -> None:
                     return
             yield "Finished.", hidden, parts(session)[1]
         except Exception as error:
-            yield "Not possible.", hidden, gr.skip()
-            raise alert(error) from None
+            message = alert(error)
+            yield html.unescape(str(message.message)), hidden, gr.skip()
+            raise message from None
+
+    @guarded
+    def select(
+        event: gr.SelectData, names: Sequence[str], amount: float, mix: bool, request: gr.Request
+    ) -> tuple[Any, ...]:
+        session = session_of(request)
+        if session.result == int(event.index):  # the page has marked what is shown
+            return (gr.skip(),) * 4
+        session.result = int(event.index)
+        return redraw(names, amount, mix, request)
+
+    gallery.select(select, chosen, results, **QUIET)
 
     # The pictures are drawn with the strength that is set when the inversion ends.
     start.click(
