@@ -153,6 +153,7 @@ def test_a_wrong_file_is_refused_with_a_sentence(visit: Visit, studio: Studio, t
 
 def test_a_space_is_written_from_the_page(visit: Visit) -> None:
     visit.tab("Share")
+    expect(visit.page.locator("#share-runs")).to_contain_text(")")  # the latest run is chosen
     visit.page.locator("#share-write").click()
     expect(visit.page.locator("#share-result textarea")).to_have_value(re.compile("Written: .*-space"))
 

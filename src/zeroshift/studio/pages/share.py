@@ -7,10 +7,11 @@ from typing import Any
 import gradio as gr
 
 from zeroshift.api.sharing import export
+from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import export_formats
 from zeroshift.studio.engine.space import write_space
 from zeroshift.studio.engine.studio import Studio
-from zeroshift.studio.pages.common import QUIET, guarded, kept_choices, run_choices
+from zeroshift.studio.pages.common import QUIET, choose_sentence, guarded, kept_choices, run_choices
 
 __all__ = ["share_tab"]
 
@@ -24,7 +25,7 @@ def share_tab(studio: Studio) -> None:
             info="All from one source generator. Photos and the settings of your machine are not part of it.",
         )  # fmt: skip
         make = gr.Button("Write the folder", variant="primary", elem_id="share-write")
-        written = gr.Textbox(label="Result", interactive=False, lines=5, elem_id="share-result")
+        written = gr.Textbox(label="Result", interactive=False, lines=6, elem_id="share-result")
         gr.Markdown("### The generator as a file\nFor other programs.")
         with gr.Row():
             run = gr.Dropdown(run_choices(studio), value=None, label="Run", elem_id="export-run")
@@ -38,11 +39,16 @@ def share_tab(studio: Studio) -> None:
 
     @guarded
     def space(names: Sequence[str]) -> str:
-        found = studio.workspace.finished(names or [])
-        folder = studio.workspace.runs / f"{names[0]}-space" if names else studio.workspace.runs / "space"
-        write_space(found, folder)
+        if not names:
+            raise ZeroshiftError(choose_sentence(studio))
+        folder = (studio.workspace.runs / f"{names[0]}-space").absolute()
+        write_space(studio.workspace.finished(names), folder)
         upload = shlex.join(["hf", "upload", "OWNER/NAME", str(folder), "--repo-type", "space"])
-        return f"Written: {folder}\nTry it: python {shlex.quote(str(folder / 'app.py'))}\nUpload it: {upload}"
+        return (
+            f"Written: {folder}\n1. Try it on this machine: python {shlex.quote(str(folder / 'app.py'))}\n"
+            "2. Make an account at huggingface.co, log in with: hf auth login\n"
+            f"3. Upload it: {upload}\nThe web page is then https://huggingface.co/spaces/OWNER/NAME, for everybody."
+        )
 
     @guarded
     def choose(name: str | None) -> tuple[Any, str]:
@@ -55,7 +61,9 @@ def share_tab(studio: Studio) -> None:
 
     @guarded
     def save(name: str | None, chosen: str) -> str:
-        (found,) = studio.workspace.finished([name or ""])
+        if not name:
+            raise ZeroshiftError(choose_sentence(studio))
+        (found,) = studio.workspace.finished([name])
         return f"Written: {export(found, chosen)}"
 
     def single(chosen: str | None) -> Any:
