@@ -193,7 +193,9 @@ class Studio:
             [text, *(row.cell(column) for row in rows), *(cells[number] for _, cells in others)]
             for number, (text, column) in enumerate(zip(headings(columns), columns, strict=True))
         ]
-        return Table(head, lines, YARDSTICK)
+        return Table(
+            head, lines, f"{YARDSTICK} Where truth is worse than the source, as diversity may be, aim at truth."
+        )
 
 
 @contextlib.contextmanager
