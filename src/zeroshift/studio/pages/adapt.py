@@ -237,7 +237,8 @@ def _status(state: str, progress: Any, message: str) -> str:
         left = progress.seconds_left
         rest = f", about {_duration(left)} left" if left is not None and state == "running" else ""
         part = f" (part {progress.part} of {progress.parts})" if progress.parts > 1 else ""
-        sentences.append(f"{progress.stage}{part}: step {progress.step} of {progress.steps}{rest}.")
+        of = f" of {progress.steps}" if progress.steps else ""  # unknown for stages of other packages
+        sentences.append(f"{progress.stage}{part}: step {progress.step}{of}{rest}.")
     elif state == "running":
         sentences.append("The models are being loaded.")
     return " ".join(sentences)

@@ -53,10 +53,10 @@ def compare_tab(studio: Studio, *, measures: bool) -> None:
     def results(names: Sequence[str], before: str) -> tuple[Any, ...]:
         found = studio.measures(names or [])
         text = found.note or ("No measures of these runs yet." if names else choose_sentence(studio))
-        measuring = [job for job in studio.queue.waiting if job.kind == "evaluate"]
-        if measuring:
-            now = studio.queue.waiting[0].title
-            text = f"{len(measuring)} measurements are in the queue, of some minutes each. Now: {now}.\n{text}"
+        waiting = studio.queue.waiting
+        number = sum(job.kind == "evaluate" for job in waiting)
+        if number:
+            text = f"{number} measurements are in the queue, of some minutes each. Now: {waiting[0].title}.\n{text}"
         now = repr((found, text))
         if now == before:
             return gr.skip(), gr.skip(), gr.skip()
