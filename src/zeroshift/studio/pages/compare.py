@@ -60,7 +60,9 @@ def compare_tab(studio: Studio, *, measures: bool) -> None:
         now = repr((found, text))
         if now == before:
             return gr.skip(), gr.skip(), gr.skip()
-        return gr.update(value=found.rows, headers=found.head or ["measure"]), text, now
+        head = found.head or ["measure"]
+        widths = ["30%", *[f"{70 // (len(head) - 1)}%"] * (len(head) - 1)] if len(head) > 1 else None
+        return gr.update(value=found.rows, headers=head, column_widths=widths), text, now
 
     @guarded
     def start(names: Sequence[str]) -> None:

@@ -61,7 +61,7 @@ def explore_tab(studio: Studio, page: gr.Blocks, tabs: gr.Tabs) -> None:
                 position = gr.Slider(0, 1, 0, step=0.005, label="Position on the way")
                 play = gr.Button("Play", elem_id="walk-play")
                 timer = gr.Timer(_FRAME, active=False)
-        with gr.Column(scale=3, min_width=300):
+        with gr.Column(scale=3, min_width=300, elem_classes="shown-first"):  # on narrow screens
             slider = gr.ImageSlider(
                 label="Source and target", type="pil", format="png", interactive=False, elem_id="before-after",
                 buttons=["fullscreen"], max_height=420,
