@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 
 from zeroshift.studio.pages.guard import Guard
 
@@ -30,6 +31,23 @@ def ask(guard: Guard, path: str = "/", method: str = "GET", **headers: str) -> t
     asyncio.run(guard(scope, None, send))  # type: ignore[arg-type]
     answered = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
     return messages[0]["status"], answered
+
+
+def broken(cause: Exception | None) -> Any:
+    """An application that fails while it answers."""
+
+    async def answer_and_fail(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("Caught handled exception, but response already started.") from cause
+
+    return answer_and_fail
+
+
+def test_the_stream_of_a_page_that_was_closed_ends_without_a_traceback() -> None:
+    assert ask(Guard(broken(HTTPException(404)), local=True, max_bytes=MB))[0] == 200
+    for cause in (ValueError(), None):
+        with pytest.raises(RuntimeError, match="already started"):
+            ask(Guard(broken(cause), local=True, max_bytes=MB))
 
 
 @pytest.fixture

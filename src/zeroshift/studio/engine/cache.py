@@ -14,7 +14,7 @@ from zeroshift.training.run_folder import RunFolder
 __all__ = ["Kept", "ModelCache"]
 
 _RENDERERS, _PHOTO_MODELS = 3, 2
-_MOST_BYTES = 256 * 2**20  # of each cache: thirty miniature generators, or two StyleGAN2 of 1024 pixels
+_MOST_BYTES = 128 * 2**20  # of each cache: fifteen miniature generators, or one StyleGAN2 of 1024 pixels
 
 T = TypeVar("T")
 

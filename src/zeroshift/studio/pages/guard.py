@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
+
 __all__ = ["LOOPBACK", "Guard"]
 
 Scope = MutableMapping[str, Any]
@@ -64,6 +66,10 @@ class Guard:
         try:
             await self._app(scope, receive, with_headers)
         except (FileNotFoundError, RuntimeError) as error:
+            if started and isinstance(error.__cause__, HTTPException):
+                # Gradio ends the stream of events of a page that was closed meanwhile with "not found".
+                await send({"type": "http.response.body", "body": b""})
+                return
             # A photo that was removed while the browser asked for it; starlette raises one or the other.
             if isinstance(error, RuntimeError) and "does not exist" not in str(error):
                 raise
