@@ -144,7 +144,8 @@ def test_a_finished_trial_is_no_longer_elsewhere_though_a_command_looks_at_it(tm
         assert shared.elsewhere == {}
 
 
-def test_a_trial_that_others_finish_during_the_last_round_is_not_elsewhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["finished", "stopped", "failed"])
+def test_a_trial_that_others_end_during_the_last_round_is_not_elsewhere(tmp_path: Path, end: str) -> None:
     """Otherwise no command would know that all have ended, and none would write the page."""
     work = numbered_work(tmp_path, 3)
     with Claims(tmp_path) as theirs, Claims(tmp_path) as mine:
@@ -155,32 +156,15 @@ def test_a_trial_that_others_finish_during_the_last_round_is_not_elsewhere(tmp_p
         for trial in shared.run(Here()):
             done.append(trial)
             if trial == 2:
-                theirs.release(work.record(1))  # stopped; the next round runs it here
+                theirs.release(work.record(1))  # stopped: the next round runs it here
             elif trial == 1:
                 assert list(shared.elsewhere) == ["0"]
-                write(tmp_path, 0)
-                theirs.release(work.record(0))
-        assert done == [2, 1]
+                if end == "finished":
+                    write(tmp_path, 0)
+                theirs.release(work.record(0), "the disk is full" if end == "failed" else None)
+        assert done == ([2, 1, 0] if end == "stopped" else [2, 1])
         assert shared.elsewhere == {}
-
-
-@pytest.mark.parametrize("problem", [None, "the disk is full"])
-def test_a_trial_that_others_end_without_a_result_during_the_last_round(tmp_path: Path, problem: str | None) -> None:
-    work = numbered_work(tmp_path, 3)
-    with Claims(tmp_path) as theirs, Claims(tmp_path) as mine:
-        assert theirs.take(work.record(0))
-        assert theirs.take(work.record(1))
-        shared = SharedWork(work, mine)
-        done = []
-        for trial in shared.run(Here()):
-            done.append(trial)
-            if trial == 2:
-                theirs.release(work.record(1))
-            elif trial == 1:
-                theirs.release(work.record(0), problem)
-        assert done == ([2, 1, 0] if problem is None else [2, 1])
-        assert shared.elsewhere == {}
-        assert list(shared.failed) == ([] if problem is None else ["0"])
+        assert list(shared.failed) == (["0"] if end == "failed" else [])
 
 
 def test_results_that_are_not_in_the_folder_are_a_failure(tmp_path: Path) -> None:
