@@ -140,7 +140,7 @@ def test_a_step_logs_both_terms_and_no_weight_of_zero_costs_a_map(tiny_generator
     losses = trained(make(tiny_generator, [encoder])).step(0)
     assert {"directional", "structure", "range"} < set(losses)
     assert losses["structure"] > 0
-    without = trained(make(tiny_generator, [encoder], structure_weight=0.0))
+    without = trained(make(tiny_generator, [encoder], structure_weight=0.0, structure_hold=0.0))
     assert without._method.map_levels() == [()]
     assert "structure" not in without.step(0)
 
@@ -149,7 +149,7 @@ def test_a_step_logs_both_terms_and_no_weight_of_zero_costs_a_map(tiny_generator
 def test_the_structure_weight_falls_linearly_to_its_final_value(
     tiny_generator: Path, encoder: Encoder, until: float, expected: float
 ) -> None:
-    options = {"structure_weight": 8.0, "structure_final": 2.0, "structure_until": until}
+    options = {"structure_weight": 8.0, "structure_final": 2.0, "structure_until": until, "structure_hold": 0.0}
     adaptation = trained(make(tiny_generator, [encoder], **options))
     batch = adaptation._context.fresh_latents.draw("adapt", 0, range(4), noise="source")
     part = adaptation._source_part(batch, 0)
@@ -161,6 +161,61 @@ def test_the_structure_weight_falls_linearly_to_its_final_value(
     assert last == pytest.approx(first * 2 / 8)
 
 
+def unit(features: Tensor) -> Tensor:
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def test_structure_is_held_once_images_move_farther_than_their_texts(
+    tiny_generator: Path, encoder: Encoder, resnet: Encoder
+) -> None:
+    context = make(tiny_generator, [encoder, resnet], structure_weight=1.0, structure_hold=10.0, structure_margin=3.0)
+    adaptation = trained(context)
+    method, late = adaptation._method, 2
+    batch = context.fresh_latents.draw("adapt", 0, range(4), noise="source")
+    method.begin_step(0, adaptation.target)
+    assert method.structure_weights(0).tolist() == [1, 1]  # nothing has moved
+    expected = None
+    for step in range(2):
+        part = adaptation._source_part(batch, step)
+        pairs = adaptation._pairs(part, step)
+        method.extra_losses(pairs)
+        with torch.no_grad():
+            ratios = []
+            for mapper, pair, inputs, s, t in zip(
+                method.mappers, method.pairs, pairs.mapper_inputs, pairs.source_features, pairs.target_features,
+                strict=True,
+            ):  # fmt: skip
+                source, target = pair.with_base(*pair.learned(mapper(inputs)))
+                moved = (unit(t) - unit(s)).norm(dim=1).mean() / (unit(target) - unit(source)).norm(dim=1).mean()
+                ratios.append(float(moved))
+        expected = ratios if expected is None else [0.8 * a + 0.2 * b for a, b in zip(expected, ratios, strict=True)]
+        method.begin_step(step + 1, adaptation.target)
+    assert expected is not None
+    assert max(expected) > 1  # else the test would show nothing
+    held = [10 * min(1, max(0, (each - 1) / 3)) for each in expected]
+    assert method.structure_weights(late).tolist() == pytest.approx(held, rel=1e-4)
+    assert method.structure_weights(0).tolist() == pytest.approx([max(1, each) for each in held], rel=1e-4)
+
+
+def test_parts_of_a_batch_and_a_restored_state_measure_the_same_movement(
+    tiny_generator: Path, encoder: Encoder
+) -> None:
+    weights = []
+    for parts in (1, 2):
+        adapt = dataclasses.replace(ADAPT, grad_accumulation_steps=parts)
+        adaptation = trained(make(tiny_generator, [encoder], adapt, structure_weight=0.0, structure_margin=9.0))
+        adaptation.step(0)
+        method = adaptation._method
+        restored = Scaffold(adaptation._context)
+        restored.load_state_dict(method.state_dict())
+        for each in (method, restored):
+            each.begin_step(1, adaptation.target)
+            weights.append(each.structure_weights(1).item())
+        restored.load_state_dict({})  # of a checkpoint of an earlier version
+    assert weights[0] > 0
+    assert weights == pytest.approx([weights[0]] * 4, rel=1e-5)
+
+
 def test_levels_and_weights_are_checked(tiny_generator: Path, encoder: Encoder) -> None:
     with pytest.raises(ZeroshiftError, match=r"structure_levels has 7, but .* the levels 0 to 1"):
         Scaffold(make(tiny_generator, [encoder], structure_levels=(7,)))
@@ -168,6 +223,10 @@ def test_levels_and_weights_are_checked(tiny_generator: Path, encoder: Encoder) 
         make(tiny_generator, [encoder], structure_weight=-1.0)
     with pytest.raises(ZeroshiftError, match="structure_final is -2"):
         make(tiny_generator, [encoder], structure_final=-2.0)
+    with pytest.raises(ZeroshiftError, match="structure_hold is -3"):
+        make(tiny_generator, [encoder], structure_hold=-3.0)
+    with pytest.raises(ZeroshiftError, match=r"structure_margin is 0\.0"):
+        make(tiny_generator, [encoder], structure_margin=0.0)
     for until in (0.0, 1.5):
         with pytest.raises(ZeroshiftError, match=f"structure_until is {until}"):
             make(tiny_generator, [encoder], structure_until=until)
@@ -180,7 +239,9 @@ def test_the_structure_loss_keeps_what_the_direction_alone_changes(tiny_generato
     distances = []
     for weight in (0.0, 50.0):
         adapt = dataclasses.replace(ADAPT, steps=12, lr=0.01)
-        context = make(tiny_generator, [encoder], adapt, structure_weight=weight, structure_final=weight)
+        context = make(
+            tiny_generator, [encoder], adapt, structure_weight=weight, structure_final=weight, structure_hold=0.0
+        )
         adaptation = Adaptation(context, Scaffold(context))
         for step in range(12):
             adaptation.step(step)
