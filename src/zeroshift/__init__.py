@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from zeroshift.training.callbacks import StepEvent
     from zeroshift.training.result import AdaptResult
     from zeroshift.training.run_folder import RunFolder
-    from zeroshift.training.trainer import adapt
+    from zeroshift.training.trainer import adapt, adapt_together
 
     __version__: str
 
@@ -72,6 +72,7 @@ __all__ = [
     "ZeroshiftError",
     "__version__",
     "adapt",
+    "adapt_together",
     "blend_weights",
     "changed",
     "compare_methods",
@@ -131,7 +132,7 @@ _MODULES = {
     "training.callbacks": ("StepEvent",),
     "training.run_folder": ("RunFolder",),
     "training.result": ("AdaptResult",),
-    "training.trainer": ("adapt",),
+    "training.trainer": ("adapt", "adapt_together"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -21,9 +21,10 @@ from zeroshift.methods.nada import NADA
 from zeroshift.methods.source_images import FreshBatch
 from zeroshift.training import layer_selection
 from zeroshift.training.adaptation import Adaptation
+from zeroshift.training.compilation import compile_networks
 from zeroshift.training.layer_selection import LayerChoice, chosen_count, named_layers, train_only
 from zeroshift.training.run_folder import RunFolder
-from zeroshift.training.trainer import _compile, adapt
+from zeroshift.training.trainer import adapt
 
 Make = Callable[..., tuple[TrainingContext, Adaptation]]
 
@@ -214,7 +215,9 @@ def test_every_compiled_network_is_one_graph_in_a_step_with_a_choice(make: Make)
         context, adaptation = make(compile=True, noise_mode="random")
         torch.compiler.reset()
         if compiled:
-            _compile(context, adaptation, fullgraph=True, backend="aot_eager")
+            options = {"fullgraph": True, "backend": "aot_eager"}
+            compile_networks(context.source, context.encoders, **options)
+            compile_networks(adaptation.target, **options)
         results.append((adaptation.step(0), list(adaptation.target.parameters())))
     torch.compiler.reset()
     (plain, weights), (record, others) = results

@@ -91,7 +91,7 @@ def test_a_run_is_finished_only_after_its_log_is_complete(tmp_path: Path, monkey
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     import zeroshift
-    from zeroshift.training import trainer
+    from zeroshift.training import stepwise
 
     few = {"batch_size": 1, "layer_batch_size": 1}
     config = zeroshift.preset("miniature", target="zombie", method="nada", steps=2, adapt=few, preview_samples=1)
@@ -102,6 +102,6 @@ def test_a_run_is_finished_only_after_its_log_is_complete(tmp_path: Path, monkey
         events.Reload()
         logged.extend(event.step for event in events.Scalars("adapt/loss"))
 
-    monkeypatch.setattr(trainer, "save_generator", save)
+    monkeypatch.setattr(stepwise, "save_generator", save)
     zeroshift.adapt(config, tmp_path / "run")
     assert logged == [0, 1]

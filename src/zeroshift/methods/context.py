@@ -11,7 +11,7 @@ from zeroshift.clip.encoder import Encoder
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.core.distributed import Distributed
 from zeroshift.generators.base import Generator
-from zeroshift.methods.source_images import FreshLatents, ImageBank, SourceImages, noise_seed
+from zeroshift.methods.source_images import FreshLatents, ImageBank, SharedImages, SourceImages, noise_seed
 
 __all__ = ["TrainingContext"]
 
@@ -26,6 +26,7 @@ class TrainingContext:
         encoders: the guidance encoders, frozen.
         distributed: the processes of the run.
         image_bank: the images to draw from; None: new latents at every step.
+        shared_images: the batches that runs in lockstep share; None: the run is alone.
     """
 
     config: AdaptConfig
@@ -33,6 +34,7 @@ class TrainingContext:
     encoders: Sequence[Encoder]
     distributed: Distributed
     image_bank: ImageBank | None = None
+    shared_images: SharedImages | None = None
 
     @cached_property
     def fresh_latents(self) -> FreshLatents:
@@ -43,7 +45,7 @@ class TrainingContext:
     @property
     def source_images(self) -> SourceImages:
         """The provider of the run's source images."""
-        return self.fresh_latents if self.image_bank is None else self.image_bank
+        return self.shared_images or self.image_bank or self.fresh_latents
 
     @property
     def mapper_input_dims(self) -> list[int]:

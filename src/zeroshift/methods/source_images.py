@@ -1,12 +1,14 @@
 """The source images of a run: new latents at every step, or a fixed image bank.
 
-Both return batches (`SourceBatch`) that compute codes, images and features on first use.
+Both return batches (`SourceBatch`) that compute codes, images and features on first use. Runs in lockstep share them
+(`SharedImages`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,8 +20,9 @@ from zeroshift.core.rng import normal, stream
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import Codes, Generator, Latents
 
-__all__ = ["FreshLatents", "ImageBank", "SourceBatch", "SourceImages", "noise_seed"]
+__all__ = ["FreshLatents", "ImageBank", "SharedImages", "SourceBatch", "SourceImages", "noise_seed"]
 
+T = TypeVar("T")
 _PIXELS = 2**18  # source images encoded at once without a graph; more costs memory, and time on a CPU
 _BANK_BATCH = 8
 
@@ -62,8 +65,23 @@ class SourceBatch(ABC):
         """
 
     @abstractmethod
+    def _split(self, parts: int) -> "list[SourceBatch]":
+        """`split`, not kept."""
+
     def split(self, parts: int) -> "list[SourceBatch]":
-        """The batch in equal parts, for gradient accumulation."""
+        """The batch in equal parts, for gradient accumulation; the same objects at every call."""
+        return self.once(("split", parts), lambda: self._split(parts))
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """The result of `compute`, which is kept with the batch, so that runs in lockstep compute it once.
+
+        Args:
+            key: everything that the result depends on, except the batch and what all of these runs share.
+        """
+        kept: dict[Hashable, object] = self.__dict__.setdefault("_kept", {})
+        if key not in kept:
+            kept[key] = compute()
+        return cast(T, kept[key])
 
 
 class SourceImages(ABC):
@@ -79,6 +97,29 @@ class SourceImages(ABC):
             purpose: name of the batch's use; different purposes get different samples.
             noise: purpose of the noise inputs; None: `purpose`.
         """
+
+
+class SharedImages(SourceImages):
+    """Batches of runs in lockstep, which are computed once for all of them.
+
+    Args:
+        images: of the source generator that the runs share.
+    """
+
+    def __init__(self, images: SourceImages) -> None:
+        self._images = images
+        self._batches: dict[Hashable, SourceBatch] = {}
+
+    def draw(self, purpose: str, step: int, samples: Sequence[int], noise: str | None = None) -> SourceBatch:
+        """See `SourceImages.draw`. The same batch until `free`; nobody may change its tensors."""
+        key = (purpose, step, tuple(samples), noise)
+        if key not in self._batches:
+            self._batches[key] = self._images.draw(purpose, step, samples, noise)
+        return self._batches[key]
+
+    def free(self) -> None:
+        """Forgets all batches, after a step of all runs."""
+        self._batches.clear()
 
 
 @dataclass(frozen=True)
@@ -145,8 +186,7 @@ class FreshBatch(SourceBatch):
         common = self.origin.generator.mapper_input(self.latents, self.labels)
         return [normalize(one) for one in self.features] if common is None else [common] * len(self.origin.encoders)
 
-    def split(self, parts: int) -> list[SourceBatch]:
-        """See `SourceBatch`."""
+    def _split(self, parts: int) -> list[SourceBatch]:
         size = len(self.latents) // parts
         return [
             FreshBatch(self.origin, latents, self.samples[first : first + size], self.noise_seed)
@@ -267,8 +307,7 @@ class BankBatch(SourceBatch):
             return [normalize(features) for features in self.features]
         return [inputs[self.rows]] * len(self.bank.bank_features)
 
-    def split(self, parts: int) -> list[SourceBatch]:
-        """See `SourceBatch`."""
+    def _split(self, parts: int) -> list[SourceBatch]:
         size = len(self.rows) // parts
         return [
             BankBatch(self.bank, rows, self.samples[first : first + size])

@@ -155,10 +155,11 @@ class Adaptation(Stage):
     @torch.no_grad()
     def _source_part(self, batch: SourceBatch, step: int, code_gradients: bool = False) -> _Part:
         """Everything computed by the source generator for some samples, and an iterator over the target's images."""
-        context, mode = self._context, self._settings.noise_mode
+        context, mode, settings = self._context, self._settings.noise_mode, self._settings
+        seen = (settings.augmentations, settings.clamp_images, tuple(map(tuple, self._method.map_levels())))
         with context.autocast():
             codes, images = batch.codes, batch.images
-            features, maps = self._encode(images, batch.samples, step)
+            features, maps = batch.once(seen, lambda: self._encode(images, batch.samples, step))
             mapper_inputs = batch.mapper_inputs
         if code_gradients:
             codes = codes.clone().requires_grad_()

@@ -22,8 +22,9 @@ from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.registry import METHODS
 from zeroshift.methods.source_images import ImageBank
 from zeroshift.sampling.generate import class_labels
+from zeroshift.training.compilation import compile_networks
 
-__all__ = ["Progress", "make_context"]
+__all__ = ["Progress", "make_context", "member_context"]
 
 
 class Progress(Protocol):
@@ -39,11 +40,14 @@ def make_context(
     generator: Generator | None,
     encoders: Sequence[Encoder] | None,
     progress: Progress | None,
+    *,
+    check_texts: bool = True,
 ) -> TrainingContext:
     """Loads the generator, encoders and source images of the configuration, and checks them.
 
     Args:
         generator, encoders, progress: see `zeroshift.training.trainer.adapt`.
+        check_texts: False for several runs that share this context: `member_context` checks the texts of each.
 
     Raises:
         ZeroshiftError: if a file or a setting is invalid, or weights, source images or their features are not finite.
@@ -56,25 +60,50 @@ def make_context(
     class_labels(source, config.class_index, 1)
     if encoders is None:
         encoders = [load_encoder(name, device, config.resize) for name in config.encoders]
-    if len(encoders) != len(config.weights):
-        raise ZeroshiftError(
-            f"{len(encoders)} encoder objects were given, but the configuration names {len(config.weights)}. "
-            "Name as many in `encoders`."
-        )
     for encoder in encoders:
         require_finite_weights(encoder, "The encoder")
-        if METHODS[config.method].reads_labels(config):
-            encoder.warn_unknown(config.source)
-            for text in config.weighted_texts:
-                encoder.warn_unknown(text)
-                check_labels(encoder, config.source, text)
+    if check_texts:
+        _check_encoders(config, encoders)
     source.eval().requires_grad_(False)
     source.configure(config.sampling)
     encoders = [encoder.to(device) for encoder in encoders]
     bank = _image_bank(config, source, encoders, distributed, progress)
     context = TrainingContext(config, source, encoders, distributed, bank)
     _check_source(context)
+    if config.compile:
+        compile_networks(source, encoders)
     return context
+
+
+def member_context(shared: TrainingContext, config: AdaptConfig) -> TrainingContext:
+    """The context of one of several runs in lockstep.
+
+    Args:
+        shared: made by `make_context` from the same `zeroshift.training.trainer.SHARED_SETTINGS`.
+        config: the settings of the run.
+
+    Raises:
+        ZeroshiftError: if a setting of this run is invalid.
+    """
+    config = _for_family(config, shared.source)
+    _check_encoders(config, shared.encoders)
+    return dataclasses.replace(shared, config=config)
+
+
+def _check_encoders(config: AdaptConfig, encoders: Sequence[Encoder]) -> None:
+    """Checks the number of encoders, and the labels, with a warning about words that an encoder does not know."""
+    if len(encoders) != len(config.weights):
+        raise ZeroshiftError(
+            f"{len(encoders)} encoder objects were given, but the configuration names {len(config.weights)}. "
+            "Name as many in `encoders`."
+        )
+    if not METHODS[config.method].reads_labels(config):
+        return
+    for encoder in encoders:
+        encoder.warn_unknown(config.source)
+        for text in config.weighted_texts:
+            encoder.warn_unknown(text)
+            check_labels(encoder, config.source, text)
 
 
 @torch.no_grad()
