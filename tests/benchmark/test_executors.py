@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,48 +18,49 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.claims import Claims
 
 
-def write(folder: Path, trial: int) -> str | None:
-    """Appends to the file of a trial; number 13 fails."""
-    if trial == 13:
-        return "bad luck"
-    with open(folder / f"{trial}.json", "a") as file:
-        file.write("run\n")
-    return None
+def write(folder: Path, trials: Sequence[int]) -> list[str | None]:
+    """Appends to the file of each trial; number 13 fails."""
+    for trial in trials:
+        if trial != 13:
+            with open(folder / f"{trial}.json", "a") as file:
+                file.write("run\n")
+    return ["bad luck" if trial == 13 else None for trial in trials]
 
 
 def numbered_work(folder: Path, count: int, run: Any = write, **changes: Any) -> Work[int]:
+    """Even and odd numbers are two groups."""
+
     def record(trial: int) -> Path:
         return folder / f"{trial}.json"
 
     trials = range(count)
     missing = [trial for trial in trials if not record(trial).exists()]
     return Work(
-        TrialJob(partial(run, folder)), trials, missing, record, lambda trial: record(trial).exists(), **changes
-    )
+        TrialJob(partial(run, folder)), trials, missing, record, lambda trial: record(trial).exists(),
+        lambda trial: trial % 2, **changes,
+    )  # fmt: skip
 
 
-def fail_or_die(folder: Path, trial: int) -> str | None:
+def fail_or_die(folder: Path, trials: Sequence[int]) -> list[str | None]:
     """Number 0 is killed, number 1 fails, others write what they see."""
-    if trial == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if trial == 1:
-        return "the disk is full"
-    (folder / f"{trial}.json").write_text(f"{torch.get_num_threads()} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
-    return None
+    for trial in trials:
+        if trial == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trial > 1:
+            seen = f"{torch.get_num_threads()} {os.environ.get('CUDA_VISIBLE_DEVICES')}"
+            (folder / f"{trial}.json").write_text(seen)
+    return ["the disk is full" if trial == 1 else None for trial in trials]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
-def test_a_killed_trial_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_killed_pack_does_not_stop_the_others(tmp_path: Path) -> None:
     """Each has its number of threads, and its GPU."""
     job = TrialJob(partial(fail_or_die, tmp_path), preload=("zeroshift.benchmark.executors",))
-    problems = dict(LocalPool(1, threads=2, gpus=1).run(job, range(3)))
-    assert problems == {
-        0: "its process ended with exit code -9, possibly out of memory",
-        1: "the disk is full",
-        2: None,
-    }
-    assert (tmp_path / "2.json").read_text() == "2 0"
+    killed = "its process ended with exit code -9, possibly out of memory"
+    problems = list(LocalPool(1, threads=2, gpus=1).run(job, [[3, 0, 4], [1, 2]]))
+    assert problems == [(3, killed), (0, killed), (4, killed), (1, "the disk is full"), (2, None)]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"2.json": "2 0", "3.json": "2 0"}
 
 
 def test_trials_in_parallel_see_different_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +142,7 @@ def test_a_finished_trial_is_no_longer_elsewhere_though_a_command_looks_at_it(tm
         shared = SharedWork(work, mine)
         for trial in shared.run(Here()):
             assert trial == 1
-            write(tmp_path, 0)  # their claim is not released yet
+            write(tmp_path, [0])  # their claim is not released yet
         assert shared.elsewhere == {}
 
 
@@ -160,7 +162,7 @@ def test_a_trial_that_others_end_during_the_last_round_is_not_elsewhere(tmp_path
             elif trial == 1:
                 assert list(shared.elsewhere) == ["0"]
                 if end == "finished":
-                    write(tmp_path, 0)
+                    write(tmp_path, [0])
                 theirs.release(work.record(0), "the disk is full" if end == "failed" else None)
         assert done == ([2, 1, 0] if end == "stopped" else [2, 1])
         assert shared.elsewhere == {}
@@ -168,7 +170,7 @@ def test_a_trial_that_others_end_during_the_last_round_is_not_elsewhere(tmp_path
 
 
 def test_results_that_are_not_in_the_folder_are_a_failure(tmp_path: Path) -> None:
-    work = numbered_work(tmp_path, 1, run=lambda folder, trial: None)
+    work = numbered_work(tmp_path, 1, run=lambda folder, trials: [None])
     with Claims(tmp_path) as claims:
         shared = SharedWork(work, claims)
         assert list(shared.run(Here())) == [0]
@@ -192,3 +194,45 @@ def test_a_claim_that_a_killed_command_left_on_a_finished_trial_is_removed(tmp_p
     with Claims(tmp_path) as claims:
         assert list(SharedWork(numbered_work(tmp_path, 1), claims).run(Here())) == []
     assert [path.name for path in tmp_path.iterdir()] == ["0.json"]
+
+
+def test_packs_hold_trials_of_one_group_in_order(tmp_path: Path) -> None:
+    work = numbered_work(tmp_path, 8)
+    assert work.packs(range(8), 3) == [[0, 2, 4], [1, 3, 5], [6], [7]]
+    assert work.packs([5, 2, 1], 2) == [[5, 1], [2]]
+    assert work.packs(range(3), 1) == [[0], [1], [2]]
+
+
+class Packs(Here):
+    """Lists the packs, and loses the process of each after its first trial."""
+
+    def run(self, job: TrialJob[Any], packs: Iterable[Sequence[Any]]) -> Iterator[tuple[Any, str | None]]:
+        for pack in packs:
+            self.done.append(list(pack))
+            job.run(pack[:1])
+            yield from ((trial, "its process ended") for trial in pack)
+
+
+def test_trials_of_a_lost_pack_that_had_ended_are_kept(tmp_path: Path) -> None:
+    executor = Packs()
+    with Claims(tmp_path) as claims:
+        shared = SharedWork(numbered_work(tmp_path, 6), claims, pack=2)
+        assert sorted(shared.run(executor)) == list(range(6))
+    assert executor.done == [[0, 2], [1, 3], [4], [5]]
+    assert shared.failed == {"2": "its process ended", "3": "its process ended"}
+    with Claims(tmp_path) as claims:
+        again = SharedWork(numbered_work(tmp_path, 6), claims, pack=2)
+        assert again.missing == [2, 3]
+        list(again.run(executor))
+    assert again.failed == {}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{trial}.json" for trial in range(6)]
+
+
+def test_packs_leave_out_what_others_have_claimed(tmp_path: Path) -> None:
+    work, executor = numbered_work(tmp_path, 8), Packs()
+    with Claims(tmp_path) as theirs, Claims(tmp_path) as mine:
+        assert theirs.take(work.record(2))
+        shared = SharedWork(work, mine, Shard(1, 2), pack=3)
+        list(shared.run(executor))
+    assert executor.done == [[0, 4], [6], [7, 1, 3], [5]]
+    assert list(shared.elsewhere) == ["2"]

@@ -55,6 +55,7 @@ def test_ray_takes_its_resources_from_the_options() -> None:
         ({"gpus_per_task": -1}, "--gpus-per-task is -1; it must be"),
         ({"gpus_per_task": float("nan")}, "--gpus-per-task is nan; it must be"),
         ({"gpus_per_task": 2}, "1 trials with 2 GPUs each do not fit the 0 GPUs here"),
+        ({"pack": 0}, "--pack is 0; it must be at least 1"),
         ({"retries": -1}, "--retries is -1; it must be at least 0"),
         ({"address": "auto"}, "Add --executor ray, or leave it out"),
     ],
@@ -75,7 +76,7 @@ def test_the_miniature_world_takes_no_gpus() -> None:
 def test_without_ray_a_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ZeroshiftError, match=r"needs the package ray: pip install 'zeroshift\[ray\]'"):
-        list(RayExecutor().run(numbered_work(tmp_path, 1).job, [0]))
+        list(RayExecutor().run(numbered_work(tmp_path, 1).job, [[0]]))
 
 
 def test_a_wrong_address_is_refused_at_once(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_wrong_address_is_refused_at_once(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ZeroshiftError, match=rf"There is no Ray cluster at {address} \(.*refused\)"):
-        list(RayExecutor(address).run(numbered_work(tmp_path, 1).job, [0]))
+        list(RayExecutor(address).run(numbered_work(tmp_path, 1).job, [[0]]))
 
 
 def test_the_last_command_writes_the_page(

@@ -83,12 +83,15 @@ def test_the_paper_on_a_tiny_generator(
         return network
 
     monkeypatch.setattr("zeroshift.evaluation.plan.load_network", load)
-    command = [*arguments(tiny_generator, tiny_encoder, tmp_path), "--paper"]
+    command = [*arguments(tiny_generator, tiny_encoder, tmp_path), "--paper", "--pack", "2"]
     assert main(command) == 0, capsys.readouterr().err
     assert {trial.variant.name for trial in in_this_process} == {"nada", "ipl"}
     record = json.loads((tmp_path / "benchmark.json").read_text())["trials"][0]
     assert set(record["measures"]) == {"is:inception", "scs:hed", "id:face"}
     assert set(record["left_out"]) == {"sifid"}
+    page = (tmp_path / "benchmark.md").read_text()
+    assert "4 of the 4 trials were trained in packs (`--pack`)" in page
+    assert "MiB" not in page
 
 
 def test_missing_options_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """An executor for tests."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from zeroshift.benchmark.executors import TrialJob
@@ -14,7 +14,7 @@ class Here:
     def __init__(self) -> None:
         self.done: list[object] = []
 
-    def run(self, job: TrialJob[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
-        for trial in trials:
-            self.done.append(trial)
-            yield trial, job.run(trial)
+    def run(self, job: TrialJob[One], packs: Iterable[Sequence[One]]) -> Iterator[tuple[One, str | None]]:
+        for pack in packs:
+            self.done.extend(pack)
+            yield from zip(pack, job.run(pack), strict=True)

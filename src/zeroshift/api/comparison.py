@@ -79,6 +79,7 @@ def compare_methods(
     baseline: str | None = None,
     processes: int | None = None,
     executor: Executor | None = None,
+    pack: int = 1,
     again: bool = False,
     track: Track[Any] = untracked,
 ) -> Comparison:
@@ -102,6 +103,7 @@ def compare_methods(
         processes: trials at the same time; None: one per GPU, without GPUs one per processor core.
         executor: runs the trials, such as `zeroshift.benchmark.ray_executor.RayExecutor()`; None: processes on this
             machine.
+        pack: trials of one method and seed that a process trains in lockstep, with common source images.
         again: measure finished trials once more.
         track: progress, such as `LiveView().track`.
 
@@ -128,7 +130,7 @@ def compare_methods(
     result = Comparison(plan, plan.baseline(baseline), plan.out / "benchmark.md")
     require_writable(plan.out)
     require_outputs(*page_files(plan, result.page))
-    outcome = run_shared(work(plan), executor or local_pool(processes), plan.out, track=track)
+    outcome = run_shared(work(plan), executor or local_pool(processes), plan.out, track=track, pack=pack)
     if not outcome.elsewhere:  # otherwise the last call or command to end writes the page
         write_page(plan, result.page, result.baseline)
     outcome.require_success()

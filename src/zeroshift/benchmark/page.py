@@ -14,7 +14,7 @@ from zeroshift.benchmark.measures import Metric, Records, compare_variants
 from zeroshift.benchmark.plan import BOUNDS, DomainPair, GeneratorPlan
 from zeroshift.benchmark.provenance import slug
 from zeroshift.benchmark.statistics import Difference
-from zeroshift.benchmark.tables import comparison_table, legend, mean_table, target_table
+from zeroshift.benchmark.tables import comparison_table, legend, mean_table, packed_note, target_table
 from zeroshift.benchmark.trials import NUM_SHOWN, finished_records, read_pictures
 from zeroshift.evaluation.compare import left_out_notes
 from zeroshift.evaluation.metrics.registry import MEASURES
@@ -187,7 +187,7 @@ def _introduction(plan: GeneratorPlan, records: Records, names: Sequence[str], b
     ]
     if missing := len(plan.trials()) - len(records):
         parts.append(f"**Not finished: {missing} of {len(plan.trials())} trials.**")
-    return [*parts, *_notes(records)]
+    return [*parts, *packed_note(records), *_notes(records)]
 
 
 def _notes(records: Records) -> list[str]:

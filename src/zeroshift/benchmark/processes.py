@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
 
@@ -57,22 +57,22 @@ class LocalPool:
     """The default executor: processes on this machine.
 
     Args:
-        processes: trials that run at the same time.
-        threads: of each trial.
-        gpus: GPUs of each trial, of which it sees no others. Below 1, trials share a GPU; 0: every trial sees all GPUs.
+        processes: packs of trials that run at the same time.
+        threads: of each pack.
+        gpus: GPUs of each pack, of which it sees no others. Below 1, packs share a GPU; 0: every pack sees all GPUs.
     """
 
     def __init__(self, processes: int, threads: int = 1, gpus: float = 0) -> None:
         self._processes, self._threads, self._gpus = processes, threads, gpus
 
-    def run(self, job: TrialJob[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
+    def run(self, job: TrialJob[One], packs: Iterable[Sequence[One]]) -> Iterator[tuple[One, str | None]]:
         """See `Executor.run`."""
         context: Any = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
         context.set_forkserver_preload(list(job.preload))
         if os.name == "posix":
             _start_server()
-        slots, waiting = list(reversed(range(self._processes))), iter(trials)
-        running: dict[int, tuple[One, int, Any, Connection]] = {}
+        slots, waiting = list(reversed(range(self._processes))), iter(packs)
+        running: dict[int, tuple[Sequence[One], int, Any, Connection]] = {}
         try:
             while True:
                 while slots and (following := list(itertools.islice(waiting, 1))):
@@ -85,11 +85,12 @@ class LocalPool:
                 if not running:
                     return
                 for sentinel in cast(list[int], multiprocessing.connection.wait(list(running))):
-                    trial, slot, process, receiver = running.pop(sentinel)
+                    pack, slot, process, receiver = running.pop(sentinel)
                     process.join()
                     slots.append(slot)
                     finished = receiver.poll() and process.exitcode == 0
-                    yield trial, receiver.recv() if finished else _ended(process.exitcode)
+                    problems = receiver.recv() if finished else [_ended(process.exitcode)] * len(pack)
+                    yield from zip(pack, problems, strict=True)
         finally:
             for _, _, process, _ in running.values():
                 process.terminate()
@@ -122,12 +123,12 @@ def _ended(exitcode: int | None) -> str:
     return f"its process ended with exit code {exitcode}, possibly out of memory"
 
 
-def _report(sender: Connection, job: TrialJob[One], trial: One, threads: int, devices: str | None) -> None:
+def _report(sender: Connection, job: TrialJob[One], pack: Sequence[One], threads: int, devices: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices  # read when CUDA starts
-    sender.send(perform(job, trial, threads))
+    sender.send(perform(job, pack, threads))
 
 
 def _end_with_parent() -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from zeroshift.benchmark.executors import TrialJob, perform
@@ -22,17 +22,17 @@ _ATTEMPTS = 3  # to start Ray, which gives up after 30 seconds: too early for a 
 
 
 class RayExecutor:
-    """Tasks of Ray, each in a process of its own.
+    """Tasks of Ray, one for each pack of trials, in processes of their own.
 
     Ray repeats the task of a lost worker, also on another machine. All machines need the same version of zeroshift,
     and the folder in which the command was given at the same path.
 
     Args:
         address: of a running cluster; None: Ray starts on this machine, and ends with the trials.
-        cpus: of each trial, which has as many threads.
-        gpus: of each trial; may be a fraction. None: 1 if a machine of the cluster has one.
-        retries: how often a trial is repeated if its worker is lost.
-        limit: trials that run at the same time; None: as many as the cluster takes.
+        cpus: of each pack, which has as many threads.
+        gpus: of each pack; may be a fraction. None: 1 if a machine of the cluster has one.
+        retries: how often a pack is repeated if its worker is lost.
+        limit: packs that run at the same time; None: as many as the cluster takes.
 
     Raises:
         ZeroshiftError: by `run`, if Ray is not installed, or the cluster cannot be reached.
@@ -50,34 +50,39 @@ class RayExecutor:
         self._address, self._cpus, self._gpus = address, cpus, gpus
         self._retries, self._limit = retries, limit
 
-    def run(self, job: TrialJob[One], trials: Iterable[One]) -> Iterator[tuple[One, str | None]]:
+    def run(self, job: TrialJob[One], packs: Iterable[Sequence[One]]) -> Iterator[tuple[One, str | None]]:
         """See `Executor.run`."""
         ray = _import_ray()
         with contextlib.redirect_stdout(sys.stderr), _connection(ray, self._address):  # Ray prints what it repeats
             resources = self._resources(ray)
             task = ray.remote(**resources, max_retries=self._retries, max_calls=1)(_perform_in)
-            running: dict[Any, One] = {}
+            running: dict[Any, Sequence[One]] = {}
             try:
-                for trial in trials:
-                    running[task.remote(os.getcwd(), job, trial, self._cpus)] = trial
+                for pack in packs:
+                    running[task.remote(os.getcwd(), job, pack, self._cpus)] = pack
                     if len(running) == self._limit:
-                        yield self._next(ray, running)
+                        yield from self._next(ray, running)
                 while running:
-                    yield self._next(ray, running)
+                    yield from self._next(ray, running)
             finally:
                 for reference in running:
                     ray.cancel(reference, force=True)
 
-    def _next(self, ray: Any, running: dict[Any, One]) -> tuple[One, str | None]:
-        """Waits for the next task that ends, and removes it from `running`."""
+    def _next(self, ray: Any, running: dict[Any, Sequence[One]]) -> Iterator[tuple[One, str | None]]:
+        """Waits for the next task that ends, removes it from `running`, and gives the problems of its trials."""
         (reference,), _ = ray.wait(list(running), num_returns=1)
-        trial = running.pop(reference)
+        pack = running.pop(reference)
+        return zip(pack, self._problems(ray, reference, len(pack)), strict=True)
+
+    def _problems(self, ray: Any, reference: Any, count: int) -> Sequence[str | None]:
         try:
-            return trial, ray.get(reference)
-        except ray.exceptions.RayTaskError as error:  # an error outside the trial
-            return trial, first_line(error.cause)
+            problems: Sequence[str | None] = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:  # an error outside the trials
+            return [first_line(error.cause)] * count
         except ray.exceptions.RayError as error:
-            return trial, f"its worker was lost {self._retries + 1} times ({type(error).__name__}: {first_line(error)})"
+            lost = f"its worker was lost {self._retries + 1} times ({type(error).__name__}: {first_line(error)})"
+            return [lost] * count
+        return problems
 
     def _resources(self, ray: Any) -> dict[str, float]:
         """The resources of a trial. Warns if no machine has them: an autoscaling cluster may start one.
@@ -95,13 +100,13 @@ class RayExecutor:
         return {"num_cpus": self._cpus, "num_gpus": gpus}
 
 
-def _perform_in(folder: str, job: TrialJob[One], trial: One, threads: int) -> str | None:
-    """Runs a trial in the folder of the command, to which its paths are relative."""
+def _perform_in(folder: str, job: TrialJob[One], pack: Sequence[One], threads: int) -> Sequence[str | None]:
+    """Runs the trials of a pack in the folder of the command, to which their paths are relative."""
     try:
         os.chdir(folder)
     except OSError:
-        return f"the folder {folder} is not on {socket.gethostname()}: all machines must share it"
-    return perform(job, trial, threads)
+        return [f"the folder {folder} is not on {socket.gethostname()}: all machines must share it"] * len(pack)
+    return perform(job, pack, threads)
 
 
 def _import_ray() -> Any:

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from zeroshift.benchmark.measures import Metric, Records, means
 from zeroshift.benchmark.statistics import MIN_TARGETS, Difference
 
-__all__ = ["Comparisons", "comparison_table", "legend", "mean_table", "summary", "target_table"]
+__all__ = ["Comparisons", "comparison_table", "legend", "mean_table", "packed_note", "summary", "target_table"]
 
 Comparisons = Mapping[str, Mapping[str, Difference]]  # by variant and measure, each against the baseline
 
@@ -20,6 +20,17 @@ def legend(measures: Sequence[Metric]) -> str:
     """Explanations of the columns."""
     arrows = {1: " (more is better)", -1: " (less is better)", 0: ""}
     return "\n".join(f"- **{m.title}**{arrows[m.better]}: {m.meaning}." for m in measures)
+
+
+def packed_note(records: Records) -> list[str]:
+    """A sentence about the trials that have no time and memory of their own; none if there are no such trials."""
+    packed = sum(bool(record.get("packed")) for record in records)
+    if not packed:
+        return []
+    return [
+        f"{packed} of the {len(records)} trials were trained in packs (`--pack`), in which several targets share their "
+        "source images: they have no time and no memory of their own."
+    ]
 
 
 def mean_table(records: Records, variants: Sequence[str], measures: Sequence[Metric]) -> str:

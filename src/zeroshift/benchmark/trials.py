@@ -7,8 +7,8 @@ pictures (.png): the first samples of the source above those of the adapted gene
 import functools
 import json
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from zeroshift.benchmark.executors import TrialJob, Work
+from zeroshift.benchmark.executors import TrialJob, Work, attempt, problem_of
 from zeroshift.benchmark.plan import GeneratorPlan, GeneratorTrial
 from zeroshift.benchmark.processes import peak_memory
 from zeroshift.benchmark.provenance import machine
@@ -32,11 +32,12 @@ from zeroshift.sampling.generate import generate
 from zeroshift.training.run_folder import RunFolder
 from zeroshift.training.run_generators import load_source_and_target
 
-__all__ = ["NUM_SHOWN", "finished_records", "missing_trials", "read_pictures", "record_path", "run_trial", "work"]
+__all__ = ["NUM_SHOWN", "finished_records", "missing_trials", "read_pictures", "record_path", "run_trials", "work"]
 
 NUM_SHOWN = 8  # samples in the pictures of a trial
 _MAX_PIXELS = 256  # side of a sample in the pictures
 _PRELOADED = ("zeroshift.training.trainer", "zeroshift.evaluation.evaluate")
+_COST = ("machine", "seconds", "memory", "gpu_memory")
 
 Text = Annotated[str, Field(max_length=10_000)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -51,6 +52,7 @@ class _TrialRecord(BaseModel):
     machine: Text
     seconds: Number = 0
     memory: Number = 0
+    packed: bool = False
     evaluated: dict[Text, Any]
     measures: dict[Text, Number]
     source: dict[Text, Number]
@@ -75,70 +77,111 @@ def pictures_path(plan: GeneratorPlan, trial: GeneratorTrial) -> Path:
 def work(plan: GeneratorPlan, prepare: Callable[[], object] | None = None) -> Work[GeneratorTrial]:
     """The trials of a plan for an executor; `prepare` is called first in every process."""
     return Work(
-        TrialJob(functools.partial(run_trial, plan), prepare, _PRELOADED),
+        TrialJob(functools.partial(run_trials, plan), prepare, _PRELOADED),
         trials=plan.trials(),
         missing=missing_trials(plan),
         record=functools.partial(record_path, plan),
         finished=lambda trial: _read(plan, trial) is not None,
+        group=lambda trial: (trial.pair.generator, trial.variant.name, trial.seed),
         again=plan.again,
     )
 
 
-def run_trial(plan: GeneratorPlan, trial: GeneratorTrial) -> str | None:
-    """Adapts or resumes, measures, and writes pictures and record; returns an error message, or None."""
-    try:
-        path = record_path(plan, trial)
-        cost = _adapt(plan, trial, read_json(path) if path.exists() else {})
-        run = RunFolder.read(plan.folder(trial))
-        folder = plan.reference_folder(trial.pair)
-        with warnings.catch_warnings(record=True) as noted:
-            evaluation = evaluate(
-                run,
-                plan.metrics,
-                references=None if folder is None else References.from_folder(folder),
-                num=plan.num,
-                skip_unavailable=True,
-            )
-        save_png(pictures_path(plan, trial), make_grid(_samples(run), NUM_SHOWN, gap=0))
-        sentences = [str(each.message) for each in noted if issubclass(each.category, UserWarning)]
-        record = {
-            "variant": trial.variant.name,
-            "target": trial.pair.name,
-            "seed": trial.seed,
-            "provenance": plan.provenance(trial),
-            **cost,
-            "evaluated": _evaluated(plan, trial),
-            **_values(evaluation),
-            "left_out": evaluation.left_out,
-            "notes": sorted(dict.fromkeys([*sentences, *evaluation.unsaved])),
-        }
-        _write(path, record)
-    except ZeroshiftError as error:
-        return str(error)
-    except Exception as error:  # the other trials continue after any error
-        return f"{type(error).__name__}: {error}"
-    return None
+def run_trials(plan: GeneratorPlan, trials: Sequence[GeneratorTrial]) -> list[str | None]:
+    """Adapts or resumes trials that differ in their targets, measures each, and writes its pictures and record.
+
+    Returns:
+        For each trial an error message, or None.
+    """
+    runs = _adapt([attempt(functools.partial(_open, plan, trial)) for trial in trials])
+    return [
+        problem_of(run if isinstance(run, Exception) else attempt(functools.partial(_measure, plan, trial, run)))
+        for trial, run in zip(trials, runs, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The run of a trial, and what it cost: machine, seconds and memory, as far as they are known."""
+
+    folder: RunFolder
+    cost: Mapping[str, Any]
+    finished: bool = True
+
+
+def _open(plan: GeneratorPlan, trial: GeneratorTrial) -> _Run:
+    """The run of a trial as it is, with the cost in an earlier record of the trial."""
+    path = record_path(plan, trial)
+    previous: dict[str, Any] = read_json(path) if path.exists() else {}
+    folder = RunFolder.open(plan.folder(trial), plan.config(trial))
+    return _Run(folder, {name: previous[name] for name in _COST if name in previous}, folder.finished)
+
+
+def _adapt(opened: Sequence[_Run | Exception]) -> list[_Run | Exception]:
+    """Brings runs to their ends in lockstep; an error takes the place of its run."""
+    from zeroshift.training.trainer import adapt_together
+
+    started = [run for run in opened if isinstance(run, _Run) and not run.finished]
+    folders = [run.folder for run in started]
+    outcomes = attempt(lambda: adapt_together([each.config for each in folders], folders) if folders else [])
+    ends = iter([outcomes] * len(started) if isinstance(outcomes, Exception) else outcomes)
+    cost: dict[str, Any] = {"machine": machine(), "memory": peak_memory()}
+    if torch.cuda.is_available():
+        cost["gpu_memory"] = torch.cuda.max_memory_allocated() / 2**20
+    runs: list[_Run | Exception] = []
+    for run in opened:
+        if isinstance(run, Exception):
+            runs.append(run)
+        elif run.finished:
+            runs.append(_priced(run.folder, {"machine": machine(), **run.cost}))
+        else:
+            end = next(ends)
+            runs.append(end if isinstance(end, Exception) else _priced(run.folder, cost))
+    return runs
+
+
+def _priced(folder: RunFolder, cost: Mapping[str, Any]) -> _Run:
+    """A finished run, as its folder says, with its cost; seconds are those of all steps, also before a resume.
+
+    Steps of several runs in lockstep have no time of their own, and the process has the memory of all of them. So a run
+    with such steps has neither.
+    """
+    run, records = RunFolder.read(folder.path), folder.records()
+    if all("seconds" in record for record in records):
+        return _Run(run, {**cost, "seconds": sum(float(record["seconds"]) for record in records)})
+    return _Run(run, {"machine": cost["machine"], "packed": True})
+
+
+def _measure(plan: GeneratorPlan, trial: GeneratorTrial, run: _Run) -> None:
+    """Measures a finished run, and writes pictures and record of its trial."""
+    folder = plan.reference_folder(trial.pair)
+    with warnings.catch_warnings(record=True) as noted:
+        evaluation = evaluate(
+            run.folder,
+            plan.metrics,
+            references=None if folder is None else References.from_folder(folder),
+            num=plan.num,
+            skip_unavailable=True,
+        )
+    save_png(pictures_path(plan, trial), make_grid(_samples(run.folder), NUM_SHOWN, gap=0))
+    sentences = [str(each.message) for each in noted if issubclass(each.category, UserWarning)]
+    record = {
+        "variant": trial.variant.name,
+        "target": trial.pair.name,
+        "seed": trial.seed,
+        "provenance": plan.provenance(trial),
+        **run.cost,
+        "evaluated": _evaluated(plan, trial),
+        **_values(evaluation),
+        "left_out": evaluation.left_out,
+        "notes": sorted(dict.fromkeys([*sentences, *evaluation.unsaved])),
+    }
+    _write(record_path(plan, trial), record)
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _adapt(plan: GeneratorPlan, trial: GeneratorTrial, previous: dict[str, Any]) -> dict[str, Any]:
-    """Brings the run of a trial to its end, and returns machine, seconds and memory; `previous` has those of before."""
-    from zeroshift.training.trainer import adapt
-
-    run = RunFolder.open(plan.folder(trial), plan.config(trial))
-    names = ("machine", "seconds", "memory", "gpu_memory")
-    cost = {name: previous[name] for name in names if name in previous}
-    if not run.finished:
-        adapt(run.config, run)
-        cost = {"machine": machine(), "memory": peak_memory()}
-        if torch.cuda.is_available():
-            cost["gpu_memory"] = torch.cuda.max_memory_allocated() / 2**20
-    seconds = sum(float(record.get("seconds", 0)) for record in run.records())  # of resumed runs, too
-    return {"machine": machine(), **cost, "seconds": seconds}
 
 
 def _values(evaluation: Evaluation) -> dict[str, Any]:

@@ -32,6 +32,9 @@ class ExecutionOptions:
     """Runs trials in processes of this machine, or as tasks of Ray (extra "ray")."""
     address: str | None = None
     """Address of a running Ray cluster, such as HOST:6379 or auto. Default: Ray starts on this machine."""
+    pack: int = 1
+    """N: a process trains up to N trials of one method and seed in lockstep, with common source images. Such a pack
+    counts as one trial for the options of resources, and needs the memory of N target generators."""
     cpus_per_task: int | None = None
     """Processor cores and threads of each trial. Default: 1 with Ray; otherwise the cores are divided among the
     processes."""
@@ -66,7 +69,8 @@ def make_executor(options: ExecutionOptions, *, on_gpus: bool) -> "Executor":
 
     require_count(retries=options.retries)
     gpus = options.gpus_per_task
-    for name, value in (("processes", options.processes), ("cpus-per-task", options.cpus_per_task)):
+    counts = {"processes": options.processes, "cpus-per-task": options.cpus_per_task, "pack": options.pack}
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise ZeroshiftError(f"--{name} is {value}; it must be at least 1.")
     if gpus is not None and not 0 <= gpus < 1 and not (gpus > 0 and float(gpus).is_integer()):
@@ -110,7 +114,7 @@ def run_work(
     if options.pages_only:
         write()
         return
-    outcome = run_shared(work, executor, out, shard, tracked)
+    outcome = run_shared(work, executor, out, shard, tracked, options.pack)
     if outcome.elsewhere:
         holders = "; ".join(f"{trial} ({holder})" for trial, holder in outcome.elsewhere.items())
         note(

@@ -170,7 +170,9 @@ class Training:
         """Trains one step; returns its losses."""
         began = time.perf_counter()
         values = stage.step(self.step)
-        record = {"stage": stage.name, "step": self.step, **values, "seconds": time.perf_counter() - began}
+        record = {"stage": stage.name, "step": self.step, **values}
+        if self.context.shared_images is None:  # else the first of several runs computes what all share
+            record["seconds"] = time.perf_counter() - began
         self.step += 1
         self.unlogged.append(record)
         self.history.append(record)

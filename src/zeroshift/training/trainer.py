@@ -101,7 +101,8 @@ def adapt_together(
     are computed once. On one CPU, the results are bitwise identical to those of separate runs. Everything else exists
     once per run, in memory as well: the target, its moving average, the state of the optimizer.
 
-    Runs at different steps, for example after an interruption, first catch up with each other.
+    Runs at different steps, for example after an interruption, first catch up with each other. Records of steps have no
+    "seconds": one of the runs computes what all share.
 
     Args:
         configs: the settings of the runs, which have the same `SHARED_SETTINGS`.
@@ -133,7 +134,7 @@ def adapt_together(
     source = _kept_source(zip(configs, folders, strict=True), distributed) if generator is None else generator
     context = make_context(configs[0], distributed, source, encoders, progress, check_texts=False)
     images = SharedImages(context.source_images)
-    shared = replace(context, shared_images=images)
+    shared = context if len(configs) == 1 else replace(context, shared_images=images)
 
     def make(config: AdaptConfig, run: RunFolder | None) -> TrainingContext:
         _require_kept_source(run, shared.source)

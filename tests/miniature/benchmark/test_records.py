@@ -20,7 +20,7 @@ from zeroshift.miniature.benchmark.records import (
     read_previous,
     record_path,
 )
-from zeroshift.miniature.benchmark.run import run_trial
+from zeroshift.miniature.benchmark.run import run_trials
 from zeroshift.miniature.benchmark.sheets import save_comparison
 from zeroshift.miniature.benchmark.variants import VARIANTS
 
@@ -45,7 +45,7 @@ def test_all_variants_have_different_provenance(tmp_path: Path) -> None:
 def test_only_missing_or_stale_trials_run(tmp_path: Path, fixed_measures: None) -> None:
     plan = make_plan(tmp_path, "nada")
     (trial,) = missing_trials(plan)
-    assert run_trial(plan, trial) is None
+    assert run_trials(plan, [trial]) == [None]
     assert missing_trials(plan) == []
     path = record_path(plan, trial)
     record = json.loads(path.read_text())
@@ -57,7 +57,7 @@ def test_only_missing_or_stale_trials_run(tmp_path: Path, fixed_measures: None) 
     pictures = path.with_suffix(".png").stat().st_mtime_ns
     path.write_text(json.dumps({**record, "evaluated_by": {"evaluator": "another"}, "measures": {}}))
     assert missing_trials(plan) == [trial]
-    run_trial(plan, trial)
+    run_trials(plan, [trial])
     assert json.loads(path.read_text()) == record
     assert path.with_suffix(".png").stat().st_mtime_ns == pictures
 
@@ -67,7 +67,7 @@ def test_only_missing_or_stale_trials_run(tmp_path: Path, fixed_measures: None) 
         make_plan(tmp_path, "nada", people=17),
     )
     assert len(missing_trials(changed)) == len(missing_trials(larger)) == 1
-    run_trial(larger, trial)
+    run_trials(larger, [trial])
     assert missing_trials(larger) == missing_trials(plan) == []
     assert json.loads(path.read_text()) == record
     path.write_text("{")
@@ -98,7 +98,7 @@ def test_only_fitted_bounds_depend_on_the_training_steps(tmp_path: Path) -> None
 def test_a_benchmark_continues_from_the_json_of_a_page(tmp_path: Path, fixed_measures: None) -> None:
     plan = make_plan(tmp_path / "first", "nada")
     (trial,) = missing_trials(plan)
-    run_trial(plan, trial)
+    run_trials(plan, [trial])
     record = json.loads(record_path(plan, trial).read_text())
     page = tmp_path / "page.json"
     page.write_text(json.dumps({"trials": [record, {**record, "target": "robot"}]}))

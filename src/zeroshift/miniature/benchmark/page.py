@@ -9,7 +9,15 @@ from typing import Any
 from zeroshift.benchmark.measures import Records, compare_variants
 from zeroshift.benchmark.provenance import machine
 from zeroshift.benchmark.statistics import Difference
-from zeroshift.benchmark.tables import Comparisons, comparison_table, legend, mean_table, summary, target_table
+from zeroshift.benchmark.tables import (
+    Comparisons,
+    comparison_table,
+    legend,
+    mean_table,
+    packed_note,
+    summary,
+    target_table,
+)
 from zeroshift.benchmark.variants import Variant
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.io.atomic import atomic_write
@@ -158,7 +166,7 @@ def _introduction(plan: BenchmarkPlan, records: Records, command: str) -> str:
     ]
     if len(records) < total:
         paragraphs.append(f"**Not finished: {total - len(records)} of {total} trials.**")
-    return "\n\n".join(paragraphs)
+    return "\n\n".join([*paragraphs, *packed_note(records)])
 
 
 def _settings(plan: BenchmarkPlan, baseline: str) -> str:

@@ -25,8 +25,8 @@ from zeroshift.miniature.benchmark.variants import FITTED
 from zeroshift.miniature.networks.encoders import weights_folder
 
 __all__ = [
-    "evaluators", "finished_records", "image_path", "missing_trials", "previous_record", "provenance", "read_adapted",
-    "read_previous", "read_record", "record_path", "write_record",
+    "Record", "evaluators", "finished_records", "image_path", "missing_trials", "previous_record", "provenance",
+    "read_adapted", "read_previous", "read_record", "record_path", "write_record",
 ]  # fmt: skip
 
 Record = Mapping[str, Any]
@@ -47,6 +47,7 @@ class _Record(BaseModel):
     seconds: Amount = 0
     processor_seconds: Amount = 0
     memory: Amount = 0
+    packed: bool = False
 
 
 class _MeasuredRecord(_Record):

@@ -1,15 +1,15 @@
-"""Runs a trial: adapts, draws the people of the test set, and measures the images."""
+"""Runs trials: adapts, draws the people of the test set, and measures the images."""
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zeroshift.benchmark.executors import TrialJob, Work
+from zeroshift.benchmark.executors import TrialJob, Work, attempt, problem_of
 from zeroshift.benchmark.processes import peak_memory
 from zeroshift.benchmark.provenance import machine
 from zeroshift.errors import ZeroshiftError
@@ -19,6 +19,7 @@ from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.miniature.benchmark.bounds import BOUNDS, Draw
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Trial
 from zeroshift.miniature.benchmark.records import (
+    Record,
     evaluators,
     image_path,
     missing_trials,
@@ -32,7 +33,7 @@ from zeroshift.miniature.benchmark.sheets import held_out_people, read_people, s
 from zeroshift.miniature.world.domains import parse_domain
 from zeroshift.miniature.world.renderer import render
 
-__all__ = ["run_trial", "work"]
+__all__ = ["run_trials", "work"]
 
 _PRELOADED = ("zeroshift.training.trainer", "zeroshift.miniature.exams.truth")  # imported once, not by every trial
 _BATCH = 32
@@ -41,61 +42,90 @@ _BATCH = 32
 def work(plan: BenchmarkPlan, prepare: Callable[[], object] | None = None) -> Work[Trial]:
     """The trials of a plan for an executor; `prepare` is called first in every process."""
     return Work(
-        TrialJob(functools.partial(run_trial, plan), prepare, _PRELOADED),
+        TrialJob(functools.partial(run_trials, plan), prepare, _PRELOADED),
         trials=plan.trials(),
         missing=missing_trials(plan),
         record=functools.partial(record_path, plan),
         finished=lambda trial: read_record(plan, trial) is not None,
+        group=lambda trial: (*trial.key, "alone") if trial.variant.bound else (trial.variant.name, trial.seed),
     )
 
 
-def run_trial(plan: BenchmarkPlan, trial: Trial) -> str | None:
-    """Adapts, unless the images exist, and measures; returns an error message, or None."""
+def run_trials(plan: BenchmarkPlan, trials: Sequence[Trial]) -> list[str | None]:
+    """Adapts those without images, in lockstep, and measures all.
+
+    Args:
+        trials: one, or several of one variant and seed that are no bounds.
+
+    Returns:
+        For each trial an error message, or None.
+    """
+    records = [attempt(functools.partial(read_adapted, plan, trial)) for trial in trials]
+    new = [trial for trial, record in zip(trials, records, strict=True) if record is None]
+    outcomes = attempt(lambda: _adapt(plan, new) if new else [])
+    adapted = iter([outcomes] * len(new) if isinstance(outcomes, Exception) else outcomes)
+    complete = [next(adapted) if record is None else record for record in records]
+    return [
+        problem_of(
+            record if isinstance(record, Exception) else attempt(functools.partial(_complete, plan, trial, record))
+        )
+        for trial, record in zip(trials, complete, strict=True)
+    ]
+
+
+def _complete(plan: BenchmarkPlan, trial: Trial, record: Record) -> None:
+    """Measures the images of a trial, and completes its record."""
+    measures = _measure(plan, trial)
     try:
-        record = read_adapted(plan, trial)
-        if record is None:
-            record = _adapt(plan, trial)
-            write_record(plan, trial, record)
-        measures = _measure(plan, trial)
-        try:
-            write_record(plan, trial, {**record, "evaluated_by": evaluators(), "measures": measures})
-        except ZeroshiftError as error:
-            values = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
-            return f"{error} It was measured: {values}"
+        write_record(plan, trial, {**record, "evaluated_by": evaluators(), "measures": measures})
     except ZeroshiftError as error:
-        return str(error)
-    except Exception as error:  # the other trials continue after any error
-        return f"{type(error).__name__}: {error}"
-    return None
+        values = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
+        raise ZeroshiftError(f"{error} It was measured: {values}") from error
 
 
-def _adapt(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any]:
-    """Adapts, saves images of the test set, and returns the record with its cost, without measures."""
+def _adapt(plan: BenchmarkPlan, trials: Sequence[Trial]) -> list[Record | Exception]:
+    """Adapts, draws the test set and writes a record without measures; an error takes the place of a record.
+
+    Trials in lockstep have no time of their own, and the process has the memory of all of them. So their records have
+    neither.
+    """
     from zeroshift.generators.checkpoints.files import load_generator
-    from zeroshift.training.trainer import adapt
+    from zeroshift.training.trainer import adapt_together
 
-    config = trial.config(plan.changes)
-    source = load_generator(trial.variant.generator)
-    source.configure(config.sampling)
+    variant, configs = trials[0].variant, [trial.config(plan.changes) for trial in trials]
+    source = load_generator(variant.generator)
+    source.configure(configs[0].sampling)
     wall_start, processor_start = time.perf_counter(), time.process_time()
-    draw: Draw
-    if trial.variant.bound:
-        draw = BOUNDS[trial.variant.bound](source, parse_domain(trial.target), trial.seed, plan.fit_steps)
+    draws: list[Draw | Exception]
+    if variant.bound:
+        bound = BOUNDS[variant.bound]
+        draws = [bound(source, parse_domain(trial.target), trial.seed, plan.fit_steps) for trial in trials]
     else:
-        draw = adapt(config, generator=source).generator.eval()
-    seconds, processor_seconds = time.perf_counter() - wall_start, time.process_time() - processor_start
-    memory = peak_memory()
+        outcomes = adapt_together(configs, generator=source)
+        draws = [each if isinstance(each, Exception) else each.generator.eval() for each in outcomes]
+    cost: dict[str, Any] = {"packed": True}
+    if len(trials) == 1:
+        seconds, processor_seconds = time.perf_counter() - wall_start, time.process_time() - processor_start
+        cost = {"seconds": seconds, "processor_seconds": processor_seconds, "memory": peak_memory()}
+    return [
+        draw if isinstance(draw, Exception) else attempt(functools.partial(_keep, plan, trial, source, draw, cost))
+        for trial, draw in zip(trials, draws, strict=True)
+    ]
+
+
+def _keep(plan: BenchmarkPlan, trial: Trial, source: Generator, draw: Draw, cost: Record) -> Record:
+    """Saves the images of the test set, and writes and returns the record with its cost, without measures."""
     save_people(image_path(plan, trial), _draw_people(plan, trial, source, draw))
-    return {
+    record = {
         "variant": trial.variant.name,
         "target": trial.target,
         "seed": trial.seed,
         "provenance": provenance(plan, trial),
         "machine": machine(),
-        "seconds": seconds,
-        "processor_seconds": processor_seconds,
-        "memory": memory,
+        **cost,
     }
+    write_record(plan, trial, record)
+    return record
 
 
 @torch.inference_mode()
