@@ -45,6 +45,7 @@ from zeroshift.methods.configure import changed, resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPL
 from zeroshift.training.adaptation import Adaptation
+from zeroshift.training.compilation import begin_step, compile_networks
 
 Row = dict[str, Any]
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -58,6 +59,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "gradient checkpointing": {"adapt.gradient_checkpointing": True},
     "choice by the batch, compiled": {"adapt.layer_codes": "batch", "compile": True},
+    "choice by the batch, CUDA graphs": {
+        "adapt.layer_codes": "batch",
+        "compile": True,
+        "compile_mode": "reduce-overhead",
+    },
 }
 CYCLE = 4  # steps after which every variant repeats itself
 
@@ -161,16 +167,20 @@ def speed_arguments(arguments: Arguments) -> SpeedArguments:
     return SpeedArguments(device=arguments.device)
 
 
-def adaptation(context: TrainingContext, settings: Mapping[str, Any]) -> Adaptation:
-    """IPL's adapt stage with some settings, from a start at which image directions are well defined."""
+def adaptation(context: TrainingContext, settings: Mapping[str, Any]) -> Callable[[int], object]:
+    """A step of IPL's adapt stage with some settings, from a start at which image directions are well defined."""
     config = resolve(changed(context.config, settings))
     context = dataclasses.replace(context, config=config)
     stage = Adaptation(context, IPL(context))
     stage.target.load_state_dict(near(context.source).state_dict())
     if config.compile:
-        for module in stage.target.children():
-            module.compile()
-    return stage
+        compile_networks(stage.target, mode=config.compile_mode)
+
+    def train(step: int) -> None:
+        begin_step(config)
+        stage.step(step)
+
+    return train
 
 
 def steps(session: Session, context: TrainingContext) -> Iterator[Row]:
@@ -182,16 +192,17 @@ def steps(session: Session, context: TrainingContext) -> Iterator[Row]:
             continue
         precision = {"tf32": "TF32", "bf16": "bf16"}.get(settings.get("precision"), "float32")
         with tf32_products(precision == "TF32"):
-            stage = adaptation(context, settings)
-            yield {"what": name, **step_row(session, stage, ceiling.get(precision), bool(settings.get("compile")))}
-        del stage
+            train = adaptation(context, settings)
+            yield {"what": name, **step_row(session, train, ceiling.get(precision), bool(settings.get("compile")))}
+        del train
         gc.collect()
 
 
-def step_row(session: Session, stage: Adaptation, ceiling: float | None, compiled: bool) -> Row:
+def step_row(session: Session, train: Callable[[int], object], ceiling: float | None, compiled: bool) -> Row:
     """Cost of the steps of an adapt stage.
 
     Args:
+        train: trains a step.
         ceiling: TFLOP/s of matrix products; None: not measured.
         compiled: whether networks are compiled: FLOPs cannot be counted then.
     """
@@ -199,7 +210,7 @@ def step_row(session: Session, stage: Adaptation, ceiling: float | None, compile
 
     def cycle() -> None:
         for step in range(CYCLE):
-            stage.step(step)
+            train(step)
 
     first = time.perf_counter()
     cycle()
@@ -213,7 +224,7 @@ def step_row(session: Session, stage: Adaptation, ceiling: float | None, compile
             cycle()
         row["TFLOP"] = counter.total / CYCLE / 1e12
         row["share of the ceiling"] = row["TFLOP"] / seconds / ceiling if ceiling else ""
-    row["waits"] = waits(session.device, lambda: stage.step(0))
+    row["waits"] = waits(session.device, lambda: train(0))
     return row
 
 

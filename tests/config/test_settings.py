@@ -42,6 +42,7 @@ def test_published_preset_has_the_published_numbers() -> None:
         ({"seed": -1}, "seed is -1"),
         ({"seed": True}, "must be a whole number"),
         ({"truncation_psi": 0.0}, "truncation_psi is 0.0"),
+        ({"compile_mode": "reduce-overhead"}, "but the networks are not compiled. Add --compile"),
         ({"precision": "fp16"}, "one of 'float32', 'tf32', 'bf16'"),
         ({"preview_samples": 0}, "preview_samples is 0"),
         ({"options": IPLOptions(PromptStage(steps=0))}, "prompts.steps is 0"),

@@ -39,14 +39,14 @@ class Counter(Stage):
 def test_time_is_that_of_a_second_step_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 1.0, 2.0, 2.5])
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(times))
-    stage, short = Counter(40), Counter(3)
-    found = estimate([short, stage], torch.device("cpu"))
+    stage, short, begun = Counter(40), Counter(3), list[int]()
+    found = estimate([short, stage], torch.device("cpu"), lambda: begun.append(1))
     assert found is not None
     assert (found.seconds, found.on_gpu) == (20.0, False)
     assert found.bytes is None or found.bytes > 1e6
-    assert (stage.calls, short.calls) == (2, 0)
+    assert (stage.calls, short.calls, len(begun)) == (2, 0, 2)
     assert torch.equal(stage.value, torch.zeros(2)), "restored"
-    assert estimate([short], torch.device("cpu")) is None
+    assert estimate([short], torch.device("cpu"), list) is None
 
 
 class Recorder:

@@ -262,15 +262,30 @@ def test_tf32_is_for_the_run_alone(config: AdaptConfig) -> None:
     assert set(seen[len(seen) // 2 :]) == {"high"}
 
 
-def test_compiled_modules_are_used(config: AdaptConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checks that torch.compile is called; its results are tested by PyTorch itself."""
-    compiled = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
-    monkeypatch.setattr(torch, "compile", lambda function: (compiled.append(function.__name__), function)[1])
-    adapt(dataclasses.replace(config, compile=True))
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_modules_are_used(config: AdaptConfig, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks that torch.compile is called, and each step marked for CUDA graphs; PyTorch tests the results itself."""
+    compiled, marks, options = list[str](), list[int](), {} if mode == "default" else {"mode": mode}
+
+    def compile_module(self: torch.nn.Module, **given: Any) -> None:
+        assert given == options
+        compiled.append(type(self).__name__)
+
+    def compile_function(function: Any, **given: Any) -> Any:
+        assert given == options
+        compiled.append(function.__name__)
+        return function
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_module)
+    monkeypatch.setattr(torch, "compile", compile_function)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marks.append(1))
+    result = adapt(dataclasses.replace(config, compile=True, compile_mode=mode))
     texts, *modules = sorted(compiled, key=str.lower)
     assert texts == "_causal_features"
     assert modules == ["Mapping", "Mapping", "StyleGAN2Synthesis", "StyleGAN2Synthesis", "VisionTransformer"]
+    assert len(marks) == (0 if mode == "default" else 1 + len(result.history)), (
+        "after compilation, and before each step"
+    )
 
 
 def test_several_encoders_and_all_layers(config: AdaptConfig) -> None:

@@ -19,6 +19,7 @@ DirectionalForm = Literal["cosine", "log"]
 NoiseMode = Literal["const", "random", "none"]
 Precision = Literal["float32", "tf32", "bf16"]
 Resize = Literal["antialias", "published"]
+CompileMode = Literal["default", "reduce-overhead"]
 LayerCodes = Literal["new", "batch"]
 LayerPrecision = Literal["same", "bf16"]
 UnchosenGradient = Literal["none", "zero"]
@@ -187,6 +188,8 @@ class AdaptConfig:
     """Arithmetic of the networks; weights and losses stay float32. tf32: matrix products of NVIDIA GPUs only."""
     compile: bool = False
     """Compile the networks with torch.compile."""
+    compile_mode: CompileMode = "default"
+    """Mode of torch.compile: default, or reduce-overhead, which records CUDA graphs and needs more memory."""
     resize: Resize = "antialias"
     """Resampling of images to the encoder's resolution."""
     truncation_psi: float = 0.7
@@ -287,6 +290,10 @@ class AdaptConfig:
             not (self.source_images_dir and self.num_latents),
             "Both source_images_dir and num_latents are set, but a run starts from one or the other: "
             "set num_latents to 0 (--num-latents 0) for real images.",
+        )
+        require(
+            self.compile or self.compile_mode == "default",
+            f"compile_mode is {self.compile_mode}, but the networks are not compiled. Add --compile, or leave it out.",
         )
         require(self.truncation_psi > 0, f"truncation_psi is {self.truncation_psi}; it must be positive.")
         for part in (self.adapt, self.options, self.sampling):

@@ -30,8 +30,9 @@ MADE_WITH = "made_with"
 """Group of config.json with versions and device, which are no settings."""
 NEUTRAL_SETTINGS = frozenset(
     {
-        "device", "compile", "preview_every", "preview_samples", "checkpoint_every", "adapt.grad_accumulation_steps",
-        "adapt.gradient_checkpointing", "sampling.gradient_checkpointing", "keep_checkpoints", "log_with",
+        "device", "compile", "compile_mode", "preview_every", "preview_samples", "checkpoint_every",
+        "adapt.grad_accumulation_steps", "adapt.gradient_checkpointing", "sampling.gradient_checkpointing",
+        "keep_checkpoints", "log_with",
     }
 )  # fmt: skip
 """Settings that change the results by rounding at most. They may change when a run is resumed."""

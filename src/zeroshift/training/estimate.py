@@ -3,7 +3,7 @@
 import copy
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -44,32 +44,36 @@ class ShowsEstimate(Protocol):
         """
 
 
-def estimate(stages: Sequence[Stage], device: torch.device) -> Estimate | None:
+def estimate(stages: Sequence[Stage], device: torch.device, begin_step: Callable[[], object]) -> Estimate | None:
     """Trains one or two steps of each stage and restores its state; None if all stages are short.
 
     A step depends only on its number and the seed, so the run itself is not changed.
+
+    Args:
+        begin_step: called before every step.
     """
     if all(stage.steps < _MIN_STEPS for stage in stages):
         return None
-    seconds = sum(_seconds(stage, device) * stage.steps for stage in stages)
+    seconds = sum(_seconds(stage, device, begin_step) * stage.steps for stage in stages)
     return Estimate(seconds, _peak_memory(device), device.type == "cuda")
 
 
-def _seconds(stage: Stage, device: torch.device) -> float:
+def _seconds(stage: Stage, device: torch.device, begin_step: Callable[[], object]) -> float:
     """Time of a step."""
     if stage.steps < _MIN_STEPS:
         return 0.0
     state = copy.deepcopy(stage.state_dict())
-    took = _timed_step(stage, device)
+    took = _timed_step(stage, device, begin_step)
     if took < _SLOW:
         stage.load_state_dict(copy.deepcopy(state))
-        took = _timed_step(stage, device)
+        took = _timed_step(stage, device, begin_step)
     stage.load_state_dict(state)
     return took
 
 
-def _timed_step(stage: Stage, device: torch.device) -> float:
+def _timed_step(stage: Stage, device: torch.device, begin_step: Callable[[], object]) -> float:
     began = time.perf_counter()
+    begin_step()
     stage.step(0)
     if device.type == "cuda":
         torch.cuda.synchronize(device)

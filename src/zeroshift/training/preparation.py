@@ -22,7 +22,7 @@ from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.registry import METHODS
 from zeroshift.methods.source_images import ImageBank
 from zeroshift.sampling.generate import class_labels
-from zeroshift.training.compilation import compile_networks
+from zeroshift.training.compilation import begin_step, compile_networks
 
 __all__ = ["Progress", "make_context", "member_context"]
 
@@ -71,7 +71,8 @@ def make_context(
     context = TrainingContext(config, source, encoders, distributed, bank)
     _check_source(context)
     if config.compile:
-        compile_networks(source, encoders)
+        compile_networks(source, encoders, mode=config.compile_mode)
+        begin_step(config)  # from here on, results last until the first step
     return context
 
 

@@ -39,7 +39,7 @@ class Samples:
                     source.sample_latents(config.seed, batch.tolist()),
                     truncation_psi=config.truncation_psi,
                     class_index=config.class_index,
-                )
+                ).clone()  # a CUDA graph would overwrite them (`compilation`)
                 for batch in batches
             ]
             self._images = torch.cat([decode(source, codes, "The source generator") for codes in self._codes])

@@ -20,7 +20,7 @@ from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.registry import METHODS
 from zeroshift.training.adaptation import Adaptation
 from zeroshift.training.callbacks import Callback
-from zeroshift.training.compilation import compile_networks
+from zeroshift.training.compilation import begin_step, compile_networks
 from zeroshift.training.estimate import ShowsEstimate, estimate
 from zeroshift.training.loop import Position, Training
 from zeroshift.training.preparation import Progress
@@ -91,12 +91,12 @@ def stepwise(
 
 
 def advance_in_turns(
-    runs: Sequence[Steps], distributed: Distributed, end_round: Callable[[], None] | None = None
+    runs: Sequence[Steps], distributed: Distributed, begin_round: Callable[[], None]
 ) -> list[AdaptResult | Exception]:
     """Advances runs to their ends, those that are furthest behind first: runs at the same step take turns.
 
     Args:
-        end_round: called when all runs that were furthest behind have advanced by one step.
+        begin_round: called before the runs that are furthest behind advance by one step.
 
     Returns:
         The result of each run, or its error, which does not affect the others.
@@ -110,6 +110,7 @@ def advance_in_turns(
             member.advance()
         with interrupts_at_step_ends() as stop_if_requested:
             while positions := [member.position for member in members if member.position is not None]:
+                begin_round()
                 for member in [member for member in members if member.position == max(positions)]:
                     member.advance()
                     try:
@@ -120,8 +121,6 @@ def advance_in_turns(
                         if any(each.outcome is None for each in members):  # else all have failed
                             raise
                         break
-                if end_round is not None:
-                    end_round()
         for member in members:
             member.advance()
         return [member.outcome for member in members if member.outcome is not None]
@@ -179,7 +178,7 @@ def _stages(context: TrainingContext) -> tuple[Method, Adaptation, list[Stage]]:
             f"Two stages of a run have the same name: {', '.join(names)}. Rename a stage of the method."
         )
     if context.config.compile:
-        compile_networks(adaptation.target)
+        compile_networks(adaptation.target, mode=context.config.compile_mode)
     return method, adaptation, stages
 
 
@@ -187,7 +186,8 @@ def _show_estimate(training: Training) -> None:
     """Estimates time and memory of a new run, if its progress shows them."""
     progress, distributed = training.progress, training.context.distributed
     if isinstance(progress, ShowsEstimate) and training.stage == training.step == 0:
-        found = estimate(training.stages, distributed.device)
+        begin = functools.partial(begin_step, training.context.config)
+        found = estimate(training.stages, distributed.device, begin)
         if found is not None and distributed.leads:
             progress.starts([stage.steps for stage in training.stages], found)
 

@@ -1,5 +1,6 @@
 """Runs adaptations from their configurations: one, or several in lockstep that share their source images."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from zeroshift.methods.configure import flat, resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.source_images import SharedImages
 from zeroshift.training.callbacks import Callback
+from zeroshift.training.compilation import begin_step
 from zeroshift.training.loop import require_same_source
 from zeroshift.training.preparation import Progress, make_context, member_context
 from zeroshift.training.result import AdaptResult
@@ -25,7 +27,7 @@ __all__ = ["SHARED_SETTINGS", "AdaptResult", "Progress", "adapt", "adapt_togethe
 
 SHARED_SETTINGS = (
     "generator", "sampling", "encoders", "resize", "seed", "class_index", "num_latents", "source_images_dir", "device",
-    "precision", "compile", "adapt.noise_mode",
+    "precision", "compile", "compile_mode", "adapt.noise_mode",
 )  # fmt: skip
 """Settings and groups that source images and their features depend on: the same in all runs of `adapt_together`."""
 
@@ -80,7 +82,7 @@ def adapt(
         return make_context(config, distributed, source, encoders, progress)
 
     steps = stepwise(resolve(config), run, distributed, make, progress, callbacks, generator is not None)
-    (outcome,) = advance_in_turns([steps], distributed)
+    (outcome,) = advance_in_turns([steps], distributed, functools.partial(begin_step, config))
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -149,7 +151,12 @@ def adapt_together(
         )
         for number, (config, run) in enumerate(zip(configs, folders, strict=True))
     ]  # fmt: skip
-    return advance_in_turns(members, distributed, images.free)
+
+    def begin_round() -> None:
+        images.free()
+        begin_step(context.config)
+
+    return advance_in_turns(members, distributed, begin_round)
 
 
 @dataclass(frozen=True)
