@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.helpers.evaluated_runs import FEW
+from tests.helpers.executors import Here
 from zeroshift.benchmark.executors import Executor, SharedWork, TrialJob
 from zeroshift.benchmark.plan import GeneratorPlan, GeneratorTrial, parse_pair
-from zeroshift.benchmark.processes import LocalPool
 from zeroshift.benchmark.ray_executor import RayExecutor
 from zeroshift.benchmark.trials import finished_records, run_trials, work
 from zeroshift.benchmark.variants import Variant
@@ -63,17 +63,17 @@ def run_all(plan: GeneratorPlan, executor: Executor, run: Any = run_trials, pack
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
 @pytest.mark.filterwarnings(FEW)
-def test_a_killed_pack_resumes_on_another_worker_and_equals_single_trials_of_the_local_pool(
+def test_a_killed_pack_resumes_on_another_worker_and_equals_single_trials(
     tmp_path: Path, tiny_generator: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # Ray makes its workers wait for all other programs
-    plans = [tiny_plan(tmp_path / name, tiny_generator, tiny_encoder) for name in ("local", "ray")]
-    assert run_all(plans[0], LocalPool(1)) == {}
+    plans = [tiny_plan(tmp_path / name, tiny_generator, tiny_encoder) for name in ("here", "ray")]
+    assert run_all(plans[0], Here()) == {}
     assert run_all(plans[1], RayExecutor(limit=1), die_once, pack=2) == {}
     assert (tmp_path / "ray" / "killed").exists(), "a worker was lost"
-    local, remote = (list(map(comparable, finished_records(plan))) for plan in plans)
-    assert local == remote
+    here, remote = (list(map(comparable, finished_records(plan))) for plan in plans)
+    assert here == remote
     assert ["packed" in record for plan in plans for record in finished_records(plan)] == [False, False, True, True]
     for trial in plans[0].trials():
         paths = [plan.folder(trial) / "generator.safetensors" for plan in plans]

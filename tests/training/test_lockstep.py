@@ -1,6 +1,5 @@
 """Runs in lockstep end like separate runs, compute their source images once, and do not affect each other."""
 
-import gc
 import os
 import signal
 import weakref
@@ -62,9 +61,9 @@ def steps(result: AdaptResult) -> list[dict[str, Any]]:
     ids=["ipl", "ipl-bank", "nada", "nada-bank"],
 )
 def test_results_are_those_of_separate_runs(configs: list[AdaptConfig], changes: dict[str, Any]) -> None:
-    configs = with_changes(configs, **changes)
+    configs = with_changes(configs[:2], **changes)
     together = results(adapt_together(configs))
-    assert len(together) == len(configs)
+    assert len(together) == 2
     for config, result in zip(configs, together, strict=True):
         alone = adapt(config)
         assert same(result.generator, alone.generator)
@@ -102,7 +101,6 @@ def test_source_images_and_features_are_computed_once_and_freed(
 
     def stepped(self: Adaptation, number: int) -> dict[str, Any]:
         values = step(self, number)
-        gc.collect()
         alive.append(sum(batch() is not None for batch in batches))
         return values
 
@@ -193,6 +191,7 @@ def test_a_callback_stops_one_run(configs: list[AdaptConfig]) -> None:
 
 
 def test_a_source_object_is_kept_in_every_folder(configs: list[AdaptConfig], tmp_path: Path) -> None:
+    configs = with_changes(configs[:2], adapt__steps=1)
     source = load_generator(configs[0].generator)
     folders = [tmp_path / config.target for config in configs]
     together = results(adapt_together(configs, folders, generator=source))

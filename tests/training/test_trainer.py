@@ -38,6 +38,7 @@ CONFIG = AdaptConfig(
     preview_every=2,
     preview_samples=2,
     checkpoint_every=2,
+    log_with=(),
 )
 
 
