@@ -1,9 +1,9 @@
 """What several targets of one source gain in lockstep (`zeroshift.adapt_together`), compared with separate runs.
 
-    python benchmarks/several_targets.py --out several           # miniature preset, 2, 4 and 8 targets: 15 minutes
+    python benchmarks/several_targets.py --out several           # miniature preset, 2, 4 and 8 targets: 6 minutes
     python benchmarks/several_targets.py --preset published --out several-published
-    python benchmarks/several_targets.py --case 256 --preset published --set prompts.batch_size=8 --targets 2 4 \\
-        --steps 4 --rounds 2 --out several-256                   # StyleGAN2 and ViT-B/32: 20 minutes
+    python benchmarks/several_targets.py --case 256 --preset published --targets 2 4 --steps 1 --rounds 1 \\
+        --set prompts.batch_size=8 adapt.layer_batch_size=2 --out several-256   # StyleGAN2, ViT-B/32: 7 minutes
 
 A separate run and runs in lockstep take turns. Reported are medians over the rounds, per target: seconds of a step of
 each stage, seconds before the first step, and their sum for the steps of the preset. Seconds are processor time of one
@@ -101,10 +101,10 @@ def medians(rounds: list[Seconds], whole: dict[str, int]) -> Seconds:
 
 def show(console: Console, results: dict[int, Seconds]) -> None:
     """A table with a row per number of targets: seconds per target, and the gain over separate runs."""
-    table = Table("targets", *(Column(f"{name}, s", no_wrap=True) for name in results[1]))
+    table = Table(Column("targets", no_wrap=True), *(Column(f"{name}, s", no_wrap=True) for name in results[1]))
     for count, seconds in results.items():
         gains = [results[1][name] / value for name, value in seconds.items()]
-        cells = (f"{value:.3f} ({gain:.2f} x)" for value, gain in zip(seconds.values(), gains, strict=True))
+        cells = (f"{value:.3g} ({gain:.2f} x)" for value, gain in zip(seconds.values(), gains, strict=True))
         table.add_row(f"{count} together" if count > 1 else "separate", *cells)
     console.print(table)
 
