@@ -66,7 +66,9 @@ class Arguments:
     """StyleGAN2 (config-f) of this resolution with ViT-B/32, or channels and guidance encoder of the miniature."""
     stages: tuple[Stage, ...] = ("prompts", "adapt")
     steps: int = 4
-    """Timed steps of a process, after the warm-up."""
+    """Timed steps of a process, after the warm-up; a multiple of the variants' adapt.layer_every."""
+    published_steps: int | None = None
+    """Timed steps of the published program, whose steps all take the same time; None: `steps`."""
     rounds: int = 3
     """Turns of each program."""
     prompt_batch: int = 32
@@ -107,7 +109,7 @@ def run_published(
     stage: Stage, arguments: Arguments, checkpoint: Path, environment: Mapping[str, str] | None = None
 ) -> list[float]:
     """Seconds of each step of the published program."""
-    miniature, steps = arguments.case == "miniature", arguments.steps + 1
+    miniature, steps = arguments.case == "miniature", (arguments.published_steps or arguments.steps) + 1
     size = resolution(arguments.case)
     with tempfile.TemporaryDirectory() as folder:
         seconds, specification = Path(folder) / "seconds.json", Path(folder) / "specification.json"
@@ -154,7 +156,7 @@ def num_layers(size: int) -> int:
     return 2 * (2 * (size.bit_length() - 1) - 2) // 3
 
 
-def run_ours(stage: Stage, arguments: Arguments, checkpoint: Path, settings: Mapping[str, Any]) -> list[float]:
+def run_ours(stage: Stage, arguments: Arguments, checkpoint: Path, variant: str) -> list[float]:
     """Seconds of each step of `zeroshift.adapt` with the published settings; runs in a process of its own."""
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()  # as the command does
@@ -170,17 +172,17 @@ def run_ours(stage: Stage, arguments: Arguments, checkpoint: Path, settings: Map
             event.stop()
         began = time.process_time()
 
-    config = changed(our_config(stage, arguments), settings)
+    config = our_config(stage, arguments, variant)
     torch.manual_seed(0)
     encoder = load_encoder("miniature") if arguments.case == "miniature" else random_encoder(miniature=False)
     adapt(config, generator=load_generator(checkpoint), encoders=[encoder], callbacks=[watch])
     return seconds
 
 
-def our_config(stage: Stage, arguments: Arguments) -> AdaptConfig:
-    """The settings of the published program."""
+def our_config(stage: Stage, arguments: Arguments, variant: str) -> AdaptConfig:
+    """The settings of the published program, changed as the variant says."""
     steps = arguments.steps + 1
-    return preset(
+    config = preset(
         "published",
         source=SOURCE,
         target=TARGET,
@@ -188,6 +190,7 @@ def our_config(stage: Stage, arguments: Arguments) -> AdaptConfig:
         prompts={"steps": steps if stage == "prompts" else 1, "batch_size": arguments.prompt_batch},
         adapt={"steps": steps, "batch_size": arguments.batch, "layer_batch_size": arguments.layer_batch},
     )
+    return changed(config, parse_changes(variant.split(","))) if variant else config
 
 
 def in_fresh_process(function: Callable[[], list[float]]) -> list[float]:
@@ -206,11 +209,10 @@ def programs(stage: Stage, arguments: Arguments, checkpoint: Path) -> dict[str, 
     found = {
         PUBLISHED: published,
         TUNED: functools.partial(published, TUNED_ENVIRONMENT),
-        OURS: functools.partial(in_fresh_process, functools.partial(ours, {})),
+        OURS: functools.partial(in_fresh_process, functools.partial(ours, "")),
     }
     for variant in arguments.variants if stage == "adapt" else ():
-        settings = parse_changes(variant.split(","))
-        found[f"{OURS}, {variant}"] = functools.partial(in_fresh_process, functools.partial(ours, settings))
+        found[f"{OURS}, {variant}"] = functools.partial(in_fresh_process, functools.partial(ours, variant))
     return found
 
 
@@ -261,11 +263,16 @@ def main(arguments: Arguments) -> None:
     if not (arguments.checkout / "train.py").is_file():
         raise SystemExit(f"{arguments.checkout} is not a checkout of the published program: it has no train.py.")
     interpreter(arguments)
-    if arguments.steps < 1 or arguments.rounds < 1:
-        raise SystemExit("--steps and --rounds must be at least 1.")
+    if min(arguments.steps, arguments.published_steps or 1, arguments.rounds) < 1:
+        raise SystemExit("--steps, --published-steps and --rounds must be at least 1.")
+    for variant in arguments.variants:
+        every = our_config("adapt", arguments, variant).adapt.layer_every
+        if arguments.steps % every:
+            raise SystemExit(f"--steps must be a multiple of {every}, so that {variant} is timed fairly.")
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # of the processes that are started
     numbers = {name: getattr(arguments, name) for name in ("case", "prompt_batch", "batch", "layer_batch", "rounds")}
-    facts = {**numbers, "steps per round": arguments.steps, **machine(arguments.threads, "processor", "cpu")}
+    steps = {"steps per round": arguments.steps, "published steps": arguments.published_steps or arguments.steps}
+    facts = {**numbers, **steps, **machine(arguments.threads, "processor", "cpu")}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "generator.pt"
         results = {stage: measure(stage, arguments, checkpoint) for stage in arguments.stages}

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 from torch.utils.checkpoint import checkpoint
 
 from zeroshift.core.dtypes import at_least_float32
@@ -19,6 +20,7 @@ __all__ = [
     "normalize_second_moment",
     "recomputed",
     "resampling_filter",
+    "up_convolution",
     "upsample",
 ]
 
@@ -135,6 +137,34 @@ def upsample(x: Tensor, kernel: Tensor) -> Tensor:
     channels = x.shape[1]
     with torch.autocast(x.device.type, enabled=False):  # the image keeps its precision
         return F.conv_transpose2d(x, kernel.to(x.dtype).expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
+
+
+def up_convolution(x: Tensor, weight: Tensor) -> Tensor:
+    """Transposed convolution of stride 2: [N, C, H, W], weight [C, D, 3, 3] -> [N, D, 2H+1, 2W+1]."""
+    slow = x.device.type == "cpu" and weight.requires_grad and torch.is_grad_enabled() and weight.shape[1] >= 128
+    return _UpConvolution.apply(x, weight) if slow else F.conv_transpose2d(x, weight, stride=2)
+
+
+class _UpConvolution(torch.autograd.Function):
+    """`up_convolution` whose gradient of the weight is computed in NCHW.
+
+    From 128 channels, oneDNN is up to three times slower at it in channels_last.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv_transpose2d(x, weight, stride=2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
+        x, weight = ctx.saved_tensors
+        by_x = None
+        if ctx.needs_input_grad[0]:
+            by_x = F.conv2d(gradient, weight.to(gradient.dtype), stride=2).to(x.dtype)
+        x, gradient = x.to(gradient.dtype).contiguous(), gradient.contiguous()
+        by_weight: Tensor = conv2d_weight(gradient, weight.shape, x, stride=2)
+        return by_x, by_weight.to(weight.dtype)
 
 
 def blur(x: Tensor, kernel: Tensor) -> Tensor:

@@ -18,7 +18,15 @@ from zeroshift.core.rng import normal_on
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.base import NOISE_MODES, Codes, Generator
 from zeroshift.generators.stylegan.base import StyleBased
-from zeroshift.generators.stylegan.blocks import EqualLinear, Mapping, blur, recomputed, resampling_filter, upsample
+from zeroshift.generators.stylegan.blocks import (
+    EqualLinear,
+    Mapping,
+    blur,
+    recomputed,
+    resampling_filter,
+    up_convolution,
+    upsample,
+)
 from zeroshift.generators.stylegan.schemas import StyleGAN2Settings
 from zeroshift.io.foreign import matches
 
@@ -67,13 +75,14 @@ class StyledConv(nn.Module):
         if self.filter is None:
             x = F.conv2d(x, self.weight, padding=1)
         else:
-            x = blur(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), self.filter)
-        # The gain sqrt(2) commutes with the leaky ReLU; applied here, it needs no extra pass over the image.
+            x = blur(up_convolution(x, self.weight.transpose(0, 1)), self.filter)
+        # The gain sqrt(2) commutes with the leaky ReLU; applied here, it needs no extra pass over the image. Bias and
+        # noise are added separately: their sum would not be in channels_last, and then neither would x.
         gain = math.sqrt(2)
-        offset = (self.bias * gain)[:, None, None]  # [out_channels, 1, 1]
+        x = x * (demodulation * gain)[:, :, None, None].to(x.dtype)
+        x.add_((self.bias * gain)[:, None, None].to(x.dtype))
         if noise is not None:
-            offset = offset + noise * (self.noise_strength * gain)
-        x = torch.addcmul(offset.to(x.dtype), x, (demodulation * gain)[:, :, None, None].to(x.dtype))
+            x.add_((noise * (self.noise_strength * gain)).to(x.dtype))
         x = F.leaky_relu(x, 0.2, inplace=True)  # stores one image-sized tensor less for the backward pass
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
@@ -97,10 +106,9 @@ class StyleGAN2ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, in_channels, R, R], w [N, w_dim] -> [N, 3, R, R] in at least float32."""
         style = self.affine(w) / math.sqrt(x.shape[1])
-        # With so few output channels, a matrix product is cheaper than a convolution, and one kernel per sample cheaper
-        # than scaled activations.
-        kernels = (self.weight[:, :, 0, 0] * style[:, None]).to(x.dtype).transpose(1, 2)  # [N, in_channels, 3]
-        x = (x.permute(0, 2, 3, 1).flatten(1, 2) @ kernels).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        # A matrix product over pixels. Neither a convolution nor a kernel per sample is faster with a graph.
+        x = (x * style[:, :, None, None].to(x.dtype)).permute(0, 2, 3, 1)  # [N, R, R, in_channels], contiguous
+        x = F.linear(x, self.weight[:, :, 0, 0].to(x.dtype)).permute(0, 3, 1, 2)
         x = at_least_float32(x) + self.bias[:, None, None]
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
@@ -123,7 +131,7 @@ class Block(nn.Module):
         if self.conv0 is not None:
             x = self.conv0(x, rows[0], noises[0])
         x = self.conv1(x, rows[-2], noises[-1])
-        return x, upsample(image, kernel) + self.torgb(x, rows[-1])
+        return x, self.torgb(x, rows[-1]) + upsample(image, kernel)
 
 
 class StyleGAN2Synthesis(nn.Module):
