@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 from torch.utils.checkpoint import checkpoint
 
 from zeroshift.core.dtypes import at_least_float32
@@ -18,9 +17,9 @@ __all__ = [
     "Mapping",
     "blur",
     "normalize_second_moment",
+    "pixel_product",
     "recomputed",
     "resampling_filter",
-    "up_convolution",
     "upsample",
 ]
 
@@ -139,32 +138,25 @@ def upsample(x: Tensor, kernel: Tensor) -> Tensor:
         return F.conv_transpose2d(x, kernel.to(x.dtype).expand(channels, 1, 4, 4), stride=2, padding=1, groups=channels)
 
 
-def up_convolution(x: Tensor, weight: Tensor) -> Tensor:
-    """Transposed convolution of stride 2: [N, C, H, W], weight [C, D, 3, 3] -> [N, D, 2H+1, 2W+1]."""
-    slow = x.device.type == "cpu" and weight.requires_grad and torch.is_grad_enabled() and weight.shape[1] >= 128
-    return _UpConvolution.apply(x, weight) if slow else F.conv_transpose2d(x, weight, stride=2)
+def pixel_product(x: Tensor, kernels: Tensor) -> Tensor:
+    """Each sample's pixels times its own few columns: [N, pixels, C] @ [N, C, D] -> [N, pixels, D]."""
+    return _PixelProduct.apply(x, kernels) if torch.is_grad_enabled() else x @ kernels
 
 
-class _UpConvolution(torch.autograd.Function):
-    """`up_convolution` whose gradient of the weight is computed in NCHW.
-
-    From 128 channels, oneDNN is up to three times slower at it in channels_last.
-    """
+class _PixelProduct(torch.autograd.Function):
+    """`pixel_product`; the gradient of the kernels is computed as a transpose, for which MKL is 20 times faster."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.conv_transpose2d(x, weight, stride=2)
+    def forward(ctx: Any, x: Tensor, kernels: Tensor) -> Tensor:
+        ctx.save_for_backward(x, kernels)
+        return x @ kernels
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor]:
-        x, weight = ctx.saved_tensors
-        by_x = None
-        if ctx.needs_input_grad[0]:
-            by_x = F.conv2d(gradient, weight.to(gradient.dtype), stride=2).to(x.dtype)
-        x, gradient = x.to(gradient.dtype).contiguous(), gradient.contiguous()
-        by_weight: Tensor = conv2d_weight(gradient, weight.shape, x, stride=2)
-        return by_x, by_weight.to(weight.dtype)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, kernels = ctx.saved_tensors
+        by_x = gradient @ kernels.transpose(1, 2) if ctx.needs_input_grad[0] else None
+        by_kernels = (gradient.transpose(1, 2) @ x).transpose(1, 2) if ctx.needs_input_grad[1] else None
+        return by_x, by_kernels
 
 
 def blur(x: Tensor, kernel: Tensor) -> Tensor:

@@ -22,9 +22,9 @@ from zeroshift.generators.stylegan.blocks import (
     EqualLinear,
     Mapping,
     blur,
+    pixel_product,
     recomputed,
     resampling_filter,
-    up_convolution,
     upsample,
 )
 from zeroshift.generators.stylegan.schemas import StyleGAN2Settings
@@ -75,7 +75,7 @@ class StyledConv(nn.Module):
         if self.filter is None:
             x = F.conv2d(x, self.weight, padding=1)
         else:
-            x = blur(up_convolution(x, self.weight.transpose(0, 1)), self.filter)
+            x = blur(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), self.filter)
         # The gain sqrt(2) commutes with the leaky ReLU; applied here, it needs no extra pass over the image. Bias and
         # noise are added separately: their sum would not be in channels_last, and then neither would x.
         gain = math.sqrt(2)
@@ -106,9 +106,10 @@ class StyleGAN2ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [N, in_channels, R, R], w [N, w_dim] -> [N, 3, R, R] in at least float32."""
         style = self.affine(w) / math.sqrt(x.shape[1])
-        # A matrix product over pixels. Neither a convolution nor a kernel per sample is faster with a graph.
-        x = (x * style[:, :, None, None].to(x.dtype)).permute(0, 2, 3, 1)  # [N, R, R, in_channels], contiguous
-        x = F.linear(x, self.weight[:, :, 0, 0].to(x.dtype)).permute(0, 3, 1, 2)
+        # With so few output channels, a matrix product is cheaper than a convolution, and one kernel per sample cheaper
+        # than scaled activations, which a graph would keep.
+        kernels = (self.weight[:, :, 0, 0] * style[:, None]).to(x.dtype).transpose(1, 2)  # [N, in_channels, 3]
+        x = pixel_product(x.permute(0, 2, 3, 1).flatten(1, 2), kernels).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         x = at_least_float32(x) + self.bias[:, None, None]
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
