@@ -109,7 +109,7 @@ def run_published(
     stage: Stage, arguments: Arguments, checkpoint: Path, environment: Mapping[str, str] | None = None
 ) -> list[float]:
     """Seconds of each step of the published program."""
-    miniature, steps = arguments.case == "miniature", (arguments.published_steps or arguments.steps) + 1
+    miniature, steps = arguments.case == "miniature", published_steps(arguments) + 1
     size = resolution(arguments.case)
     with tempfile.TemporaryDirectory() as folder:
         seconds, specification = Path(folder) / "seconds.json", Path(folder) / "specification.json"
@@ -141,6 +141,11 @@ def run_published(
             raise SystemExit(f"The published program ended with code {done.returncode}:\n{last}")
         measured: list[float] = json.loads(seconds.read_text())
         return measured
+
+
+def published_steps(arguments: Arguments) -> int:
+    """Timed steps of the published program in a process."""
+    return arguments.steps if arguments.published_steps is None else arguments.published_steps
 
 
 def interpreter(arguments: Arguments) -> str:
@@ -263,7 +268,7 @@ def main(arguments: Arguments) -> None:
     if not (arguments.checkout / "train.py").is_file():
         raise SystemExit(f"{arguments.checkout} is not a checkout of the published program: it has no train.py.")
     interpreter(arguments)
-    if min(arguments.steps, arguments.published_steps or 1, arguments.rounds) < 1:
+    if min(arguments.steps, published_steps(arguments), arguments.rounds) < 1:
         raise SystemExit("--steps, --published-steps and --rounds must be at least 1.")
     for variant in arguments.variants:
         every = our_config("adapt", arguments, variant).adapt.layer_every
@@ -271,7 +276,7 @@ def main(arguments: Arguments) -> None:
             raise SystemExit(f"--steps must be a multiple of {every}, so that {variant} is timed fairly.")
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # of the processes that are started
     numbers = {name: getattr(arguments, name) for name in ("case", "prompt_batch", "batch", "layer_batch", "rounds")}
-    steps = {"steps per round": arguments.steps, "published steps": arguments.published_steps or arguments.steps}
+    steps = {"steps per round": arguments.steps, "published steps": published_steps(arguments)}
     facts = {**numbers, **steps, **machine(arguments.threads, "processor", "cpu")}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "generator.pt"

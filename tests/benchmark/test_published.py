@@ -107,7 +107,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_a_program_for_a_gpu_runs_unchanged_on_the_cpu(checkout: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file()}
-    arguments = Arguments(checkout, steps=2, prompt_batch=5, batch=3, layer_batch=4)
+    arguments = Arguments(checkout, steps=9, published_steps=2, prompt_batch=5, batch=3, layer_batch=4)
     checkpoint = tmp_path / "generator.pt"
     seconds = run_published("adapt", arguments, checkpoint, TUNED_ENVIRONMENT)
     assert len(seconds) == 3
@@ -133,8 +133,13 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.py").touch()
     with pytest.raises(SystemExit, match="There is no interpreter nothing"):
         main(Arguments(tmp_path, python=Path("nothing")))
-    with pytest.raises(SystemExit, match="--steps and --rounds must be at least 1"):
-        main(Arguments(tmp_path, rounds=0))
+    for zero in ({"rounds": 0}, {"steps": 0}, {"published_steps": 0}):
+        with pytest.raises(SystemExit, match="--steps, --published-steps and --rounds must be at least 1"):
+            main(Arguments(tmp_path, **zero))
+    with pytest.raises(
+        SystemExit, match=r"--steps must be a multiple of 4, so that adapt\.layer_every=4 is timed fairly"
+    ):
+        main(Arguments(tmp_path, steps=6, variants=("adapt.layer_codes=batch", "adapt.layer_every=4")))
 
 
 def test_as_many_layers_as_the_program_trains() -> None:
