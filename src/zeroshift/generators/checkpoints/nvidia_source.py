@@ -140,8 +140,9 @@ def stylegan2_source() -> str:
         "StyleGAN2 (Karras et al., 2020)",
         [
             dtypes.at_least_float32, blocks.normalize_second_moment, blocks.EqualLinear, blocks.Mapping,
-            blocks.resampling_filter, blocks.upsample, blocks.blur, stylegan2.Constant, stylegan2.StyledConv,
-            stylegan2.StyleGAN2ToRGB, stylegan2.Block, stylegan2.StyleGAN2Synthesis,
+            blocks.resampling_filter, blocks.upsample, blocks._PixelProduct, blocks.pixel_product, blocks.blur,
+            stylegan2.Constant, stylegan2.StyledConv, stylegan2.StyleGAN2ToRGB, stylegan2.Block,
+            stylegan2.StyleGAN2Synthesis,
         ],
         _SYNTHESIS_2,
     )  # fmt: skip
