@@ -140,7 +140,7 @@ def test_a_step_logs_both_terms_and_no_weight_of_zero_costs_a_map(tiny_generator
     losses = trained(make(tiny_generator, [encoder])).step(0)
     assert {"directional", "structure", "range"} < set(losses)
     assert losses["structure"] > 0
-    without = trained(make(tiny_generator, [encoder], structure_weight=0.0, structure_hold=0.0))
+    without = trained(make(tiny_generator, [encoder], structure_weight=0.0))
     assert without._method.map_levels() == [()]
     assert "structure" not in without.step(0)
 
@@ -149,7 +149,7 @@ def test_a_step_logs_both_terms_and_no_weight_of_zero_costs_a_map(tiny_generator
 def test_the_structure_weight_falls_linearly_to_its_final_value(
     tiny_generator: Path, encoder: Encoder, until: float, expected: float
 ) -> None:
-    options = {"structure_weight": 8.0, "structure_final": 2.0, "structure_until": until, "structure_hold": 0.0}
+    options = {"structure_weight": 8.0, "structure_final": 2.0, "structure_until": until}
     adaptation = trained(make(tiny_generator, [encoder], **options))
     batch = adaptation._context.fresh_latents.draw("adapt", 0, range(4), noise="source")
     part = adaptation._source_part(batch, 0)
@@ -203,7 +203,9 @@ def test_parts_of_a_batch_and_a_restored_state_measure_the_same_movement(
     weights = []
     for parts in (1, 2):
         adapt = dataclasses.replace(ADAPT, grad_accumulation_steps=parts)
-        adaptation = trained(make(tiny_generator, [encoder], adapt, structure_weight=0.0, structure_margin=9.0))
+        adaptation = trained(
+            make(tiny_generator, [encoder], adapt, structure_weight=0.0, structure_hold=24.0, structure_margin=9.0)
+        )
         adaptation.step(0)
         method = adaptation._method
         restored = Scaffold(adaptation._context)

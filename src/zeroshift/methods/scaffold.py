@@ -1,9 +1,9 @@
 """Scaffold: IPL's image-specific directions, with a term that keeps the structure of each image.
 
 docs/scaffold.md derives it. A direction says where the mean of a domain lies, but not what must stay of a person. Here
-the self-similarity of the encoder's middle maps must stay: at first strictly, in the second half only if images move
-farther than their texts. A scaffold is taken down when the building stands. With it all layers can train at every step,
-so the adaptive choice of layers is not needed.
+the self-similarity of the encoder's middle maps must stay: at first strictly, in the second half not at all, or only if
+images move farther than their texts. A scaffold is taken down when the building stands. With it all layers can train at
+every step, so the adaptive choice of layers is not needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,8 +39,8 @@ class ScaffoldOptions(IPLOptions):
     """Its weight at the end of the fall; the fall is linear."""
     structure_until: float = 0.5
     """Fraction of the steps in which the weight falls; afterwards it stays."""
-    structure_hold: float = 24.0
-    """Largest weight after the fall, for images that move farther than their texts; see `structure_margin`."""
+    structure_hold: float = 0.0
+    """Largest weight after the fall, for images that move farther than their texts (24 was tried); 0: not held."""
     structure_margin: float = 0.2
     """How much farther images have to move than their texts for the whole of `structure_hold`, as a fraction."""
     structure_levels: tuple[int, ...] = ()
@@ -66,8 +66,7 @@ class Scaffold(IPL):
     Options: ClassVar[type[MethodOptions]] = ScaffoldOptions
     paced_by_steps = "the structure weight"
     curves: ClassVar[Mapping[str, str]] = {
-        "structure": "How much the layout of the target image differs from the source's, with a weight that "
-        "fades out as long as images do not move farther than their texts.",
+        "structure": "How much the layout of the target image differs from the source's, with a weight that fades out.",
     }
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: _NUMBERS for name in ("published", "published-diffusion", "miniature", "miniature-diffusion")
@@ -100,6 +99,8 @@ class Scaffold(IPL):
 
     def begin_step(self, step: int, target: Generator) -> None:
         """Updates how far images have moved, by the lengths of the whole batch of the step before."""
+        if not self.options.structure_hold:
+            return
         text, image = self.context.distributed.sum(torch.stack([self._text, self._image]))
         now = (image[:, 0] * text[:, 1]) / (image[:, 1] * text[:, 0])  # ratio of means; NaN before the first step
         average = torch.where(self._reached == 0, now, torch.lerp(now, self._reached, _AVERAGE))
