@@ -10,7 +10,10 @@ FEW = ("prompts.batch_size=2", "adapt.batch_size=1", "adapt.layer_batch_size=1",
 
 
 @pytest.mark.slow
-def test_lockstep_and_separate_runs_are_timed_in_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lockstep_and_separate_runs_are_timed_in_turns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     found = main(Arguments(targets=(2,), steps=1, rounds=1, device="cpu", set=FEW, out=tmp_path))
     assert found["steps"] == {"prompts": 100, "adapt": 160}, "of the preset"
     separate, together = found["seconds per target"].values()

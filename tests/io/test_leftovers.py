@@ -62,6 +62,7 @@ def trial(folder, number):
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return code, wire.count, [path.name for path in folder.rglob(TEMPORARY_PREFIX + "*")]
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which the tests may run, ignores it
 start = Path(sys.argv[1])
 code, operations, left = trial(start / "whole", 0)
 print(operations, code, left)

@@ -209,7 +209,7 @@ def test_one_graph_for_any_choice_changes_nothing(make: Make) -> None:
     "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
 )  # of PyTorch's tracing
 def test_every_compiled_network_is_one_graph_in_a_step_with_a_choice(make: Make) -> None:
-    """`fullgraph` raises at a graph break; the results are those without compilation."""
+    """`fullgraph` raises at a graph break; gradients and results are those without compilation."""
     results = []
     for compiled in (False, True):
         context, adaptation = make(compile=True, noise_mode="random")
@@ -223,7 +223,15 @@ def test_every_compiled_network_is_one_graph_in_a_step_with_a_choice(make: Make)
     (plain, weights), (record, others) = results
     assert record["layers"] == plain["layers"]
     for one, other in zip(weights, others, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+        assert (one.grad is None) == (other.grad is None)
+        if one.grad is None:
+            assert torch.equal(one, other)
+            continue
+        largest = float(one.grad.abs().max())
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-5, atol=2e-6 * largest)
+        # Adam's first step is lr g / (|g| + eps): of much smaller gradients it shows the rounding.
+        clear = one.grad.abs() > 1e-4 * largest
+        torch.testing.assert_close(one[clear], other[clear], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("codes", ["new", "batch"])
