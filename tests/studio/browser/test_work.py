@@ -113,6 +113,7 @@ def test_chosen_runs_are_measured_and_the_table_shows_it(
 def test_a_generator_is_exported(visit: Visit) -> None:
     page = visit.page
     visit.tab("Share")
+    expect(page.locator("#export-run input")).not_to_have_value("")  # chosen when the tab has loaded
     page.locator("#export-write").click()
     result = page.locator("#export-result textarea")
     expect(result).to_have_value(re.compile(r"^Written: .*\.safetensors"))
