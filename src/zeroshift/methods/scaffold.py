@@ -81,7 +81,12 @@ class Scaffold(IPL):
 
     @property
     def _active(self) -> bool:
-        return bool(self.options.structure_weight or self.options.structure_final or self.options.structure_hold)
+        return self._holds or bool(self.options.structure_weight or self.options.structure_final)
+
+    @property
+    def _holds(self) -> bool:
+        """Whether the weight depends on how far images move."""
+        return bool(self.options.structure_hold)
 
     def _levels_of(self, encoder: Encoder) -> Sequence[int]:
         count = encoder.num_levels
@@ -99,7 +104,7 @@ class Scaffold(IPL):
 
     def begin_step(self, step: int, target: Generator) -> None:
         """Updates how far images have moved, by the lengths of the whole batch of the step before."""
-        if not self.options.structure_hold:
+        if not self._holds:
             return
         text, image = self.context.distributed.sum(torch.stack([self._text, self._image]))
         now = (image[:, 0] * text[:, 1]) / (image[:, 1] * text[:, 0])  # ratio of means; NaN before the first step
@@ -110,15 +115,17 @@ class Scaffold(IPL):
     def text_directions(self, mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
         """See `IPL.text_directions`."""
         shifts = self.text_shifts(mapper_inputs)
-        self._text = self._text + _lengths(shifts)
+        if self._holds:
+            self._text = self._text + _lengths(shifts)
         return [normalize(shift) for shift in shifts]
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """The weighted structure loss: mean over levels, weighted sum over encoders."""
         if not self._active:
             return {}
-        moved = zip(pairs.source_features, pairs.target_features, strict=True)
-        self._image = self._image + _lengths([normalize(t.detach()) - normalize(s) for s, t in moved])
+        if self._holds:
+            moved = zip(pairs.source_features, pairs.target_features, strict=True)
+            self._image = self._image + _lengths([normalize(t.detach()) - normalize(s) for s, t in moved])
         terms = [
             weight * torch.stack([structure(s, t) for s, t in zip(source, target, strict=True)]).mean()
             for weight, source, target in zip(
@@ -138,7 +145,9 @@ class Scaffold(IPL):
         return held.clamp(min=falling)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far images have moved."""
+        """How far images have moved; nothing if that is not measured."""
+        if not self._holds:
+            return {}
         return {"reached": self._reached, "text": self._text, "image": self._image}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
