@@ -34,7 +34,7 @@ class ExecutionOptions:
     """Address of a running Ray cluster, such as HOST:6379 or auto. Default: Ray starts on this machine."""
     pack: int = 1
     """N: a process trains up to N trials of one method and seed in lockstep, with common source images. Such a pack
-    counts as one trial for the options of resources, and needs the memory of N target generators."""
+    counts as one trial for the resource options, and needs the memory of N target generators."""
     cpus_per_task: int | None = None
     """Processor cores and threads of each trial. Default: 1 with Ray; otherwise the cores are divided among the
     processes."""

@@ -1,8 +1,8 @@
 """Compiles the networks of a run with torch.compile, on request with CUDA graphs.
 
 A CUDA graph writes its results to the same memory at every replay, so nothing that a compiled network returns may be
-used in a later step without a copy. Noise, latents and seeds reach the networks as tensors: a number that changes from
-step to step would be recorded anew.
+used in a later step without a copy. Noise, latents and seeds reach the networks as tensors: for a Python number that
+changes at every step, a new graph would be recorded at every step.
 """
 
 from collections.abc import Sequence
