@@ -13,7 +13,7 @@ import torch
 
 from tests.helpers.executors import Here
 from zeroshift.benchmark.executors import Shard, SharedWork, TrialJob, Work, parse_shard
-from zeroshift.benchmark.processes import LocalPool
+from zeroshift.benchmark.processes import LocalPool, local_pool
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.claims import Claims
 
@@ -61,6 +61,14 @@ def test_a_killed_pack_does_not_stop_the_others(tmp_path: Path) -> None:
     problems = list(LocalPool(1, threads=2, gpus=1).run(job, [[3, 0, 4], [1, 2]]))
     assert problems == [(3, killed), (0, killed), (4, killed), (1, "the disk is full"), (2, None)]
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"2.json": "2 0", "3.json": "2 0"}
+
+
+def test_trials_have_no_more_threads_than_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OMP_NUM_THREADS sets them, for example on a machine that others use as well."""
+    monkeypatch.setattr("zeroshift.benchmark.processes.cores", lambda: 8)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert [local_pool(n, on_gpus=False)._threads for n in (1, 2, 4, 8, 16)] == [3, 3, 2, 1, 1]
+    assert local_pool(1, threads=5, on_gpus=False)._threads == 5
 
 
 def test_trials_in_parallel_see_different_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def local_pool(
 
     Args:
         processes: trials that run at the same time; None: one per GPU, without GPUs one per processor core.
-        threads: of each trial; None: the cores are divided among the processes.
+        threads: of each trial; None: the cores are divided among the processes, up to OMP_NUM_THREADS if it is set.
         gpus: of each trial; None: 1, or less if there are more processes than GPUs.
         on_gpus: whether trials compute on a GPU if there is one.
 
@@ -50,7 +50,8 @@ def local_pool(
     number = processes or fitting
     if gpus and not 1 <= number <= fitting:
         raise ZeroshiftError(f"{max(1, number)} trials with {gpus:g} GPUs each do not fit the {available} GPUs here.")
-    return LocalPool(number, threads or max(1, cores() // number), gpus)
+    # torch.get_num_threads() follows OMP_NUM_THREADS. More threads than free cores are many times slower than one.
+    return LocalPool(number, threads or max(1, min(torch.get_num_threads(), cores() // number)), gpus)
 
 
 class LocalPool:

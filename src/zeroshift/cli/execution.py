@@ -37,7 +37,7 @@ class ExecutionOptions:
     counts as one trial for the resource options, and needs the memory of N target generators."""
     cpus_per_task: int | None = None
     """Processor cores and threads of each trial. Default: 1 with Ray; otherwise the cores are divided among the
-    processes."""
+    processes, up to OMP_NUM_THREADS if it is set."""
     gpus_per_task: float | None = None
     """GPUs of each trial; 0.5: two trials share a GPU. Default: 1 if there are GPUs, or less if there are more
     processes than GPUs; 0 in the miniature world, which computes on the CPU."""
