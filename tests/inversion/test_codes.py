@@ -47,7 +47,7 @@ def test_the_cache_key_covers_everything_that_codes_depend_on(generator: Generat
     generator.configure(replace(OPTIONS, steps=7, noise_steps=9, gradient_checkpointing=True))
     invert(generator, image, cache, fail)
     assert count(cache) == 1, "settings of sampling do not matter"
-    for change in ({"t0": 0.3}, {"invert_steps": 3}, {"clip_sample": False}):
+    for change in ({"t0": 0.3}, {"invert_steps": 3}, {"clip_sample": False}, {"solver": "dpm-solver++"}):
         generator.configure(replace(OPTIONS, **change))
         before = count(cache)
         invert(generator, image, cache)
@@ -57,7 +57,7 @@ def test_the_cache_key_covers_everything_that_codes_depend_on(generator: Generat
     with torch.no_grad():
         next(generator.parameters()).add_(0.1)
     invert(generator, image, cache)
-    assert count(cache) == 6, "other pixels and other weights have separate files"
+    assert count(cache) == 7, "other pixels and other weights have separate files"
 
 
 def test_damaged_codes_are_computed_again(generator: Generator, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def generator_hash(generator: Generator) -> "hashlib._Hash":
     """A hash of a generator: architecture, configuration, settings that affect inversion, weights and buffers."""
     options = generator.options
     if isinstance(options, DDIMOptions):  # only some settings affect the inversion
-        used: Any = [options.t0, options.invert_steps, options.clip_sample]
+        used: Any = [options.t0, options.invert_steps, options.solver, options.clip_sample]
     else:
         used = dataclasses.asdict(options)
     config = {**generator.network_config(generator.config), "sampling": used}

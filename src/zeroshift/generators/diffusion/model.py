@@ -21,6 +21,7 @@ from zeroshift.generators.diffusion import lora
 from zeroshift.generators.diffusion.configs import MAX_RESOLUTION, decoder_config, unet_config
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.diffusion.schedule import NoiseSchedule
+from zeroshift.generators.diffusion.solvers import SOLVERS
 from zeroshift.io.foreign import first_line
 from zeroshift.io.owned_folder import require_owned_folder
 
@@ -142,15 +143,13 @@ class Diffusion(Generator):
         if not self.sampling.train_each_step:
             yield self.synthesize(codes)
             return
-        condition, x = self.condition(codes), self.start(codes)
-        for here, there in pairwise(self.schedule.descent(self.sampling.t0, self.sampling.steps)):
-            x, clean = self.schedule.step(x, self._output(x, here, condition), here, there, self.sampling.clip_sample)
-            x = x.detach()
+        levels = self.schedule.descent(self.sampling.t0, self.sampling.steps)
+        for _, clean in self._steps(self.start(codes), levels, self.condition(codes), detach=True):
             yield self.decode(clean)
 
     @torch.no_grad()
     def invert(self, images: Tensor) -> Codes:
-        """x_t0 of real images [N, 3, resolution, resolution] in [-1, 1], by DDIM inversion."""
+        """x_t0 of real images [N, 3, resolution, resolution] in [-1, 1]: the sampling steps in reverse."""
         levels = self.schedule.descent(self.sampling.t0, self.sampling.invert_steps)[::-1]
         return self.carry(self.encode(images), levels, None)
 
@@ -167,11 +166,20 @@ class Diffusion(Generator):
         return codes
 
     def carry(self, x: Tensor, levels: Sequence[int], condition: Tensor | None) -> Tensor:
-        """x [N, C, H, W] after DDIM steps through these noise levels, in either direction."""
+        """x [N, C, H, W] after steps of the solver through these noise levels, in either direction."""
+        return functools.reduce(lambda _, after: after[0], self._steps(x, levels, condition), x)
+
+    def _steps(
+        self, x: Tensor, levels: Sequence[int], condition: Tensor | None, *, detach: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """x after each step, and the image predicted in it; `detach`: each step has a graph of its own."""
+        solver = SOLVERS[self.sampling.solver](self.schedule, self.sampling.clip_sample)
         for here, there in pairwise(levels):
-            output = self._output(x, max(here, there), condition)
-            x, _ = self.schedule.step(x, output, here, there, self.sampling.clip_sample)
-        return x
+            output = self._output(x, solver.timestep(here, there), condition)
+            x, clean = solver.step(x, output, here, there)
+            yield x, clean
+            if detach:
+                x = x.detach()
 
     def predict(self, x: Tensor, level: int, condition: Tensor | None) -> Tensor:
         """The network's output for x [N, C, H, W] at a timestep, of the same shape."""

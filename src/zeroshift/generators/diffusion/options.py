@@ -1,8 +1,8 @@
-"""Sampling settings of diffusion generators (deterministic DDIM)."""
+"""Sampling settings of diffusion generators."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from zeroshift.config.schema import build, check_types, require
 from zeroshift.config.settings import GeneratorOptions
@@ -20,7 +20,7 @@ _MAX_STEPS = 100_000  # more than any model has noise levels
 
 @dataclass(frozen=True)
 class DDIMOptions(GeneratorOptions):
-    """Deterministic DDIM. The defaults are DiffusionCLIP's; `noise_steps` is ours, as all its images are real."""
+    """Deterministic sampling. The defaults are DiffusionCLIP's; `noise_steps` is ours, as all its images are real."""
 
     t0: float = 0.5
     """Noise level below which source and target differ, as a fraction of all levels; 1 is pure noise."""
@@ -30,6 +30,8 @@ class DDIMOptions(GeneratorOptions):
     """Steps from t0 to the image; training goes through all of them."""
     invert_steps: int = 40
     """Steps from a real image to t0."""
+    solver: Literal["ddim", "dpm-solver++"] = "ddim"
+    """ddim (as published), or dpm-solver++: of second order, as exact with about half of the steps."""
     clip_sample: bool = True
     """Clip the predicted image at each step, if the model's schedule does; inversion is more exact without clipping."""
     train_each_step: bool = False
