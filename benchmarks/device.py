@@ -18,7 +18,6 @@ Sections that would start after `budget` seconds are left out, and named.
 import copy
 import dataclasses
 import gc
-import json
 import statistics
 import time
 import warnings
@@ -31,6 +30,7 @@ import torch.nn.functional as F
 import tyro
 from naive import modulated_conv
 from operations import FlopCounter
+from records import save_json
 from rich.console import Console
 from rich.table import Column, Table
 from speed import Arguments as SpeedArguments
@@ -40,7 +40,6 @@ from torch import Tensor
 from zeroshift.core.dtypes import tf32_products
 from zeroshift.core.philox import philox_normal
 from zeroshift.core.rng import normal
-from zeroshift.io.atomic import atomic_write
 from zeroshift.methods.configure import changed, resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPL
@@ -330,9 +329,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         console.print(f"Left out after {arguments.budget:g} s: {', '.join(session.left_out)}.")
     results = {"machine": facts, "case": arguments.case, **session.results, "left out": session.left_out}
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        with atomic_write(arguments.out / "device.json") as path:
-            path.write_text(json.dumps(results, indent=2) + "\n")
+        save_json(arguments.out / "device.json", results)
     return results
 
 

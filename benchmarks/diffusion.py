@@ -11,7 +11,6 @@ same weights and use the same images.
 
 import dataclasses
 import functools
-import json
 import platform
 import resource
 import statistics
@@ -26,6 +25,7 @@ import open_clip
 import torch
 import tyro
 from clock import WHOLE, Clock
+from records import save_json
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +34,6 @@ from zeroshift.clip.encoder import Encoder
 from zeroshift.core.distributed import Distributed
 from zeroshift.generators.diffusion.model import Diffusion
 from zeroshift.generators.diffusion.options import DDIMOptions
-from zeroshift.io.atomic import atomic_write
 from zeroshift.methods.configure import changed, preset, resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.nada import NADA
@@ -180,9 +179,8 @@ def main(arguments: Arguments) -> None:
         device = Distributed(arguments.device).device
         if device.type != "cpu":
             facts["accelerator"] = torch.get_device_module(device).get_device_name()
-        with atomic_write(arguments.out / "diffusion.json") as file:
-            settings = {name: str(value) for name, value in dataclasses.asdict(arguments).items()}
-            file.write_text(json.dumps({**facts, "arguments": settings, "results": results}, indent=2) + "\n")
+        settings = {name: str(value) for name, value in dataclasses.asdict(arguments).items()}
+        save_json(arguments.out / "diffusion.json", {**facts, "arguments": settings, "results": results})
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from records import save_json
 from rich.console import Console
 from rich.table import Column, Table
 from speed import machine, random_encoder
@@ -289,9 +290,7 @@ def main(arguments: Arguments) -> None:
     console.print(facts)
     console.print(table)
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        with atomic_write(arguments.out / "published.json") as path:
-            path.write_text(json.dumps({"facts": facts, "results": results}, indent=2) + "\n")
+        save_json(arguments.out / "published.json", {"facts": facts, "results": results})
         with atomic_write(arguments.out / "published.md") as path:
             path.write_text(markdown(shown, facts))
 

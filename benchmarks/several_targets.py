@@ -11,7 +11,6 @@ thread on a CPU, and wall time on an accelerator. The first step of each stage w
 """
 
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from records import save_json
 from rich.console import Console
 from rich.table import Column, Table
 from speed import Arguments as SpeedArguments
@@ -29,7 +29,6 @@ from zeroshift import AdaptConfig, StepEvent, adapt, adapt_together, preset
 from zeroshift.benchmark.variants import parse_changes
 from zeroshift.cli.allocator import keep_freed_memory
 from zeroshift.core.distributed import Distributed
-from zeroshift.io.atomic import atomic_write
 from zeroshift.methods.configure import changed, flat
 
 TARGETS = ("zombie", "robot", "pencil sketch", "alien", "clown", "elf", "cartoon", "mosaic")
@@ -144,9 +143,7 @@ def main(arguments: Arguments) -> dict[str, Any]:
         "seconds per target": results,
     }
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        with atomic_write(arguments.out / "several_targets.json") as path:
-            path.write_text(json.dumps(found, indent=2) + "\n")
+        save_json(arguments.out / "several_targets.json", found)
     return found
 
 

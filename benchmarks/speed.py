@@ -12,7 +12,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import json
 import os
 import platform
 import resource
@@ -30,6 +29,7 @@ import torch
 import tyro
 from clock import WHOLE, Clock
 from naive import NaiveAdaptation, NaivePrompts, prompt_settings
+from records import save_json
 from rich.console import Console
 from rich.table import Table
 
@@ -391,9 +391,7 @@ def main(arguments: Arguments) -> None:
             show(result, console)
             results.append(result)
             if arguments.out is not None:
-                arguments.out.mkdir(parents=True, exist_ok=True)
-                with atomic_write(arguments.out / "speed.json") as path:
-                    path.write_text(json.dumps({"machine": facts, "results": results}, indent=2) + "\n")
+                save_json(arguments.out / "speed.json", {"machine": facts, "results": results})
                 with atomic_write(arguments.out / "speed.md") as path:
                     path.write_text(markdown(results, facts))
 
