@@ -16,6 +16,7 @@ from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.methods.base import Pairs
 from zeroshift.methods.configure import resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import PromptStage
@@ -140,7 +141,7 @@ def test_a_step_logs_both_terms_and_no_weight_of_zero_costs_a_map(tiny_generator
     losses = trained(make(tiny_generator, [encoder])).step(0)
     assert {"directional", "structure", "range"} < set(losses)
     assert losses["structure"] > 0
-    without = trained(make(tiny_generator, [encoder], structure_weight=0.0))
+    without = trained(make(tiny_generator, [encoder], structure_weight=0.0, structure_hold=0.0))
     assert without._method.map_levels() == [()]
     assert "structure" not in without.step(0)
 
@@ -161,50 +162,72 @@ def test_the_structure_weight_falls_linearly_to_its_final_value(
     assert last == pytest.approx(first * 2 / 8)
 
 
-def unit(features: Tensor) -> Tensor:
-    return features / features.norm(dim=-1, keepdim=True)
+def naive_variance(steps: list[Tensor], copies: int) -> float:
+    """Variance of the unit features of the images of several steps, each with its weight."""
+    images, weights = [], []
+    for age, features in enumerate(reversed(steps)):
+        unit = [row / row.norm() for row in features]
+        count = len(unit) // copies
+        for i in range(count):
+            images.append(torch.stack([unit[copy * count + i] for copy in range(copies)]).mean(dim=0))
+            weights.append(0.9**age)
+    shares = torch.tensor(weights)[:, None] / sum(weights)
+    mean = (shares * torch.stack(images)).sum(dim=0)
+    return float((shares[:, 0] * (torch.stack(images) - mean).square().sum(dim=1)).sum())
 
 
-def test_structure_is_held_once_images_move_farther_than_their_texts(
+def test_structure_is_held_while_target_images_are_too_much_alike(
     tiny_generator: Path, encoder: Encoder, resnet: Encoder
 ) -> None:
-    context = make(tiny_generator, [encoder, resnet], structure_weight=1.0, structure_hold=10.0, structure_margin=3.0)
+    hold = {"structure_hold": 10.0, "structure_variance": 20.0, "structure_margin": 30.0}
+    context = make(tiny_generator, [encoder, resnet], structure_weight=1.0, **hold)
     adaptation = trained(context)
     method, late = adaptation._method, 2
-    batch = context.fresh_latents.draw("adapt", 0, range(4), noise="source")
     method.begin_step(0, adaptation.target)
-    assert method.structure_weights(0).tolist() == [1, 1]  # nothing has moved
-    expected = None
+    assert method.variance().tolist() == [1, 1], "no image yet"
+    seen: dict[str, list[list[Tensor]]] = {"source": [[], []], "target": [[], []]}
     for step in range(2):
-        part = adaptation._source_part(batch, step)
-        pairs = adaptation._pairs(part, step)
+        batch = context.fresh_latents.draw("adapt", step, range(4), noise="source")
+        pairs = adaptation._pairs(adaptation._source_part(batch, step), step)
         method.extra_losses(pairs)
-        with torch.no_grad():
-            ratios = []
-            for mapper, pair, inputs, s, t in zip(
-                method.mappers, method.pairs, pairs.mapper_inputs, pairs.source_features, pairs.target_features,
-                strict=True,
-            ):  # fmt: skip
-                source, target = pair.with_base(*pair.learned(mapper(inputs)))
-                moved = (unit(t) - unit(s)).norm(dim=1).mean() / (unit(target) - unit(source)).norm(dim=1).mean()
-                ratios.append(float(moved))
-        expected = ratios if expected is None else [0.8 * a + 0.2 * b for a, b in zip(expected, ratios, strict=True)]
+        for index in range(2):
+            seen["source"][index].append(pairs.source_features[index])
+            seen["target"][index].append(pairs.target_features[index].detach())
         method.begin_step(step + 1, adaptation.target)
-    assert expected is not None
-    assert max(expected) > 1  # else the test would show nothing
-    held = [10 * min(1, max(0, (each - 1) / 3)) for each in expected]
-    assert method.structure_weights(late).tolist() == pytest.approx(held, rel=1e-4)
-    assert method.structure_weights(0).tolist() == pytest.approx([max(1, each) for each in held], rel=1e-4)
+    source, target = ([naive_variance(each, copies=2) for each in seen[name]] for name in ("source", "target"))
+    assert source[1] < 1e-4 < source[0], "the random ResNet's features hardly differ: its ratio would be rounding"
+    expected = [target[0] / source[0], 1.0]
+    assert method.variance().tolist() == pytest.approx(expected, rel=1e-3)
+    held = [10 * min(1, max(0, (20 - each) / 30)) for each in expected]
+    assert max(held) > 0, "else the test would show nothing"
+    assert method.structure_weights(late).tolist() == pytest.approx(held, rel=1e-3)
+    assert method.structure_weights(0).tolist() == pytest.approx([max(1, each) for each in held], rel=1e-3)
 
 
-def test_parts_of_a_batch_and_a_restored_state_measure_the_same_movement(
+def test_one_image_per_step_gives_a_variance_over_the_steps(tiny_generator: Path, encoder: Encoder) -> None:
+    context = make(tiny_generator, [encoder], dataclasses.replace(ADAPT, batch_size=1), structure_hold=24.0)
+    method = Scaffold(context)
+    draw = torch.Generator().manual_seed(0)
+    for step in range(40):
+        source = F.normalize(torch.randn(2, encoder.embed_dim, generator=draw), dim=1)
+        target = F.normalize(source + 3 * torch.ones(encoder.embed_dim), dim=1)  # nearly the same image
+        image, maps = torch.zeros(1, 3, 4, 4), [[torch.zeros(2, 1, 2, 2)]]
+        method.extra_losses(Pairs(step, range(1), [], image, image, [source], [target], maps, maps, lambda _: []))
+        method.begin_step(step + 1, context.source)
+        if step == 0:
+            assert method.variance().tolist() == [1], "one image has no variance"
+    assert 0 < method.variance().item() < 0.1
+    assert method.structure_weights(99).tolist() == [24]
+
+
+def test_parts_of_a_batch_and_a_restored_state_measure_the_same_variance(
     tiny_generator: Path, encoder: Encoder
 ) -> None:
     weights = []
     for parts in (1, 2):
         adapt = dataclasses.replace(ADAPT, grad_accumulation_steps=parts)
         adaptation = trained(
-            make(tiny_generator, [encoder], adapt, structure_weight=0.0, structure_hold=24.0, structure_margin=9.0)
+            make(tiny_generator, [encoder], adapt, structure_weight=0.0, structure_hold=24.0, structure_variance=99.0)
         )
         adaptation.step(0)
         method = adaptation._method
@@ -227,6 +250,8 @@ def test_levels_and_weights_are_checked(tiny_generator: Path, encoder: Encoder) 
         make(tiny_generator, [encoder], structure_final=-2.0)
     with pytest.raises(ZeroshiftError, match="structure_hold is -3"):
         make(tiny_generator, [encoder], structure_hold=-3.0)
+    with pytest.raises(ZeroshiftError, match="structure_variance is -4"):
+        make(tiny_generator, [encoder], structure_variance=-4.0)
     with pytest.raises(ZeroshiftError, match=r"structure_margin is 0\.0"):
         make(tiny_generator, [encoder], structure_margin=0.0)
     for until in (0.0, 1.5):

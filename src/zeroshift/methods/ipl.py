@@ -217,17 +217,13 @@ class IPL(Method):
         """The prompt stage."""
         return [self._learning]
 
+    @torch.no_grad()
     def text_directions(self, mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
         """normalize(normalize(E_T(M_t(w))) - normalize(E_T(M_s(w)))), [n, E] per encoder: IPL, equation 6."""
-        return [normalize(shift) for shift in self.text_shifts(mapper_inputs)]
-
-    @torch.no_grad()
-    def text_shifts(self, mapper_inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The directions before the last normalization, [n, E] per encoder."""
-        shifts = []
+        directions = []
         for mapper, pair, inputs in zip(self.mappers, self.pairs, mapper_inputs, strict=True):
             with self.context.autocast():
                 learned = pair.learned(mapper(inputs))
             source, target = pair.with_base(*learned)
-            shifts.append(normalize(target) - normalize(source))
-        return shifts
+            directions.append(normalize(normalize(target) - normalize(source)))
+        return directions

@@ -1,8 +1,8 @@
 """Scaffold: IPL's image-specific directions, with a term that keeps the structure of each image.
 
 docs/scaffold.md derives it. A direction says where the mean of a domain lies, but not what must stay of a person. Here
-the self-similarity of the encoder's middle maps must stay: at first strictly, in the second half not at all, or only if
-images move farther than their texts. A scaffold is taken down when the building stands. With it all layers can train at
+the self-similarity of the encoder's middle maps must stay: at first strictly, in the second half only if the target
+images become too much alike. A scaffold is taken down when the building stands. With it all layers can train at
 every step, so the adaptive choice of layers is not needed.
 """
 
@@ -25,7 +25,8 @@ from zeroshift.methods.ipl import IPL, IPLOptions
 
 __all__ = ["Scaffold", "ScaffoldOptions"]
 
-_AVERAGE = 0.8  # share of the earlier steps in the moving average of how far images have moved
+_DECAY = 0.9  # of the moving sums over the steps from which variances are computed
+_ALIKE = 1e-4  # variance of unit features below which rounding matters
 _NUMBERS = {"adapt.layers": ("all",), "adapt.clamp_images": True, "adapt.range_weight": 5.0}  # in every preset
 
 
@@ -39,10 +40,12 @@ class ScaffoldOptions(IPLOptions):
     """Its weight at the end of the fall; the fall is linear."""
     structure_until: float = 0.5
     """Fraction of the steps in which the weight falls; afterwards it stays."""
-    structure_hold: float = 0.0
-    """Largest weight after the fall, for images that move farther than their texts (24 was tried); 0: not held."""
-    structure_margin: float = 0.2
-    """How much farther images have to move than their texts for the whole of `structure_hold`, as a fraction."""
+    structure_hold: float = 24.0
+    """Largest weight after the fall, while target images are too much alike; 0: none."""
+    structure_variance: float = 0.7
+    """Variance of the target images' features, as a fraction of the source's, below which the structure is held."""
+    structure_margin: float = 0.3
+    """How far below `structure_variance` the fraction has to be for the whole of `structure_hold`."""
     structure_levels: tuple[int, ...] = ()
     """Levels of the encoder's image tower whose maps are compared, from 0; empty: the middle one."""
 
@@ -53,7 +56,7 @@ class ScaffoldOptions(IPLOptions):
             ZeroshiftError: naming the first setting with an invalid value.
         """
         super().validate()
-        for name in ("structure_weight", "structure_final", "structure_hold"):
+        for name in ("structure_weight", "structure_final", "structure_hold", "structure_variance"):
             value = getattr(self, name)
             require(value >= 0, f"{name} is {value}; it must be at least 0.")
         require(0 < self.structure_until <= 1, f"structure_until is {self.structure_until}; it must be in (0, 1].")
@@ -73,11 +76,11 @@ class Scaffold(IPL):
     }
 
     def __init__(self, context: TrainingContext):
-        device, count = context.distributed.device, len(context.encoders)
-        self._text, self._image = (torch.zeros(count, 2, device=device) for _ in range(2))  # of the step: sum, number
-        self._reached = torch.zeros(count, device=device)  # moving average of image / text length; 0: no step yet
         super().__init__(context)
         self._levels = [self._levels_of(encoder) for encoder in context.encoders] if self._active else []
+        sizes = [encoder.embed_dim + 2 for encoder in context.encoders]
+        self._moments = [torch.zeros(2, size, device=context.distributed.device) for size in sizes]  # moving sums
+        self._step = [torch.zeros_like(each) for each in self._moments]  # sums of the step
 
     @property
     def _active(self) -> bool:
@@ -85,7 +88,7 @@ class Scaffold(IPL):
 
     @property
     def _holds(self) -> bool:
-        """Whether the weight depends on how far images move."""
+        """Whether the weight depends on the variance of the target images."""
         return bool(self.options.structure_hold)
 
     def _levels_of(self, encoder: Encoder) -> Sequence[int]:
@@ -103,29 +106,23 @@ class Scaffold(IPL):
         return self._levels if self._active else super().map_levels()
 
     def begin_step(self, step: int, target: Generator) -> None:
-        """Updates how far images have moved, by the lengths of the whole batch of the step before."""
+        """Adds the images of the step before, of all processes, to the moving sums."""
         if not self._holds:
             return
-        text, image = self.context.distributed.sum(torch.stack([self._text, self._image]))
-        now = (image[:, 0] * text[:, 1]) / (image[:, 1] * text[:, 0])  # ratio of means; NaN before the first step
-        average = torch.where(self._reached == 0, now, torch.lerp(now, self._reached, _AVERAGE))
-        self._reached = torch.where(now.isfinite(), average, self._reached)
-        self._text, self._image = torch.zeros_like(text), torch.zeros_like(image)
-
-    def text_directions(self, mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
-        """See `IPL.text_directions`."""
-        shifts = self.text_shifts(mapper_inputs)
-        if self._holds:
-            self._text = self._text + _lengths(shifts)
-        return [normalize(shift) for shift in shifts]
+        flat = self.context.distributed.sum(torch.cat([each.flatten() for each in self._step]))
+        parts = flat.split([each.numel() for each in self._step])
+        self._moments = [_DECAY * old + new.view_as(old) for old, new in zip(self._moments, parts, strict=True)]
+        self._step = [torch.zeros_like(each) for each in self._step]
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """The weighted structure loss: mean over levels, weighted sum over encoders."""
         if not self._active:
             return {}
         if self._holds:
-            moved = zip(pairs.source_features, pairs.target_features, strict=True)
-            self._image = self._image + _lengths([normalize(t.detach()) - normalize(s) for s, t in moved])
+            count = len(pairs.samples)
+            both = zip(pairs.source_features, pairs.target_features, strict=True)
+            sums = [torch.stack([_sums(source, count), _sums(target, count)]) for source, target in both]
+            self._step = [old + new for old, new in zip(self._step, sums, strict=True)]
         terms = [
             weight * torch.stack([structure(s, t) for s, t in zip(source, target, strict=True)]).mean()
             for weight, source, target in zip(
@@ -140,24 +137,34 @@ class Scaffold(IPL):
         final: float = self.options.structure_final
         falls: float = self.options.structure_until * max(1, self.context.config.adapt.steps - 1)  # steps
         falling = first + (final - first) * min(1.0, step / falls)
-        farther = ((self._reached - 1) / self.options.structure_margin).clamp(0, 1)
-        held: Tensor = self.options.structure_hold * farther
+        missing = (self.options.structure_variance - self.variance()) / self.options.structure_margin
+        held: Tensor = self.options.structure_hold * missing.clamp(0, 1)
         return held.clamp(min=falling)
 
+    def variance(self) -> Tensor:
+        """Variance of the target images' features as a fraction of the source images', per encoder; 1 at first.
+
+        Both are of the images of about ten steps. The features of an image are the mean over its augmented copies.
+        """
+        fractions = []
+        for moments in self._moments:
+            total, squares, count = moments[:, :-2], moments[:, -2], moments[:, -1].clamp(min=1)
+            source, target = (squares / count - (total / count[:, None]).square().sum(dim=1)).unbind()
+            fractions.append(torch.where(source > _ALIKE, target / source.clamp(min=_ALIKE), torch.ones_like(source)))
+        return torch.stack(fractions)
+
     def state_dict(self) -> dict[str, Any]:
-        """How far images have moved; nothing if that is not measured."""
-        if not self._holds:
-            return {}
-        return {"reached": self._reached, "text": self._text, "image": self._image}
+        """The moving sums; nothing if the variance is not measured."""
+        return {"moments": self._moments, "step": self._step} if self._holds else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` returned. Checkpoints of earlier versions have nothing: measured again."""
-        if state:
-            device = self._reached.device
-            self._reached, self._text, self._image = (state[name].to(device) for name in ("reached", "text", "image"))
+        """Restores what `state_dict` returned. Checkpoints of earlier versions have no sums: they begin at zero."""
+        if "moments" in state:
+            device = self.context.distributed.device
+            self._moments, self._step = ([each.to(device) for each in state[name]] for name in ("moments", "step"))
 
 
-def _lengths(shifts: Sequence[Tensor]) -> Tensor:
-    """Sum of the lengths of shifts [n, E], and n, one row per encoder: [encoders, 2]."""
-    rows = [torch.stack([each.norm(dim=1).sum(), each.new_tensor(len(each))]) for each in shifts]
-    return torch.stack(rows).detach()
+def _sums(features: Tensor, count: int) -> Tensor:
+    """Of the unit features [copies * n, E] of n images: their sum, the sum of their squares, and n: [E + 2]."""
+    unit = normalize(features.detach()).unflatten(0, (-1, count)).mean(dim=0)
+    return torch.cat([unit.sum(dim=0), unit.square().sum().view(1), unit.new_tensor([len(unit)])])
