@@ -86,6 +86,13 @@ def test_steps_are_those_of_diffusers(zero_snr: bool) -> None:
     assert x.isfinite().all()
 
 
+def test_more_steps_than_levels_change_nothing() -> None:
+    levels = SCHEDULE.descent(0.02, 19)
+    x = torch.ones(1, 3, 2, 2)
+    repeated = [level for level in levels for _ in range(2)]
+    torch.testing.assert_close(solve("dpm-solver++", x, repeated), solve("dpm-solver++", x, levels))
+
+
 def test_ddim_evaluates_the_noisier_level_and_the_multistep_solver_its_own() -> None:
     ddim, multistep = DDIMSolver(SCHEDULE), MultistepSolver(SCHEDULE)
     assert [ddim.timestep(*step) for step in ((599, 449), (449, 599), (CLEAN, 149))] == [599, 599, 149]

@@ -61,8 +61,8 @@ class MultistepSolver(Solver):
         D = x̂_0 + (x̂_0 - x̂_0 of the step before) / (2r)
         x_there = σ_there / σ_here x - α_there (exp(-h) - 1) D
 
-    The first step is of first order (D = x̂_0). So are steps from and to `CLEAN`, where λ is infinite; they are those of
-    DDIM.
+    The first step is of first order (D = x̂_0). Steps from and to `CLEAN`, where λ is infinite, are those of DDIM. So
+    are steps that stay at a level; a trajectory with more steps than levels has such steps.
     """
 
     def __init__(self, schedule: NoiseSchedule, clip: bool = True) -> None:
@@ -75,7 +75,7 @@ class MultistepSolver(Solver):
 
     def step(self, x: Tensor, output: Tensor, here: int, there: int) -> tuple[Tensor, Tensor]:
         """See `Solver.step`."""
-        if CLEAN in (here, there):
+        if CLEAN in (here, there) or here == there:
             return self.schedule.step(x, output, here, there, self.clip)
         clean = self.schedule.noise_and_image(x, output, here, self.clip)[1]
         start, end = self._log_snr(here), self._log_snr(there)
