@@ -63,11 +63,17 @@ def test_a_killed_pack_does_not_stop_the_others(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"2.json": "2 0", "3.json": "2 0"}
 
 
-def test_trials_have_no_more_threads_than_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OMP_NUM_THREADS sets them, for example on a machine that others use as well."""
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("3", [3, 3, 2, 1, 1]), ("3,1", [3, 3, 2, 1, 1]), ("0", [8, 4, 2, 1, 1]), ("", [8, 4, 2, 1, 1])],
+)
+def test_trials_have_no_more_threads_than_the_variable_says(
+    monkeypatch: pytest.MonkeyPatch, limit: str, expected: list[int]
+) -> None:
+    """It is set, for example, on a machine that others use as well."""
     monkeypatch.setattr("zeroshift.benchmark.processes.cores", lambda: 8)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert [local_pool(n, on_gpus=False)._threads for n in (1, 2, 4, 8, 16)] == [3, 3, 2, 1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert [local_pool(n, on_gpus=False)._threads for n in (1, 2, 4, 8, 16)] == expected
     assert local_pool(1, threads=5, on_gpus=False)._threads == 5
 
 

@@ -27,6 +27,7 @@ def pool(processes: int, threads: int, gpus: float) -> dict[str, Any]:
 
 def test_the_local_pool_divides_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zeroshift.benchmark.processes.cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert executor() == pool(8, 1, 0)
     assert executor(processes=3) == pool(3, 2, 0)
     assert executor(cpus_per_task=3) == pool(2, 3, 0)

@@ -50,8 +50,13 @@ def local_pool(
     number = processes or fitting
     if gpus and not 1 <= number <= fitting:
         raise ZeroshiftError(f"{max(1, number)} trials with {gpus:g} GPUs each do not fit the {available} GPUs here.")
-    # torch.get_num_threads() follows OMP_NUM_THREADS. More threads than free cores are many times slower than one.
-    return LocalPool(number, threads or max(1, min(torch.get_num_threads(), cores() // number)), gpus)
+    return LocalPool(number, threads or max(1, min(_thread_limit(), cores() // number)), gpus)
+
+
+def _thread_limit() -> int:
+    """OMP_NUM_THREADS if it is a number, or the number of cores. Threads that share a core are many times slower."""
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(limit) if limit.isdecimal() and int(limit) else cores()
 
 
 class LocalPool:
