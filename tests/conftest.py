@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.helpers.tiny_models import save_tiny_encoder, save_tiny_generator
+from zeroshift.cli.allocator import keep_freed_memory
 
 REGISTRIES = [
     "zeroshift.clip.loading:ENCODERS",
@@ -26,6 +27,8 @@ REGISTRIES = [
 
 # A shell makes background processes, and their children, ignore Ctrl-C. The tests need it, so it is restored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+keep_freed_memory()  # as the commands do
 
 
 @pytest.fixture(autouse=True)
