@@ -26,7 +26,7 @@ class Solver(ABC):
 
     @abstractmethod
     def timestep(self, here: int, there: int) -> int:
-        """The timestep that the network is told for a step from one level to another."""
+        """The timestep at which the network is evaluated, for a step from one level to another."""
 
     @abstractmethod
     def step(self, x: Tensor, output: Tensor, here: int, there: int) -> tuple[Tensor, Tensor]:
