@@ -10,8 +10,8 @@ Prints PSNR in dB, and the cosine between the features of the encoder, per model
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 import tyro
@@ -68,7 +68,9 @@ def main(arguments: Arguments) -> dict[str, dict[str, tuple[float, float]]]:
     return results
 
 
-def _measure(generator: Diffusion, arguments: Arguments, compare: Any) -> dict[str, tuple[float, float]]:
+def _measure(
+    generator: Diffusion, arguments: Arguments, compare: Callable[[Tensor, Tensor], tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
     many = arguments.many
     best = DDIMOptions(arguments.t0, many, many, many, solver=REFERENCE, clip_sample=False)
     generator.configure(best)

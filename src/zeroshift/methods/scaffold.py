@@ -41,7 +41,7 @@ class ScaffoldOptions(IPLOptions):
     structure_until: float = 0.5
     """Fraction of the steps in which the weight falls; afterwards it stays."""
     structure_hold: float = 24.0
-    """Largest weight after the fall, while target images are too much alike; 0: none."""
+    """Largest weight while the target images are too much alike, if the falling one is smaller; 0: not held."""
     structure_variance: float = 0.7
     """Variance of the target images' features, as a fraction of the source's, below which the structure is held."""
     structure_margin: float = 0.3

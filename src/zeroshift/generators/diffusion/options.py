@@ -31,7 +31,7 @@ class DDIMOptions(GeneratorOptions):
     invert_steps: int = 40
     """Steps from a real image to t0."""
     solver: Literal["ddim", "dpm-solver++"] = "ddim"
-    """ddim (as published), or dpm-solver++: of second order, as exact with about half of the steps."""
+    """ddim (as published), or dpm-solver++: of second order, which needs fewer steps, above all for inversion."""
     clip_sample: bool = True
     """Clip the predicted image at each step, if the model's schedule does; inversion is more exact without clipping."""
     train_each_step: bool = False
