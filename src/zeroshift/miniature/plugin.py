@@ -119,6 +119,8 @@ DIFFUSION_PRESET = Preset(
         "sampling.steps": 4,
         "sampling.invert_steps": 12,
         "sampling.clip_sample": False,
-    }
+    },
+    # In 100 steps, a stronger structure loss keeps people from reaching the domain.
+    {"scaffold": {"structure_weight": 6.0}},
 )
 """The embedded diffusion model and diffusion autoencoder."""

@@ -21,6 +21,8 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("diff-ipl", {"method": "ipl"}, "miniature-diffusion"),
     Variant("diffusionclip-autoencoder", {"method": "nada"}, "miniature-autoencoder"),
     Variant("diff-ipl-autoencoder", {"method": "ipl"}, "miniature-autoencoder"),
+    Variant("scaffold-diffusion", {"method": "scaffold"}, "miniature-diffusion"),
+    Variant("scaffold-autoencoder", {"method": "scaffold"}, "miniature-autoencoder"),
 )
 # The unadapted generators: the lower bound.
 SOURCES = {
