@@ -40,7 +40,9 @@ class Arguments:
 def main(arguments: Arguments) -> dict[str, float]:
     """Prints and returns the mean shared fraction of each way to choose."""
     config = resolve(
-        preset("miniature", target=arguments.target, seed=arguments.seed, prompts={"steps": arguments.prompt_steps})
+        preset("miniature", arguments.target, method="ipl", seed=arguments.seed).replace(
+            prompts={"steps": arguments.prompt_steps}
+        )
     )
     context = make_context(config, Distributed("cpu"), None, None, None)
     method = METHODS[config.method](context)

@@ -261,6 +261,18 @@ def test_defaults_follow_the_generator(tiny_generator: Path) -> None:
     assert default_config("miniature", "published").encoders == ("miniature",)
 
 
+def test_presets_can_choose_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_config("miniature").method == preset("miniature", "zombie").method == "scaffold"
+    assert default_config("miniature", method="ipl").method == "ipl"
+    assert preset("miniature", "zombie", method="ipl").method == "ipl"
+    assert default_config("miniature", "published").method == "ipl"  # the method belongs to the preset
+    assert default_config("ffhq").method == "ipl"
+    monkeypatch.setitem(PRESETS._loaded, "child", Preset({}, extends="miniature"))
+    monkeypatch.setitem(PRESETS._loaded, "grandchild", Preset({}, extends="child", method="nada"))
+    assert preset("child", "zombie").method == "scaffold"
+    assert preset("grandchild", "zombie").method == "nada"
+
+
 @pytest.mark.parametrize(("name", "parent"), [("standard", "published"), ("diffusion", "published-diffusion")])
 def test_default_presets_are_the_published_ones_with_images_in_range(name: str, parent: str) -> None:
     """And those of StyleGANs choose layers less often."""

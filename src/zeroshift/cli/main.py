@@ -45,8 +45,8 @@ OPTIONS = {
 RESUMABLE = ("adapt", "benchmark", "invert", "miniature", "translate")  # commands that keep finished work
 EXAMPLES = (
     ("the miniature world, without a download", "zeroshift adapt --target zombie"),
-    ("more samples of that run", "zeroshift generate runs/miniature-zombie-ipl --num 64"),
-    ("its quality in numbers", "zeroshift evaluate runs/miniature-zombie-ipl"),
+    ("more samples of that run", "zeroshift generate runs/miniature-zombie-scaffold --num 64"),
+    ("its quality in numbers", "zeroshift evaluate runs/miniature-zombie-scaffold"),
     ("a published checkpoint", "zeroshift adapt --generator ffhq --target sketch"),
 )
 

@@ -173,7 +173,7 @@ class AdaptConfig:
     encoder_weights: tuple[float, ...] = ()
     """Weight of each encoder; empty: 1 each."""
     method: str = "ipl"
-    """Adaptation method (docs/methods.md)."""
+    """Adaptation method (docs/methods.md). Embedded models have a default method of their own."""
     source_images_dir: str = ""
     """Folder of real source images, each inverted once, that replace latents."""
     num_latents: int = 0

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MADE_WITH", "NEUTRAL_SETTINGS", "RENAMED", "Setting", "changed", "common_settings", "current_name",
-    "default_config", "flat", "from_json", "from_values", "preset", "resolve", "setting_names", "settings", "to_json",
+    "default_config", "default_method", "flat", "from_json", "from_values", "preset", "resolve", "setting_names",
+    "settings", "to_json",
 ]  # fmt: skip
 
 DEFAULT_PRESET = "standard"
@@ -95,7 +96,7 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
         >>> config.adapt.steps, config.options.prompts.steps
         (20, 40)
     """
-    method_name = fields.get("method", AdaptConfig.method)
+    method_name = fields.get("method") or default_method(name)
     method = METHODS[method_name]
     named = "generator" in fields or "family" in fields
     generator = fields.get("generator", AdaptConfig.generator)
@@ -109,6 +110,16 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
     config = dataclasses.replace(config, family=family, sampling=sampling())
     config = changed(config, {key: value for key, value in settings.items() if has_setting(config, key)})
     return changed(config, {key: value for key, value in fields.items() if key not in ("method", "generator")})
+
+
+def default_method(name: str) -> str:
+    """The method of runs with a preset that choose none.
+
+    Raises:
+        ZeroshiftError: if there is no such preset.
+    """
+    chosen = PRESETS[name]
+    return chosen.method or (default_method(chosen.extends) if chosen.extends else AdaptConfig.method)
 
 
 def _preset_settings(name: str, method: str) -> dict[str, Any]:
@@ -126,7 +137,7 @@ def default_config(generator: str, preset_name: str | None = None, method: str |
 
     Args:
         preset_name: another preset than the generator's.
-        method: None is the default method.
+        method: None is the method of the preset.
 
     Raises:
         ZeroshiftError: if there is no such preset or method.

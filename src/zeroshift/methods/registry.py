@@ -49,6 +49,8 @@ class Preset:
     """Further settings of single methods, by the method's name; they come after the method's own `presets`."""
     extends: str = ""
     """Name of another preset, whose settings (and those of methods for it) come before these."""
+    method: str = ""
+    """Name of the method of runs that choose none; empty: that of the extended preset, or else IPL."""
 
 
 PRESETS: Registry[Preset] = Registry(

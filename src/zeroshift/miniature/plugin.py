@@ -96,6 +96,7 @@ PRESET = Preset(
         "svl": {"adapt.directional_weight": 0.0, "variation_steps": 500, "relation_weight": 0.1},
         "domain-vector": {"adapt.lr": 0.1, "adapt.layers": ("all",)},
     },
+    method="scaffold",  # the best in docs/benchmark.md
 )
 """The embedded StyleGAN2."""
 

@@ -25,9 +25,10 @@ def run_command(run: RunFolder) -> str:
 
 
 def command_line(config: AdaptConfig, out: Path) -> str:
-    """The command that repeats a run: settings that differ from the defaults of its generator and method."""
+    """The command that repeats a run: its method, and the settings that differ from the defaults."""
     defaults = flat(default_config(config.generator, method=config.method))
-    defaults |= {"generator": AdaptConfig.generator, "method": AdaptConfig.method}
+    defaults["generator"] = AdaptConfig.generator
+    del defaults["method"]  # the default method of a generator may change
     short_names = {name: short for short, name in SHORT.items()}
     words = ["zeroshift", "adapt"]
     for name, value in flat(config).items():

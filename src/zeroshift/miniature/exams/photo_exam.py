@@ -59,7 +59,7 @@ def photo_report(out: Path, runs: Path, num: int, show: Callable[[str], None] = 
     """Inverts photos of people in every mode, translates them, and writes OUT/report.md, report.json and photos.png.
 
     Args:
-        runs: folder of the adapted generators; missing ones are made with the default settings.
+        runs: folder of the adapted generators; missing ones are made by IPL with its default settings.
         num: people of each kind.
         show: called with a line about each result.
     """
@@ -92,14 +92,14 @@ def photo_report(out: Path, runs: Path, num: int, show: Callable[[str], None] = 
 
 
 def _adapted(target: str, runs: Path, show: Callable[[str], None]) -> Generator:
-    """The generator of a finished run with the default settings, which is made if it is missing."""
+    """The generator of a finished run of IPL, which is made if it is missing."""
     folder = runs / target.replace(" ", "-")
     show(f"{target}: {folder}")
     try:
         run = RunFolder.read(folder)
         run.require_generator()
     except ZeroshiftError:
-        config = replace(default_config("miniature"), target=target, device="cpu")
+        config = replace(default_config("miniature", method="ipl"), target=target, device="cpu")
         run = RunFolder.open(folder, config)
         adapt(config, run)
     return load_generator(run.generator_path).eval().requires_grad_(False)

@@ -6,7 +6,9 @@ from typing import Any
 
 import gradio as gr
 
+from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
+from zeroshift.methods.configure import default_config
 from zeroshift.methods.registry import METHODS
 from zeroshift.studio.engine.form import MAIN, Field, form_fields
 from zeroshift.studio.engine.jobs import ProcessJob
@@ -92,11 +94,12 @@ def _form(studio: Studio) -> tuple[gr.State, gr.State]:
     source = gr.Textbox("photo", label="Source", info="What the generator draws now.", max_length=200)
     generators = studio.workspace.generators()
     generator = gr.Dropdown(generators, value=generators[0][1], label="Generator")
-    methods = [(f"{name} (default)" if name == "ipl" else name, name) for name in METHODS]
     method = gr.Dropdown(
-        methods, value="ipl", label="Method",
-        info="ipl: a text direction for each picture. nada: one for all. The others are variants of them.",
+        **_methods(generators[0][1]), label="Method",
+        info="ipl: a text direction for each picture. scaffold: ipl that keeps the layout of each picture. "
+        "nada: one direction for all. The others are variants of them.",
     )  # fmt: skip
+    generator.input(lambda chosen: gr.update(**_methods(chosen)), generator, method, **QUIET)
     name, started = gr.State(""), gr.State(0)
 
     @gr.render(inputs=[generator, method], show_progress="hidden")  # type: ignore[untyped-decorator]
@@ -152,6 +155,16 @@ def _form(studio: Studio) -> tuple[gr.State, gr.State]:
         anyway.click(begin_anyway, inputs, outputs, show_progress="minimal", api_visibility="private")
 
     return name, started
+
+
+def _methods(generator: str) -> dict[str, Any]:
+    """The choices of methods for a generator, and its default one as the value."""
+    try:
+        default = default_config(generator).method
+    except ZeroshiftError:  # the form then says what is wrong with the generator
+        default = AdaptConfig.method
+    choices = [(f"{name} (default)" if name == default else name, name) for name in METHODS]
+    return {"choices": choices, "value": default}
 
 
 def _hint(field: Field, fields: Sequence[Field]) -> str:
