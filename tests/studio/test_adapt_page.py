@@ -42,3 +42,15 @@ def test_the_chosen_picture_stays_when_the_columns_change() -> None:
     assert _kept_choice(one, 7, sheet(2, "photo", "robot")) == 3, "there are fewer samples"
     assert _kept_choice(one, 3, sheet(4, "photo")) == 1, "the source alone"
     assert _kept_choice(sheet(4, "photo"), 2, one) == 4
+
+
+@pytest.mark.slow
+def test_the_default_method_is_that_of_the_generator() -> None:
+    from zeroshift.studio.pages.adapt import _methods
+
+    embedded, published = _methods("miniature"), _methods("ffhq")
+    assert embedded["value"] == "scaffold"
+    assert ("scaffold (default)", "scaffold") in embedded["choices"]
+    assert ("ipl", "ipl") in embedded["choices"]
+    assert published["value"] == "ipl"
+    assert ("ipl (default)", "ipl") in published["choices"]

@@ -188,15 +188,19 @@ class SVL(Method):
         ]
         weights = [source.get_parameter(name).requires_grad_() for name in names]
         total = [torch.zeros_like(weight) for weight in weights]
-        for sample in samples:
-            latents = normal(source.latent_shape, context.config.seed, "fisher", samples=[sample]).to(source.device)
-            images = source.synthesize(source.codes(latents, context.labels(1)))
-            drawn = normal(images.shape[1:], context.config.seed, "fisher images", samples=[sample]).to(images)
-            gradients = torch.autograd.grad((images * drawn).sum() / images.numel() ** 0.5, weights, allow_unused=True)
-            for sum_of_squares, gradient in zip(total, gradients, strict=True):
-                if gradient is not None:
-                    sum_of_squares += gradient.square()
-        source.requires_grad_(False)
+        try:
+            for sample in samples:
+                latents = normal(source.latent_shape, context.config.seed, "fisher", samples=[sample]).to(source.device)
+                images = source.synthesize(source.codes(latents, context.labels(1)))
+                drawn = normal(images.shape[1:], context.config.seed, "fisher images", samples=[sample]).to(images)
+                loss = (images * drawn).sum() / images.numel() ** 0.5
+                for sum_of_squares, gradient in zip(
+                    total, torch.autograd.grad(loss, weights, allow_unused=True), strict=True
+                ):
+                    if gradient is not None:
+                        sum_of_squares += gradient.square()
+        finally:
+            source.requires_grad_(False)
         count = self.options.fisher_samples
         return {name: context.distributed.sum(part) / count for name, part in zip(names, total, strict=True)}
 
