@@ -15,7 +15,8 @@ from zeroshift.generators.checkpoints import catalogue, hub_models
 from zeroshift.generators.checkpoints.architectures import architecture_of
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.io import hub
-from zeroshift.methods.configure import default_config, from_json
+from zeroshift.methods.config_file import from_json
+from zeroshift.methods.configure import default_config
 from zeroshift.report.card import _shared_command, without_folders
 
 

@@ -27,7 +27,8 @@ from zeroshift.inversion.codes import invert, read_folder
 from zeroshift.inversion.inverted import Inverted, render
 from zeroshift.io.image_files import read_image
 from zeroshift.io.images import square, to_uint8
-from zeroshift.methods.configure import default_config, flat, from_json, resolve
+from zeroshift.methods.config_file import from_json
+from zeroshift.methods.configure import default_config, flat, resolve
 from zeroshift.methods.domain_vector import apply_vector
 from zeroshift.miniature.benchmark import records as benchmark
 from zeroshift.miniature.benchmark.measures import MEASURES, comparable

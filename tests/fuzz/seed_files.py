@@ -27,7 +27,7 @@ from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.inversion.codes import invert
 from zeroshift.inversion.inverted import Inverted
 from zeroshift.io.images import save_png
-from zeroshift.methods.configure import to_json
+from zeroshift.methods.config_file import to_json
 from zeroshift.methods.domain_vector import Modulation
 from zeroshift.miniature.benchmark import records as benchmark
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan

@@ -19,7 +19,8 @@ from zeroshift.errors import DamagedFileError, ZeroshiftError
 from zeroshift.generators import load_generator
 from zeroshift.inversion.codes import invert
 from zeroshift.io.checksums import load_state
-from zeroshift.methods.configure import default_config, from_json
+from zeroshift.methods.config_file import from_json
+from zeroshift.methods.configure import default_config
 from zeroshift.miniature.benchmark import records
 from zeroshift.miniature.training.cache import cached_images
 from zeroshift.networks.registry import load_network

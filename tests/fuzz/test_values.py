@@ -18,7 +18,8 @@ from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.foreign import parse_json
 from zeroshift.io.records import read_records
-from zeroshift.methods.configure import from_json, resolve, to_json
+from zeroshift.methods.config_file import from_json, to_json
+from zeroshift.methods.configure import resolve
 
 pytestmark = pytest.mark.slow
 

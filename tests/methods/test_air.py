@@ -18,7 +18,8 @@ from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.methods.air import AIR, AIROptions, blended_label, learn_prompt
-from zeroshift.methods.configure import from_json, preset, resolve, to_json
+from zeroshift.methods.config_file import from_json, to_json
+from zeroshift.methods.configure import preset, resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.training.adaptation import Adaptation
 

@@ -11,22 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zeroshift
+from zeroshift.config.renamed import RENAMED, current_name
 from zeroshift.config.settings import AdaptConfig, AdaptStage, GeneratorOptions
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.diffusion.options import DDIMOptions
 from zeroshift.generators.registry import FAMILIES
-from zeroshift.methods.configure import (
-    RENAMED,
-    changed,
-    current_name,
-    default_config,
-    flat,
-    from_json,
-    preset,
-    resolve,
-    settings,
-    to_json,
-)
+from zeroshift.methods.config_file import from_json, to_json
+from zeroshift.methods.configure import changed, default_config, flat, preset, resolve, settings
 from zeroshift.methods.ipl import IPLOptions, PromptStage
 from zeroshift.methods.registry import METHODS, PRESETS, Preset
 from zeroshift.methods.svl import SVLOptions

@@ -18,7 +18,8 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
 from zeroshift.generators.stylegan.stylegan3 import StyleGAN3
-from zeroshift.methods.configure import from_json, preset, resolve, to_json
+from zeroshift.methods.config_file import from_json, to_json
+from zeroshift.methods.configure import preset, resolve
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.domain_vector import (
     DomainVector,

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from zeroshift.config.settings import AdaptConfig, AdaptStage
 from zeroshift.core.environment import environment
 from zeroshift.errors import ZeroshiftError
-from zeroshift.methods.configure import from_json, resolve
+from zeroshift.methods.config_file import from_json
+from zeroshift.methods.configure import resolve
 from zeroshift.training.run_folder import RunFolder
 
 CONFIG = resolve(AdaptConfig(target="zombie"))

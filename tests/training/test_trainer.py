@@ -21,7 +21,8 @@ from zeroshift.errors import NotFiniteError, ZeroshiftError
 from zeroshift.generators.base import Generator
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.generators.stylegan.stylegan2 import StyleGAN2
-from zeroshift.methods.configure import changed, from_json, to_json
+from zeroshift.methods.config_file import from_json, to_json
+from zeroshift.methods.configure import changed
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.ipl import IPLOptions, PromptStage
 from zeroshift.methods.registry import METHODS

@@ -15,18 +15,11 @@ import tyro
 from zeroshift.cli.arguments import call, old_union, plain
 from zeroshift.cli.output import note, show_result
 from zeroshift.config.changes import SHORT
+from zeroshift.config.renamed import current_name
 from zeroshift.config.settings import AdaptConfig
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.architectures import looks_like_name, require_generator
-from zeroshift.methods.configure import (
-    changed,
-    common_settings,
-    current_name,
-    default_config,
-    resolve,
-    setting_names,
-    settings,
-)
+from zeroshift.methods.configure import changed, common_settings, default_config, resolve, setting_names, settings
 from zeroshift.methods.registry import METHODS, PRESETS
 from zeroshift.report.command import HIDDEN
 from zeroshift.training.default_folder import default_folder

@@ -2,7 +2,7 @@
 
 A setting has a dotted name, such as "adapt.lr": on the command line (`--adapt.lr`), in config.json and in reports.
 Settings of a method (`AdaptConfig.options`) are at the top level: for example, "prompts.steps" of IPL's prompt stage.
-`zeroshift.methods.configure` makes configurations from presets and reads and writes them.
+`zeroshift.methods.configure` makes configurations from presets, `methods.config_file` reads and writes them.
 """
 
 import math

@@ -1,34 +1,28 @@
-"""Makes configurations from presets, changes single settings, and reads and writes config.json."""
+"""Makes configurations from presets, changes single settings, and lists settings."""
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from zeroshift.config.changes import full_names, has_setting, near_names, replaced
-from zeroshift.config.schema import build, field_docs, is_text, require
-from zeroshift.config.settings import AdaptConfig, AdaptStage, GeneratorOptions, MethodOptions
+from zeroshift.config.renamed import current_name
+from zeroshift.config.schema import field_docs, require
+from zeroshift.config.settings import AdaptConfig, GeneratorOptions, MethodOptions
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.architectures import architecture_of
 from zeroshift.generators.checkpoints.catalogue import find_entry
 from zeroshift.generators.registry import FAMILIES
-from zeroshift.io.foreign import parse_json
 from zeroshift.methods.registry import METHODS, PRESETS
-
-if TYPE_CHECKING:
-    from zeroshift.methods.base import Method
+from zeroshift.methods.sampling_options import family_options, options_with
 
 __all__ = [
-    "MADE_WITH", "NEUTRAL_SETTINGS", "RENAMED", "Setting", "changed", "common_settings", "current_name",
-    "default_config", "default_method", "flat", "from_json", "from_values", "preset", "resolve", "setting_names",
-    "settings", "to_json",
+    "NEUTRAL_SETTINGS", "Setting", "changed", "common_settings", "default_config", "default_method", "flat", "preset",
+    "resolve", "setting_names", "settings",
 ]  # fmt: skip
 
 DEFAULT_PRESET = "standard"
-MADE_WITH = "made_with"
-"""Group of config.json with versions and device, which are no settings."""
 NEUTRAL_SETTINGS = frozenset(
     {
         "device", "compile", "compile_mode", "preview_every", "preview_samples", "checkpoint_every",
@@ -37,30 +31,6 @@ NEUTRAL_SETTINGS = frozenset(
     }
 )  # fmt: skip
 """Settings that change the results by rounding at most. They may change when a run is resumed."""
-# Names of version 0.1, which old run folders contain.
-RENAMED = {
-    "images": "source_images_dir",
-    "latents": "num_latents",
-    "truncation": "truncation_psi",
-    "prompts.batch": "prompts.batch_size",
-    "adapt.batch": "adapt.batch_size",
-    "adapt.accumulate": "adapt.grad_accumulation_steps",
-    "adapt.lr_last": "adapt.lr_final",
-    "adapt.ema": "adapt.ema_decay",
-    "adapt.layer_batch": "adapt.layer_batch_size",
-    "adapt.noise": "adapt.noise_mode",
-    "adapt.views": "adapt.augmentations",
-    "adapt.recogniser": "adapt.identity_network",
-    "adapt.lora": "adapt.lora_rank",
-    "diffusion.clip": "sampling.clip_sample",
-    "diffusion.each_step": "sampling.train_each_step",
-    "diffusion.checkpointing": "sampling.gradient_checkpointing",
-    "options.start": "anchor_start",
-    "options.every": "anchor_every",
-    "options.context": "prompt_context",
-    "options.samples": "anchor_samples",
-}
-_RENAMED_GROUPS = {"diffusion.": "sampling.", "options.": ""}
 
 
 @dataclass(frozen=True)
@@ -104,8 +74,8 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
     config = AdaptConfig(target, generator=generator, family=family, method=method_name, options=method.Options())
     settings = _preset_settings(name, method_name)
     own = {key.removeprefix("sampling.") for key in settings if key.startswith("sampling.")}
-    sampling = _family_options(config) if named else _options_with(config, own)
-    if sampling is not _family_options(config):
+    sampling = family_options(config) if named else options_with(config, own)
+    if sampling is not family_options(config):
         family = ""  # that of the object that `adapt` will be given
     config = dataclasses.replace(config, family=family, sampling=sampling())
     config = changed(config, {key: value for key, value in settings.items() if has_setting(config, key)})
@@ -183,7 +153,7 @@ def changed(config: AdaptConfig, changes: Mapping[str, Any]) -> AdaptConfig:
         if name == "method":
             continue
         if name.startswith("sampling.") and type(config.sampling) is GeneratorOptions:
-            config = dataclasses.replace(config, sampling=_family_options(config)())
+            config = dataclasses.replace(config, sampling=family_options(config)())
         if not has_setting(config, name):
             new_name = current_name(name)
             hint = f" It is called {new_name!r} now." if new_name != name else near_names(config, name)
@@ -263,154 +233,12 @@ def resolve(config: AdaptConfig) -> AdaptConfig:
     return config
 
 
-def to_json(config: AdaptConfig, made_with: Mapping[str, str] | None = None) -> str:
-    """The applicable settings as indented JSON, grouped by the first part of their names.
-
-    Args:
-        made_with: versions and device, a group that `from_json` does not read.
-    """
-    values: dict[str, Any] = {}
-    for name, value in flat(config).items():
-        *groups, last = name.split(".")
-        inner = values
-        for group in groups:
-            inner = inner.setdefault(group, {})
-        inner[last] = value
-    if made_with:
-        values[MADE_WITH] = dict(made_with)
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-
-
-def from_json(text: str) -> AdaptConfig:
-    """The configuration that `to_json` wrote, in this version or in 0.1.
-
-    Raises:
-        ZeroshiftError: if the text is not JSON, has unknown or missing settings, or invalid values.
-    """
-    return from_values(parse_json(text, "The configuration"))
-
-
-def from_values(values: Any) -> AdaptConfig:
-    """The configuration in a parsed config.json, see `from_json`.
-
-    Raises:
-        ZeroshiftError: if there are unknown or missing settings, or invalid values.
-    """
-    _check_groups(values)
-    if "diffusion" in values:
-        values = _from_version_0_1(values)
-    values = {name: value for name, value in values.items() if name != MADE_WITH}
-    method = _method_of(values)
-    options = {spec.name: values.pop(spec.name) for spec in dataclasses.fields(method.Options) if spec.name in values}
-    values["options"] = _build_nested(method.Options, options)
-    values["adapt"] = build(AdaptStage, values.get("adapt", {}), "adapt.")
-    if values.get("sampling"):
-        generator, family = values.get("generator", AdaptConfig.generator), values.get("family")
-        base = AdaptConfig(target="", generator=generator, family=family or architecture_of(generator) or "")
-        unknown = family == "" or not base.family  # recorded for a generator object before it was loaded
-        kind = _options_with(base, set(values["sampling"])) if unknown else _family_options(base)
-        values["sampling"] = build(kind, values["sampling"], "sampling.")
-    else:
-        values["sampling"] = GeneratorOptions()
-    return resolve(build(AdaptConfig, values))
-
-
-def _check_groups(values: Any) -> None:
-    """Checks that a configuration has objects for its groups, and strings for what decides which settings it has."""
-    require(isinstance(values, Mapping), "The configuration must be a JSON object.")
-    for name in ("generator", "family", "method"):
-        value = values.get(name, "")
-        require(is_text(value), f"{name} is {value!r:.200}; it must be a string.")
-    for name in ("adapt", "options", "sampling", "prompts", "diffusion"):
-        value = values.get(name, {})
-        require(isinstance(value, Mapping), f"{name} must be a JSON object.")
-    if values.get("family"):
-        _ = FAMILIES[values["family"]]  # raises for an unknown one
-
-
-def current_name(name: str) -> str:
-    """The current name of a setting that version 0.1 called `name`; other names are returned unchanged."""
-    if name in RENAMED:
-        return RENAMED[name]
-    for old, new in _RENAMED_GROUPS.items():
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
-
-
-def _from_version_0_1(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a 0.1 configuration under their current names, without those that do not apply.
-
-    0.1 recorded the settings of all methods and families in every run.
-    """
-    method = _method_of(values)
-    family = architecture_of(values.get("generator", AdaptConfig.generator)) or ""
-    base = AdaptConfig(target="", method=values.get("method", AdaptConfig.method), family=family)
-    base = dataclasses.replace(base, options=method.Options(), sampling=_family_options(base)())
-    renamed: dict[str, Any] = {"family": family}
-    for name, value in values.items():
-        inner = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, Mapping) else {name: value}
-        for old, one in inner.items():
-            *groups, last = current_name(old).split(".")
-            if groups and groups[0] not in ("adapt", "sampling") and not hasattr(base.options, groups[0]):
-                continue
-            if groups == ["sampling"] and not hasattr(base.sampling, last):
-                continue
-            if name == "target_images" and base.method != "nada":
-                continue  # the other methods ignored them
-            place = renamed
-            for group in groups:
-                place = place.setdefault(group, {})
-            place[last] = one
-    return renamed
-
-
-def _method_of(values: Mapping[str, Any]) -> "type[Method]":
-    name = values.get("method", AdaptConfig.method)
-    require(isinstance(name, str), f"method is {name!r:.200}; it must be a string.")
-    return METHODS[name]
-
-
-def _family_options(config: AdaptConfig) -> type[GeneratorOptions]:
-    family = config.family or architecture_of(config.generator) or ""
-    return FAMILIES[family].Options if family else GeneratorOptions
-
-
-def _options_with(config: AdaptConfig, names: set[str]) -> type[GeneratorOptions]:
-    """The options of the named generator's family or, if it lacks some of these, of the first family that has them.
-
-    A run with a generator object, which has no name, has the options of another family than the default generator's.
-    """
-
-    def has_all(kind: type[GeneratorOptions]) -> bool:
-        return names <= {spec.name for spec in dataclasses.fields(kind)}
-
-    kind = _family_options(config)
-    if has_all(kind):
-        return kind
-    for family in FAMILIES:
-        with contextlib.suppress(ZeroshiftError):  # a broken package must not stop runs of other families
-            if has_all(FAMILIES[family].Options):
-                return FAMILIES[family].Options
-    return kind
-
-
 def _with_generator(config: AdaptConfig, generator: str) -> AdaptConfig:
     """The configuration with another generator, the family that this has, and options of this family."""
     config = dataclasses.replace(config, generator=generator, family=architecture_of(generator) or "")
     if config.family and type(config.sampling) is not FAMILIES[config.family].Options:
         config = dataclasses.replace(config, sampling=FAMILIES[config.family].Options())
     return config
-
-
-def _build_nested(cls: type, values: Mapping[str, Any]) -> Any:
-    """`build` for a dataclass whose fields may be dataclasses."""
-    types = get_type_hints(cls)
-    built = {
-        name: build(types[name], value, f"{name}.") if dataclasses.is_dataclass(types[name]) else value
-        for name, value in values.items()
-    }
-    return build(cls, built)
 
 
 def _walk(owner: Any, prefix: str, path: str) -> Iterator[Setting]:

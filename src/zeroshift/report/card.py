@@ -14,7 +14,7 @@ from zeroshift.generators.checkpoints.catalogue import find_entry, read_header
 from zeroshift.generators.checkpoints.hub_models import DESCRIPTION, GENERATOR_FILE
 from zeroshift.io.atomic import atomic_write, disk_errors
 from zeroshift.io.owned_folder import replaced_folder
-from zeroshift.methods.configure import to_json
+from zeroshift.methods.config_file import to_json
 from zeroshift.report.page import result_rows
 from zeroshift.training.run_folder import RunFolder
 

@@ -25,7 +25,8 @@ from zeroshift.io.numbering import numbered
 from zeroshift.io.outputs import is_ours
 from zeroshift.io.records import read_records
 from zeroshift.io.tensor_files import read_metadata
-from zeroshift.methods.configure import MADE_WITH, flat, from_values, to_json
+from zeroshift.methods.config_file import MADE_WITH, from_values, to_json
+from zeroshift.methods.configure import flat
 from zeroshift.training.resume_checks import check_same, same_results
 from zeroshift.training.trackers import Trackers, require_trackers
 

@@ -13,7 +13,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator, save_generator
 from zeroshift.io.atomic import atomic_write, disk_errors
 from zeroshift.io.owned_folder import replaced_folder, require_owned_folder
-from zeroshift.methods.configure import to_json
+from zeroshift.methods.config_file import to_json
 from zeroshift.report.card import model_card, without_folders
 from zeroshift.report.command import command_line
 from zeroshift.training.run_folder import RunFolder
