@@ -230,7 +230,7 @@ def _common_class() -> type:
         default, hints = setting.value, plain(kind, setting.value)
         if setting.name == "target":
             default = tyro.MISSING
-        elif "." in setting.name or setting.name == "encoders":  # as the preset of the generator says
+        elif "." in setting.name or setting.name in ("encoders", "method"):  # as the preset of the generator says
             default = () if setting.name == "encoders" else setting.value
             hints = {"help_behavior_hint": "(default: as the preset says)"}
         name = next((short for short, full in SHORT.items() if full == setting.name), setting.name)
