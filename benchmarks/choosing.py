@@ -34,6 +34,7 @@ ROWS = (  # label, file, variant in the file
     ("DDPM, ipl", "benchmark-diffusion", "diff-ipl"),
     ("autoencoder, nada", "benchmark-diffusion", "diffusionclip-autoencoder"),
     ("autoencoder, ipl", "benchmark-diffusion", "diff-ipl-autoencoder"),
+    ("autoencoder, scaffold", "benchmark-diffusion", "scaffold-autoencoder"),
 )
 
 

@@ -247,6 +247,8 @@ def test_new_names_of_version_0_1_are_settings() -> None:
 def test_defaults_follow_the_generator(tiny_generator: Path) -> None:
     assert default_config("miniature").encoders == ("miniature",)
     assert default_config("miniature-diffusion").sampling == PRESETS_SAMPLING
+    fewer = {"solver": "dpm-solver++", "noise_steps": 2, "invert_steps": 8}
+    assert default_config("miniature-autoencoder").sampling == dataclasses.replace(PRESETS_SAMPLING, **fewer)
     assert default_config(str(tiny_generator)).encoders == ("ViT-B-32-quickgelu/openai",)
     assert default_config("google/ddpm-cat-256").encoders == ("ViT-B-16-quickgelu/openai",)
     assert default_config("miniature", "published").encoders == ("miniature",)
@@ -257,6 +259,7 @@ def test_presets_can_choose_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_config("miniature", method="ipl").method == "ipl"
     assert preset("miniature", "zombie", method="ipl").method == "ipl"
     assert default_config("miniature", "published").method == "ipl"  # the method belongs to the preset
+    assert default_config("miniature-diffusion").method == default_config("miniature-autoencoder").method == "nada"
     assert default_config("ffhq").method == "ipl"
     monkeypatch.setitem(PRESETS._loaded, "child", Preset({}, extends="miniature"))
     monkeypatch.setitem(PRESETS._loaded, "grandchild", Preset({}, extends="child", method="nada"))

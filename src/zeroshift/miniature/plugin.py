@@ -6,6 +6,7 @@ The module imports quickly: torch and the models are imported only when an entry
 from typing import TYPE_CHECKING
 
 from zeroshift.generators.checkpoints.catalogue import CatalogueEntry
+from zeroshift.methods.presets import IN_RANGE
 from zeroshift.methods.registry import Preset
 from zeroshift.networks.registry import Network
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from zeroshift.networks.base import FeatureNetwork
 
 __all__ = [
-    "AUTOENCODER", "DIFFUSION", "DIFFUSION_PRESET", "EVALUATOR", "GENERATOR", "PRESET", "load_guidance_encoder",
+    "AUTOENCODER", "AUTOENCODER_PRESET", "DIFFUSION", "DIFFUSION_PRESET", "EVALUATOR", "GENERATOR", "PRESET",
+    "load_guidance_encoder",
 ]  # fmt: skip
 
 _RESOLUTION = 64
@@ -49,7 +51,7 @@ DIFFUSION = _entry(
     "miniature-diffusion", "diffusion", "diffusion", "miniature-diffusion", "DiffusionTruth", "diffusion"
 )
 AUTOENCODER = _entry(
-    "miniature-autoencoder", "diffusion_autoencoder", "autoencoder.safetensors", "miniature-diffusion",
+    "miniature-autoencoder", "diffusion_autoencoder", "autoencoder.safetensors", "miniature-autoencoder",
     "DiffusionTruth", "autoencoder",
 )  # fmt: skip
 
@@ -123,5 +125,18 @@ DIFFUSION_PRESET = Preset(
     },
     # In 100 steps, a stronger structure loss keeps people from reaching the domain.
     {"scaffold": {"structure_weight": 6.0}},
+    method="nada",  # DiffusionCLIP: docs/benchmark-diffusion.md
 )
-"""The embedded diffusion model and diffusion autoencoder."""
+"""The embedded diffusion model."""
+
+AUTOENCODER_PRESET = Preset(
+    {
+        **IN_RANGE,
+        # Half the evaluations of DDIM for the noise, two thirds for inversion; docs/diffusion.md, "Solvers".
+        "sampling.solver": "dpm-solver++",
+        "sampling.noise_steps": 2,
+        "sampling.invert_steps": 8,
+    },
+    extends="miniature-diffusion",
+)
+"""The embedded diffusion autoencoder."""
