@@ -100,7 +100,7 @@ def check_first_adaptation(notebook: Any) -> None:
     assert "photo to zombie, scaffold, 5 steps" in results[0][0]
     assert "<img" in results[0][0]
     (run,) = shown(cell_with(notebook, "RunFolder"))
-    assert "photo to zombie, ipl" in run
+    assert "photo to zombie, scaffold" in run
     assert "<img" in run
     table = shown(cell_with(notebook, "zeroshift.evaluate"))[-1]
     assert "| measure | value | source | truth |" in table

@@ -7,8 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
-__all__ = ["RESUME_HINT", "SIGNALS", "interrupt", "interrupts", "raises_interrupt"]
+__all__ = ["RESUME_HINT", "SIGNALS", "handler_after", "interrupt", "interrupts", "raises_interrupt"]
 
 # Ctrl-C; the stop of a cluster or `kill`; the end of the terminal session.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -38,6 +39,11 @@ def _exit(number: int, frame: FrameType | None) -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     os._exit(_EXIT_CODE)
+
+
+def handler_after(handler: Any) -> Any:
+    """The handler to restore after an interrupt: instead of `interrupt`, one that ends the process at once."""
+    return _exit if handler is interrupt else handler
 
 
 def raises_interrupt(number: int) -> bool:

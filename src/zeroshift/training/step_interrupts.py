@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 from zeroshift.core.distributed import Distributed
-from zeroshift.core.interrupts import SIGNALS, raises_interrupt
+from zeroshift.core.interrupts import SIGNALS, handler_after, raises_interrupt
 
 __all__ = ["StopRequest", "interrupts_at_step_ends"]
 
@@ -46,4 +46,4 @@ def interrupts_at_step_ends() -> Iterator[StopRequest]:
     finally:
         for number, handler in stop.before.items():
             if signal.getsignal(number) == stop.handle:  # else a second interrupt is being handled
-                signal.signal(number, handler)
+                signal.signal(number, handler_after(handler) if stop.requested else handler)
