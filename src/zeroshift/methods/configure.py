@@ -49,7 +49,7 @@ class Setting:
 
 
 def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
-    """A configuration with the numbers of a preset for the method.
+    """A configuration with the numbers of a preset for a method: the one in `fields`, or else that of the preset.
 
     Args:
         name: a name of PRESETS.
@@ -66,7 +66,7 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
         >>> config.adapt.steps, config.options.prompts.steps
         (20, 40)
     """
-    method_name = fields.get("method") or default_method(name)
+    method_name = fields["method"] if "method" in fields else default_method(name)
     method = METHODS[method_name]
     named = "generator" in fields or "family" in fields
     generator = fields.get("generator", AdaptConfig.generator)
