@@ -169,7 +169,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, command: str) -> tuple[AdaptConfig, 
 def test_everyday_options(monkeypatch: pytest.MonkeyPatch) -> None:
     config, out = parsed(monkeypatch, "zeroshift adapt --target zombie")
     assert config == preset("miniature", "zombie")
-    assert out == Path("runs/miniature-zombie-scaffold")
+    assert out == Path("runs/miniature-zombie-compass")
     config, out = parsed(
         monkeypatch,
         "zeroshift adapt --generator models/stylegan2-ffhq.pkl --encoder ViT-B-32-quickgelu/openai --source face "
@@ -204,7 +204,7 @@ def test_the_printed_command_repeats_a_run(monkeypatch: pytest.MonkeyPatch, conf
 def test_the_command_names_the_method_and_omits_defaults() -> None:
     config = default_config("miniature")
     command = command_line(replace(config, target="zombie"), Path("runs/a"))
-    assert command == "zeroshift adapt --target zombie --method scaffold --out runs/a"
+    assert command == "zeroshift adapt --target zombie --method compass --out runs/a"
 
 
 # Commands for finished runs

@@ -29,7 +29,7 @@ def test_from_the_first_command_to_a_slide(
     monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path / "cache"))
     run("adapt --target zombie --device cpu --steps 4 --prompts.steps 3")
     printed = capsys.readouterr().out
-    folder = Path("runs/miniature-zombie-scaffold")
+    folder = Path("runs/miniature-zombie-compass")
     for name in ("pairs.png", "report.html", "previews/00000000.png", "previews/00000004.png"):
         assert (folder / name).exists()
     assert str(folder / "report.html") in printed

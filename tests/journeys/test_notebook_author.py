@@ -97,10 +97,10 @@ def check_first_adaptation(notebook: Any) -> None:
     (picture,) = [text for text in progress if "<img" in text]
     assert 'alt="step 3"' in picture, "one picture, updated in place"
     results = [shown(cell) for cell in code_cells(notebook) if cell.source == "result"]
-    assert "photo to zombie, scaffold, 5 steps" in results[0][0]
+    assert "photo to zombie, compass, 5 steps" in results[0][0]
     assert "<img" in results[0][0]
     (run,) = shown(cell_with(notebook, "RunFolder"))
-    assert "photo to zombie, scaffold" in run
+    assert "photo to zombie, compass" in run
     assert "<img" in run
     table = shown(cell_with(notebook, "zeroshift.evaluate"))[-1]
     assert "| measure | value | source | truth |" in table

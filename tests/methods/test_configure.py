@@ -255,7 +255,7 @@ def test_defaults_follow_the_generator(tiny_generator: Path) -> None:
 
 
 def test_presets_can_choose_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert default_config("miniature").method == preset("miniature", "zombie").method == "scaffold"
+    assert default_config("miniature").method == preset("miniature", "zombie").method == "compass"
     assert default_config("miniature", method="ipl").method == "ipl"
     assert preset("miniature", "zombie", method="ipl").method == "ipl"
     assert default_config("miniature", "published").method == "ipl"  # the method belongs to the preset
@@ -263,7 +263,7 @@ def test_presets_can_choose_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_config("ffhq").method == "ipl"
     monkeypatch.setitem(PRESETS._loaded, "child", Preset({}, extends="miniature"))
     monkeypatch.setitem(PRESETS._loaded, "grandchild", Preset({}, extends="child", method="nada"))
-    assert preset("child", "zombie").method == "scaffold"
+    assert preset("child", "zombie").method == "compass"
     assert preset("grandchild", "zombie").method == "nada"
 
 
@@ -274,7 +274,7 @@ def test_default_presets_are_the_published_ones_with_images_in_range(name: str, 
     for method in METHODS:
         own, published = (flat(preset(each, "x", method=method)) for each in (name, parent))
         differing = {key for key in own if own[key] != published[key]} - set(ENVIRONMENT)
-        in_range = set() if method == "scaffold" else {"adapt.clamp_images", "adapt.range_weight"}
+        in_range = set() if method in ("scaffold", "compass") else {"adapt.clamp_images", "adapt.range_weight"}
         assert differing == in_range | choice
         assert own["adapt.clamp_images"]
         assert own["adapt.range_weight"] > 0

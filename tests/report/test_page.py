@@ -100,10 +100,11 @@ def test_every_curve_is_explained_in_a_sentence(run: RunFolder) -> None:
         assert sentence.endswith(".")
 
 
-@pytest.mark.parametrize("method", ["air", "domain-vector", "ipl", "nada", "scaffold", "svl"])
+@pytest.mark.parametrize("method", ["air", "compass", "domain-vector", "ipl", "nada", "scaffold", "svl"])
 def test_losses_of_each_method_have_an_explanation(method: str) -> None:
     names = {"air": {"anchor"}, "domain-vector": {"in_domain"}, "svl": {"mean", "moment", "relation", "ewc"}}
     names["scaffold"] = {"structure"}
+    names["compass"] = {"structure"}
     expected = names.get(method, set())
     cls = METHODS[method]
     assert set(cls.curves) == expected

@@ -49,8 +49,8 @@ def test_the_default_method_is_that_of_the_generator() -> None:
     from zeroshift.studio.pages.adapt import _methods
 
     embedded, published = _methods("miniature"), _methods("ffhq")
-    assert embedded["value"] == "scaffold"
-    assert ("scaffold (default)", "scaffold") in embedded["choices"]
+    assert embedded["value"] == "compass"
+    assert ("compass (default)", "compass") in embedded["choices"]
     assert ("ipl", "ipl") in embedded["choices"]
     assert published["value"] == "ipl"
     assert ("ipl (default)", "ipl") in published["choices"]

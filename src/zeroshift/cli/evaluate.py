@@ -45,7 +45,7 @@ def evaluate(
     MEASURE:open_clip:MODEL/WEIGHTS uses any model of open_clip. Networks: @NETWORKS@.
 
     Examples:
-      zeroshift evaluate runs/miniature-zombie-scaffold             # about a minute, without downloads
+      zeroshift evaluate runs/miniature-zombie-compass              # about a minute, without downloads
       zeroshift evaluate runs/disney --metrics fid kid id --reference real/disney
       zeroshift evaluate runs/disney --metrics fd:open_clip:ViT-L-14/openai scs:hed:network-bsds500.pytorch \\
           --reference real/disney --num 1000

@@ -33,6 +33,7 @@ COMMANDS = {
     "push": "Share the adapted generator on the Hugging Face Hub.",
     "models": "List the known generators: license, size, address.",
     "benchmark": "Compare methods on your own generator, or with the truth in the miniature world.",
+    "bridge": "Fit what the method compass needs, to captioned images.",
     "miniature": "Draw the miniature world and train its models.",
     "completion": "Print a completion script for bash or zsh.",
 }
@@ -45,8 +46,8 @@ OPTIONS = {
 RESUMABLE = ("adapt", "benchmark", "invert", "miniature", "translate")  # commands that keep finished work
 EXAMPLES = (
     ("the miniature world, without a download", "zeroshift adapt --target zombie"),
-    ("more samples of that run", "zeroshift generate runs/miniature-zombie-scaffold --num 64"),
-    ("its quality in numbers", "zeroshift evaluate runs/miniature-zombie-scaffold"),
+    ("more samples of that run", "zeroshift generate runs/miniature-zombie-compass --num 64"),
+    ("its quality in numbers", "zeroshift evaluate runs/miniature-zombie-compass"),
     ("a published checkpoint", "zeroshift adapt --generator ffhq --target sketch"),
 )
 

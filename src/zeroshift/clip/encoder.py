@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -186,6 +187,21 @@ class Encoder(nn.Module):
         """
         ids = torch.stack([self._ids(text) for text in texts])
         return self._encode(ids, torch.empty(len(ids), 0, 0, device=self.device))
+
+    def shortened(self, text: str) -> str:
+        """A text without the last words that are too many for the model's context."""
+        words = text.split()
+
+        def too_long(count: int) -> bool:
+            try:
+                self._tokenize(" ".join(words[:count]))
+            except ZeroshiftError:
+                return True
+            return False
+
+        if not too_long(len(words)):
+            return text
+        return " ".join(words[: bisect_left(range(len(words)), True, key=too_long) - 1])
 
     def encode_prompts(self, context: Tensor, suffixes: str | Sequence[str], replaced: str = "") -> Tensor:
         """Features [N, embed_dim], not normalized, of: start token, context vectors, suffix tokens, end token.

@@ -3,7 +3,7 @@
 import importlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -188,11 +188,14 @@ def _enabled(plug_in: _PlugIn) -> bool:
     return True
 
 
-def find_images(folder: str | Path) -> list[Path]:
+def find_images(folder: str | Path, beside: Collection[str] = ()) -> list[Path]:
     """The image files in a folder and its subfolders, sorted by path.
 
     Recognized are all suffixes of formats that Pillow reads, and files with other names that begin like images. Hidden
     files are ignored. A warning counts and names all other files that are left out, with the reason.
+
+    Args:
+        beside: suffixes of files that belong to images, such as ".txt" of captions; no warning mentions them.
 
     Raises:
         ZeroshiftError: if the folder does not exist or holds no images; or if it is a run folder or an output folder of
@@ -217,7 +220,7 @@ def find_images(folder: str | Path) -> list[Path]:
     for path, reason in _visible_files(folder):
         if reason is None:
             images.append(path)
-        else:
+        elif path.suffix.lower() not in beside:
             left_out.setdefault(reason, []).append(path.relative_to(folder))
     if not images:
         listed = f" ({_reasons(left_out)})" if left_out else ""

@@ -92,6 +92,7 @@ class Method:
         presets: settings of this method by preset name and dotted name; other settings keep the preset's values.
         unused_settings: dotted names of common settings that this method does not read. They are hidden.
         paced_by_steps: what the method spreads over all adapt steps, such as "the anchors"; more steps stretch it.
+        needs_bridge: whether each guidance encoder needs a bridge from texts to images (`zeroshift.clip.bridge`).
         curves: what the method's own losses mean, one plain sentence for each name, for reports.
         context: the run's training context.
         options: the method's own settings, an instance of `Options`.
@@ -102,6 +103,7 @@ class Method:
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     unused_settings: ClassVar[frozenset[str]] = frozenset()
     paced_by_steps: ClassVar[str] = ""
+    needs_bridge: ClassVar[bool] = False
     curves: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, context: TrainingContext):
@@ -126,7 +128,7 @@ class Method:
     def text_directions(self, mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
         """Text directions of samples at a step, from the source label to the target label.
 
-        The adapt stage moves them to further texts and example images (`TargetDomain.move`).
+        `directions` moves them to further texts and example images (`TargetDomain.move`).
 
         Args:
             mapper_inputs: [n, mapper_input_dim], one per encoder.
@@ -135,6 +137,18 @@ class Method:
             Unit vectors [n, E], or [1, E] for one common direction; one tensor per encoder.
         """
         raise NotImplementedError
+
+    def directions(self, features: Sequence[Tensor], mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
+        """The directions that pairs follow: `text_directions`, moved to further texts and example images.
+
+        Args:
+            features: of the source images, one per encoder, as `Pairs.source_features`.
+            mapper_inputs: [n, mapper_input_dim], one per encoder.
+
+        Returns:
+            Unit vectors [n, E], or [1, E] for one common direction; one tensor per encoder.
+        """
+        return self.target_domain.move(self.text_directions(mapper_inputs, step))
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """Further losses by name, each the mean over `pairs`. They are added to the directional loss."""

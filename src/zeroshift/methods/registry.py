@@ -17,6 +17,7 @@ METHODS: "Registry[type[Method]]" = Registry(
     {
         "ipl": "zeroshift.methods.ipl:IPL",
         "scaffold": "zeroshift.methods.scaffold:Scaffold",
+        "compass": "zeroshift.methods.compass:Compass",
         "nada": "zeroshift.methods.nada:NADA",
         "air": "zeroshift.methods.air:AIR",
         "svl": "zeroshift.methods.svl:SVL",

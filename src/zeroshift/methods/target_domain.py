@@ -82,6 +82,19 @@ class TargetDomain:
         moved = self.move(ways)
         return [source + length * way[0] for source, length, way in zip(sources, lengths, moved, strict=True)]
 
+    @torch.no_grad()
+    def example_shifts(self) -> list[Tensor]:
+        """Shift [E] from the mean unit feature of source images to that of the example images; empty without them."""
+        if not self._has_images:
+            return []
+        return self._example_shifts
+
+    @cached_property
+    def _example_shifts(self) -> list[Tensor]:
+        return [
+            target - parts.mean(dim=0) for target, parts in zip(self._example_means, self._source_features, strict=True)
+        ]
+
     @cached_property
     def _shifts(self) -> list[Tensor]:
         """D - D_label, [E]."""
@@ -104,10 +117,7 @@ class TargetDomain:
     @property
     def _image_directions(self) -> list[Tensor]:
         """From source images to the example images, [E]: NADA, section 4.1 ("few-shot")."""
-        return [
-            normalize(target - parts.mean(dim=0))
-            for target, parts in zip(self._example_means, self._source_features, strict=True)
-        ]
+        return [normalize(shift) for shift in self._example_shifts]
 
     @cached_property
     def _example_means(self) -> list[Tensor]:

@@ -10,6 +10,7 @@ from zeroshift.io.numbering import numbered
 from zeroshift.io.outputs import require_outputs
 from zeroshift.io.titles import with_heading
 from zeroshift.miniature.training.autoencoder import train_autoencoder
+from zeroshift.miniature.training.bridge import train_bridge
 from zeroshift.miniature.training.diffusion import train_diffusion
 from zeroshift.miniature.training.evaluator import train_evaluator
 from zeroshift.miniature.training.generator import train_generator
@@ -21,8 +22,8 @@ from zeroshift.miniature.world.renderer import render, sample_latents
 from zeroshift.miniature.world.sheet import domain_sheet, factor_sheet
 
 __all__ = [
-    "factors", "photo_report", "photos", "report", "sheet", "train_autoencoder", "train_diffusion", "train_evaluator",
-    "train_generator", "train_guidance_encoder", "train_photo_encoder", "train_probe",
+    "factors", "photo_report", "photos", "report", "sheet", "train_autoencoder", "train_bridge", "train_diffusion",
+    "train_evaluator", "train_generator", "train_guidance_encoder", "train_photo_encoder", "train_probe",
 ]  # fmt: skip
 
 

@@ -11,12 +11,13 @@ from zeroshift.methods.registry import Preset
 from zeroshift.networks.registry import Network
 
 if TYPE_CHECKING:
+    from zeroshift.clip.bridge import Bridge
     from zeroshift.clip.encoder import Encoder
     from zeroshift.networks.base import FeatureNetwork
 
 __all__ = [
     "AUTOENCODER", "AUTOENCODER_PRESET", "DIFFUSION", "DIFFUSION_PRESET", "EVALUATOR", "GENERATOR", "PRESET",
-    "load_guidance_encoder",
+    "load_guidance_bridge", "load_guidance_encoder",
 ]  # fmt: skip
 
 _RESOLUTION = 64
@@ -64,6 +65,14 @@ def load_guidance_encoder(resize: str) -> "Encoder":
     return load_encoder_file(weights_path("guide"), resize)
 
 
+def load_guidance_bridge() -> "Bridge":
+    """The bridge of the packaged guidance encoder (`BRIDGES`)."""
+    from zeroshift.clip.bridge import load_bridge
+    from zeroshift.miniature.networks.encoders import weights_path
+
+    return load_bridge(weights_path("bridge"))
+
+
 def _load_evaluator(file: str) -> "FeatureNetwork":
     from zeroshift.miniature.networks.encoders import load_evaluator
     from zeroshift.networks.clip import ClipNetwork
@@ -92,13 +101,14 @@ PRESET = Preset(
         # Image-specific directions reach a domain in fewer steps than a fixed one; later steps lose people.
         "ipl": {"adapt.steps": 160},
         "scaffold": {"adapt.steps": 160},
+        "compass": {"adapt.steps": 160},
         # With all layers the small generator collapses within 240 steps; that many lose people with any layers.
         "air": {"adapt.steps": 160, "adapt.lr": 0.008, "prompt_steps": 100, "anchor_samples": 200},
         # With all layers the small generator loses the people, with or without consolidation.
         "svl": {"adapt.directional_weight": 0.0, "variation_steps": 500, "relation_weight": 0.1},
         "domain-vector": {"adapt.lr": 0.1, "adapt.layers": ("all",)},
     },
-    method="scaffold",  # the best in docs/benchmark.md
+    method="compass",  # the best in docs/benchmark.md
 )
 """The embedded StyleGAN2."""
 
@@ -124,7 +134,7 @@ DIFFUSION_PRESET = Preset(
         "sampling.clip_sample": False,
     },
     # In 100 steps, a stronger structure loss keeps people from reaching the domain.
-    {"scaffold": {"structure_weight": 6.0}},
+    {"scaffold": {"structure_weight": 6.0}, "compass": {"structure_weight": 6.0}},
     method="nada",  # DiffusionCLIP: docs/benchmark-diffusion.md
 )
 """The embedded diffusion model."""

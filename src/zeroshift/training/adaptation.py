@@ -163,7 +163,7 @@ class Adaptation(Stage):
             mapper_inputs = batch.mapper_inputs
         if code_gradients:
             codes = codes.clone().requires_grad_()
-        directions = self._method.target_domain.move(self._method.text_directions(mapper_inputs, step))
+        directions = self._method.directions(features, mapper_inputs, step)
         # Random noise differs between source and target, as in the published programs.
         seed = context.noise_seed("target", step)
         target_images = self.target.training_images(codes, noise_mode=mode, noise_seed=seed, samples=batch.samples)

@@ -20,6 +20,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.catalogue import resolve
 from zeroshift.io.atomic import atomic_write
 from zeroshift.io.foreign import matches, read_json
+from zeroshift.methods.registry import METHODS
 from zeroshift.miniature.benchmark.plan import BenchmarkPlan, Key, Trial
 from zeroshift.miniature.benchmark.variants import FITTED
 from zeroshift.miniature.networks.encoders import weights_folder
@@ -69,8 +70,10 @@ def provenance(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any]:
     facts: dict[str, Any] = {"people": plan.people, "generator": fingerprint(resolve(trial.variant.generator))}
     recorded = recorded_settings(trial.config(plan.changes))
     if not trial.variant.bound:
-        encoder = fingerprint(weights_folder() / "guide.safetensors")
-        return {**facts, "guidance_encoder": encoder, "settings": recorded}
+        facts["guidance_encoder"] = fingerprint(weights_folder() / "guide.safetensors")
+        if METHODS[recorded["method"]].needs_bridge:
+            facts["bridge"] = fingerprint(weights_folder() / "bridge.safetensors")
+        return {**facts, "settings": recorded}
     if sampling := {name: value for name, value in recorded.items() if name.startswith("sampling.")}:
         facts["settings"] = sampling
     return {**facts, **({"steps": plan.fit_steps, "seed": trial.seed} if trial.variant in FITTED.values() else {})}

@@ -21,6 +21,8 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("diff-ipl", {"method": "ipl"}, "miniature-diffusion"),
     Variant("diffusionclip-autoencoder", {"method": "nada"}, "miniature-autoencoder"),
     Variant("diff-ipl-autoencoder", {"method": "ipl"}, "miniature-autoencoder"),
+    Variant("compass-diffusion", {"method": "compass"}, "miniature-diffusion"),
+    Variant("compass-autoencoder", {"method": "compass"}, "miniature-autoencoder"),
     Variant("scaffold-diffusion", {"method": "scaffold"}, "miniature-diffusion"),
     Variant("scaffold-autoencoder", {"method": "scaffold"}, "miniature-autoencoder"),
 )

@@ -15,7 +15,17 @@ import torch
 from zeroshift.miniature.world.domains import BEINGS, MEDIA, SOURCE, TRAINED, Domain, article
 from zeroshift.miniature.world.factors import BORDER, FACTOR_INDEX, FACTORS, positions
 
-__all__ = ["TEMPLATES", "being_text", "caption", "captions", "known_labels", "known_words", "labels", "medium_text"]
+__all__ = [
+    "TEMPLATES",
+    "attributes",
+    "being_text",
+    "caption",
+    "captions",
+    "known_labels",
+    "known_words",
+    "labels",
+    "medium_text",
+]
 
 # They fit labels of all kinds: "zombie", "pencil sketch", "pencil sketch of a zombie".
 TEMPLATES: tuple[str, ...] = (
@@ -193,6 +203,24 @@ def captions(
         count = num_details if isinstance(num_details, int) else num_details(rng)
         result.append(caption(domain, u, rng, count))
     return result
+
+
+def attributes() -> dict[str, tuple[str, ...]]:
+    """The phrases of captions by factor, for photos of people: {"skin_tone": ("with fair skin", ...), ...}."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, (kind, low, high) in _SCALARS.items():
+        found[name] = tuple(_with(kind, words) for words in (*low, *high))
+    for name, classes in _CLASSES.items():
+        found[name] = tuple(_with(kind, words) for kind, forms in classes.values() for words in forms)
+    for names, kind, forms in _COMPOUNDS:
+        for name in names:
+            words = _SIZES.get(name, FACTORS[FACTOR_INDEX[name]].classes)
+            found[name] = tuple(_with(kind, form.format(word, a=article(word))) for word in words for form in forms)
+    return {name: found[name] for name in SOURCE.visible}
+
+
+def _with(kind: str, words: str) -> str:
+    return f"with {words}" if kind == "with" else words
 
 
 def labels(domain: Domain) -> tuple[str, ...]:

@@ -1,0 +1,99 @@
+"""Compass: a direction for each image, from captions and across the gap between texts and images (docs/compass.md).
+
+The bridge of the encoder (`zeroshift.clip.bridge`) predicts from captions how the feature of an image moves to the
+target domain. The pairs follow that shift, and the structure loss keeps their layout. No prompts are learned.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zeroshift.clip.bridge import LinearMap, load_bridge, packaged_bridge, shift_map
+from zeroshift.clip.encoder import Encoder
+from zeroshift.clip.losses import normalize
+from zeroshift.config.schema import require
+from zeroshift.config.settings import MethodOptions
+from zeroshift.errors import ZeroshiftError
+from zeroshift.methods.context import TrainingContext
+from zeroshift.methods.structure import Structured, StructureOptions
+
+__all__ = ["Compass", "CompassOptions"]
+
+
+@dataclass(frozen=True)
+class CompassOptions(StructureOptions):
+    """Settings of Compass."""
+
+    captions: int = 2000
+    """Pairs of captions from which the shift is predicted."""
+    bridges: tuple[str, ...] = ()
+    """A file for each encoder, written by 'zeroshift bridge'; empty: those that the encoders ship."""
+
+    def validate(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ZeroshiftError: naming the first setting with an invalid value.
+        """
+        super().validate()
+        require(self.captions >= 100, f"captions is {self.captions}; it must be at least 100.")
+
+
+class Compass(Structured):
+    """A direction for each image from captions, with a structure loss that fades out."""
+
+    Options: ClassVar[type[MethodOptions]] = CompassOptions
+    needs_bridge = True
+
+    def __init__(self, context: TrainingContext):
+        super().__init__(context)
+        files = self.options.bridges
+        if files and len(files) != len(context.encoders):
+            raise ZeroshiftError(
+                f"bridges names {len(files)} files for {len(context.encoders)} encoders. Give one for each, in order."
+            )
+        self._maps = [self._map(encoder, index) for index, encoder in enumerate(context.encoders)]
+
+    def _map(self, encoder: Encoder, index: int) -> LinearMap:
+        """The map of unit source features to shifts: the weighted mean over the texts of the target."""
+        config, options = self.context.config, self.options
+        name = config.encoders[index]
+        bridge = load_bridge(Path(options.bridges[index])) if options.bridges else packaged_bridge(name)
+        if bridge is None:
+            raise ZeroshiftError(
+                f"The encoder {name} ships no bridge from texts to images, which the method compass needs. Fit one to "
+                f"captioned images with 'zeroshift bridge --encoder {name}' and name it with --bridges, or choose "
+                "another method, such as scaffold."
+            )
+        bridge.require_encoder(encoder, name)
+        texts = config.weighted_texts
+        maps = [shift_map(bridge, encoder, config.source, text, options.captions) for text in texts]
+        shares = [weight / sum(texts.values()) for weight in texts.values()]
+        weight, bias = (
+            torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(dim=0)
+            for parts in zip(*maps, strict=True)
+        )
+        return LinearMap(weight, bias)
+
+    @torch.no_grad()
+    def shifts(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Predicted shifts [n, E] of images with the features [copies * n, E], one per encoder.
+
+        The mean over the augmented copies. With example images, their shift takes its share of the way.
+        """
+        copies = max(1, self.context.config.adapt.augmentations)
+        share = self.context.config.image_weight
+        examples = self.target_domain.example_shifts()
+        shifts = []
+        for index, (rows, predict) in enumerate(zip(features, self._maps, strict=True)):
+            shift = predict(normalize(rows.float())).unflatten(0, (copies, -1)).mean(dim=0)
+            shifts.append(torch.lerp(shift, examples[index].expand_as(shift), share) if examples else shift)
+        return shifts
+
+    def directions(self, features: Sequence[Tensor], mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
+        """Unit directions [n, E] of the predicted shifts."""
+        return [normalize(shift) for shift in self.shifts(features)]

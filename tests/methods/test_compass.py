@@ -1,0 +1,144 @@
+"""Compass: its directions against a naive twin, mixtures, and errors."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zeroshift.clip.bridge import Bridge, LinearMap, count_mentions, save_bridge, shift_map
+from zeroshift.clip.encoder import Encoder
+from zeroshift.clip.loading import load_encoder
+from zeroshift.config.settings import AdaptConfig, AdaptStage
+from zeroshift.core.distributed import Distributed
+from zeroshift.errors import ZeroshiftError
+from zeroshift.generators.checkpoints.files import load_generator
+from zeroshift.io.images import save_png, to_uint8
+from zeroshift.methods.compass import Compass, CompassOptions
+from zeroshift.methods.configure import preset, resolve
+from zeroshift.methods.context import TrainingContext
+from zeroshift.training.adaptation import Adaptation
+
+ADAPT = AdaptStage(
+    steps=3, batch_size=4, layers=("all",), noise_mode="const", augmentations=2, clamp_images=True, range_weight=5.0
+)
+ATTRIBUTES = {"hair": ("long hair", "short hair"), "hat": ("a hat",), "glasses": ("glasses",)}
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder: Path) -> Encoder:
+    return load_encoder(str(tiny_encoder))
+
+
+@pytest.fixture(scope="module")
+def bridge(encoder: Encoder) -> Bridge:
+    """A bridge with a random map."""
+    draw = torch.Generator().manual_seed(0)
+    size = encoder.embed_dim
+    probes = F.normalize(encoder.encode_text(["a photo", "a person with long hair", "a pencil sketch"]), dim=-1)
+    linear = LinearMap(torch.randn(size, size, generator=draw), torch.randn(size, generator=draw))
+    return Bridge(linear, ATTRIBUTES, count_mentions(["a photo, long hair"], ATTRIBUTES), probes, 0.5)
+
+
+@pytest.fixture(scope="module")
+def bridge_file(bridge: Bridge, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bridge") / "bridge.safetensors"
+    save_bridge(bridge, path)
+    return path
+
+
+def make(generator: Path, encoders: list[Encoder], bridges: tuple[str, ...], **changes: Any) -> TrainingContext:
+    names = {field.name for field in dataclasses.fields(CompassOptions)}
+    options = {name: changes.pop(name) for name in list(changes) if name in names}
+    config = AdaptConfig(
+        **{
+            "target": "zombie", "method": "compass", "adapt": ADAPT, "encoders": ("tiny",) * len(encoders),
+            "options": CompassOptions(bridges=bridges, captions=200, **options), **changes,
+        }
+    )  # fmt: skip
+    source = load_generator(str(generator)).requires_grad_(False)
+    return TrainingContext(resolve(config), source, encoders, Distributed("cpu"))
+
+
+def trained(context: TrainingContext) -> Adaptation:
+    """An adaptation whose target differs from the source."""
+    adaptation = Adaptation(context, Compass(context))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in adaptation.target.synthesis.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return adaptation
+
+
+def naive_directions(features: Tensor, predict: LinearMap, copies: int) -> Tensor:
+    """The directions with loops over images and copies."""
+    count = len(features) // copies
+    directions = []
+    for i in range(count):
+        rows = [features[copy * count + i] for copy in range(copies)]
+        shift = torch.stack([row / row.norm() @ predict.weight + predict.bias for row in rows]).mean(dim=0)
+        directions.append(shift / shift.norm())
+    return torch.stack(directions)
+
+
+def test_directions_are_those_of_predicted_shifts_of_each_image(
+    tiny_generator: Path, encoder: Encoder, bridge: Bridge, bridge_file: Path
+) -> None:
+    context = make(tiny_generator, [encoder, encoder], (str(bridge_file),) * 2)
+    adaptation = trained(context)
+    part = adaptation._source_part(context.fresh_latents.draw("adapt", 0, range(4), noise="source"), 0)
+    predict = shift_map(bridge, encoder, "photo", "zombie", 200)
+    for features, directions in zip(part.source_features, part.text_directions, strict=True):
+        assert len(features) == 8
+        torch.testing.assert_close(directions, naive_directions(features, predict, 2))
+    assert (part.text_directions[0][0] - part.text_directions[0][1]).norm() > 1e-3, "each image has its own"
+
+
+def test_a_step_logs_the_terms_and_the_directions(tiny_generator: Path, encoder: Encoder, bridge_file: Path) -> None:
+    context = make(tiny_generator, [encoder], (str(bridge_file),))
+    adaptation = trained(context)
+    update = adaptation.update(context.fresh_latents.draw("adapt", 0, range(4), noise="source"), None, 0)
+    assert {"directional", "structure", "range"} < set(update.losses)
+    assert update.text_directions[0].shape == (4, encoder.embed_dim)
+
+
+def test_further_texts_and_example_images_take_their_share(
+    tiny_generator: Path, encoder: Encoder, bridge: Bridge, bridge_file: Path, tmp_path: Path
+) -> None:
+    files = (str(bridge_file),)
+    features = [torch.randn(8, encoder.embed_dim, generator=torch.Generator().manual_seed(1))]
+    zombie, elf = (
+        shift_map(bridge, encoder, "photo", text, 200)(F.normalize(features[0], dim=-1))
+        .unflatten(0, (2, -1)).mean(dim=0)
+        for text in ("zombie", "elf")
+    )  # fmt: skip
+    mixed = Compass(make(tiny_generator, [encoder], files, target_texts=("elf=3",)))
+    torch.testing.assert_close(mixed.shifts(features)[0], 0.25 * zombie + 0.75 * elf, rtol=1e-4, atol=1e-5)
+
+    picture = tmp_path / "example.png"
+    save_png(picture, to_uint8(torch.linspace(-1, 1, 16).expand(1, 3, 16, 16).sign())[0])
+    context = make(tiny_generator, [encoder], files, target_images=(str(picture),), image_weight=0.4)
+    with_image = Compass(context)
+    (example,) = with_image.target_domain.example_shifts()
+    torch.testing.assert_close(with_image.shifts(features)[0], 0.6 * zombie + 0.4 * example, rtol=1e-4, atol=1e-5)
+
+
+def test_missing_and_wrong_bridges_are_refused(tiny_generator: Path, encoder: Encoder, bridge_file: Path) -> None:
+    with pytest.raises(ZeroshiftError, match=r"tiny ships no bridge .*zeroshift bridge --encoder tiny"):
+        Compass(make(tiny_generator, [encoder], ()))
+    with pytest.raises(ZeroshiftError, match="bridges names 2 files for 1 encoder"):
+        Compass(make(tiny_generator, [encoder], (str(bridge_file),) * 2))
+    with pytest.raises(ZeroshiftError, match="captions is 5"):
+        CompassOptions(captions=5).validate()
+    with pytest.raises(ZeroshiftError, match="structure_weight is -1"):
+        CompassOptions(structure_weight=-1.0).validate()
+
+
+def test_presets_train_all_layers_with_images_in_range() -> None:
+    for name in ("published", "standard", "published-diffusion", "diffusion", "miniature", "miniature-diffusion"):
+        adapt = preset(name, "zombie", method="compass").adapt
+        assert adapt.layers == ("all",)
+        assert (adapt.clamp_images, adapt.range_weight) == (True, 5.0)
