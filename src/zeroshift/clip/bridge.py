@@ -31,8 +31,8 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.io.foreign import matches, parse_json
 
 __all__ = [
-    "BRIDGES", "Attributes", "Bridge", "LinearMap", "caption_pairs", "count_mentions", "fit_bridge", "load_bridge",
-    "ridge", "save_bridge", "shift_map",
+    "BRIDGES", "STRENGTH", "Attributes", "Bridge", "LinearMap", "caption_pairs", "count_mentions", "fit_bridge",
+    "load_bridge", "packaged_bridge", "ridge", "save_bridge", "shift_map", "unit_text_features",
 ]  # fmt: skip
 
 BRIDGES: "Registry[Callable[[], Bridge]]" = Registry("bridge", "zeroshift.bridges")
@@ -41,7 +41,7 @@ BRIDGES: "Registry[Callable[[], Bridge]]" = Registry("bridge", "zeroshift.bridge
 _CAPTIONS = 64  # encoded at once
 _PROBES = ("a photo", "a person with long hair", "a pencil sketch")  # texts that tell encoders apart
 _SAME = 0.999  # cosine above which two features are of the same encoder; half precision keeps more
-_STRENGTH = 0.01  # of the regression from texts to images
+STRENGTH = 0.01  # of the regression from texts to images
 _SHIFT_STRENGTH = 0.3  # of the regression from source features to shifts; docs/compass.md
 _FEWEST, _MOST = 3, 7  # attributes in a caption
 _HELD_OUT = 10  # every tenth image only measures the fit
@@ -249,7 +249,7 @@ def fit_bridge(
             f"{len(said)} captioned images are too few for an encoder with {encoder.embed_dim} dimensions. Give at "
             f"least {_FEWEST_IMAGES * encoder.embed_dim}."
         )
-    fitted = moments.fit(_STRENGTH)
+    fitted = moments.fit(STRENGTH)
     texts, found = (torch.cat(rows) for rows in zip(*held_out, strict=True))
     explained = 1 - (fitted(texts) - found).square().sum() / (found - found.mean(dim=0)).square().sum()
     probes = F.normalize(encoder.encode_text(_PROBES), dim=-1).float().cpu()

@@ -96,7 +96,7 @@ def _form(studio: Studio) -> tuple[gr.State, gr.State]:
     generator = gr.Dropdown(generators, value=generators[0][1], label="Generator")
     method = gr.Dropdown(
         **_methods(generators[0][1]), label="Method",
-        info="compass: a goal for each picture, from captions. ipl: a text direction for each picture. "
+        info="compass: a direction for each picture, from captions. ipl: one from learned prompts. "
         "scaffold: ipl that keeps the layout of each picture. "
         "nada: one direction for all. The others are variants of them.",
     )  # fmt: skip
