@@ -68,10 +68,11 @@ def provenance(plan: BenchmarkPlan, trial: Trial) -> dict[str, Any]:
     Bounds depend on sampling settings only, and fitted generators also on the training steps and the seed.
     """
     facts: dict[str, Any] = {"people": plan.people, "generator": fingerprint(resolve(trial.variant.generator))}
-    recorded = recorded_settings(trial.config(plan.changes))
+    config = trial.config(plan.changes)
+    recorded = recorded_settings(config)
     if not trial.variant.bound:
         facts["guidance_encoder"] = fingerprint(weights_folder() / "guide.safetensors")
-        if METHODS[recorded["method"]].needs_bridge:
+        if METHODS[config.method].needs_bridge:
             facts["bridge"] = fingerprint(weights_folder() / "bridge.safetensors")
         return {**facts, "settings": recorded}
     if sampling := {name: value for name, value in recorded.items() if name.startswith("sampling.")}:
