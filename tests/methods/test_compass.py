@@ -73,14 +73,15 @@ def trained(context: TrainingContext) -> Adaptation:
     return adaptation
 
 
-def naive_directions(features: Tensor, predict: LinearMap, copies: int) -> Tensor:
+def naive_directions(features: Tensor, predict: LinearMap, copies: int, text: Tensor) -> Tensor:
     """The directions with loops over images and copies."""
     count = len(features) // copies
     directions = []
     for i in range(count):
         rows = [features[copy * count + i] for copy in range(copies)]
         shift = torch.stack([row / row.norm() @ predict.weight + predict.bias for row in rows]).mean(dim=0)
-        directions.append(shift / shift.norm())
+        mixed = shift / shift.norm() + 0.5 * text / text.norm()
+        directions.append(mixed / mixed.norm())
     return torch.stack(directions)
 
 
@@ -91,9 +92,10 @@ def test_directions_are_those_of_predicted_shifts_of_each_image(
     adaptation = trained(context)
     part = adaptation._source_part(context.fresh_latents.draw("adapt", 0, range(4), noise="source"), 0)
     predict = shift_map(bridge, encoder, "photo", "zombie", 200)
+    text = encoder.label_feature("zombie") - encoder.label_feature("photo")
     for features, directions in zip(part.source_features, part.text_directions, strict=True):
         assert len(features) == 8
-        torch.testing.assert_close(directions, naive_directions(features, predict, 2))
+        torch.testing.assert_close(directions, naive_directions(features, predict, 2, text))
     assert (part.text_directions[0][0] - part.text_directions[0][1]).norm() > 1e-3, "each image has its own"
 
 
@@ -131,6 +133,8 @@ def test_missing_and_wrong_bridges_are_refused(tiny_generator: Path, encoder: En
         Compass(make(tiny_generator, [encoder], ()))
     with pytest.raises(ZeroshiftError, match="bridges names 2 files for 1 encoder"):
         Compass(make(tiny_generator, [encoder], (str(bridge_file),) * 2))
+    with pytest.raises(ZeroshiftError, match="text_weight is -1"):
+        CompassOptions(text_weight=-1.0).validate()
     with pytest.raises(ZeroshiftError, match="captions is 5"):
         CompassOptions(captions=5).validate()
     with pytest.raises(ZeroshiftError, match="structure_weight is -1"):

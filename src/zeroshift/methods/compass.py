@@ -6,6 +6,7 @@ target domain. The pairs follow that shift, and the structure loss keeps their l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +29,8 @@ __all__ = ["Compass", "CompassOptions"]
 class CompassOptions(StructureOptions):
     """Settings of Compass."""
 
+    text_weight: float = 0.5
+    """Weight of the direction between the labels (NADA's), relative to the predicted direction of an image."""
     captions: int = 2000
     """Pairs of captions from which the shift is predicted."""
     bridges: tuple[str, ...] = ()
@@ -40,6 +43,7 @@ class CompassOptions(StructureOptions):
             ZeroshiftError: naming the first setting with an invalid value.
         """
         super().validate()
+        require(self.text_weight >= 0, f"text_weight is {self.text_weight}; it must be at least 0.")
         require(self.captions >= 100, f"captions is {self.captions}; it must be at least 100.")
 
 
@@ -95,5 +99,20 @@ class Compass(Structured):
         return shifts
 
     def directions(self, features: Sequence[Tensor], mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
-        """Unit directions [n, E] of the predicted shifts."""
-        return [normalize(shift) for shift in self.shifts(features)]
+        """Unit directions [n, E]: the predicted shift's, and with `text_weight` the one between the labels."""
+        weight: float = self.options.text_weight
+        return [
+            normalize(normalize(shift) + weight * text)
+            for shift, text in zip(self.shifts(features), self._text_directions, strict=True)
+        ]
+
+    @cached_property
+    def _text_directions(self) -> list[Tensor]:
+        """Unit directions [1, E] from the source to the target label, moved to further texts and example images."""
+        config = self.context.config
+        with torch.no_grad():
+            ways = [
+                normalize(encoder.label_feature(config.target) - encoder.label_feature(config.source))[None]
+                for encoder in self.context.encoders
+            ]
+        return self.target_domain.move(ways)
