@@ -27,6 +27,7 @@ ROWS = (  # label, file, variant in the file
     ("ipl", "benchmark", "ipl"),
     ("ipl, images in range", "benchmark-in-range", "ipl"),
     ("scaffold", "benchmark", "scaffold"),
+    ("compass", "benchmark", "compass"),
     ("domain-vector", "benchmark", "domain-vector"),
     ("air", "benchmark", "air"),
     ("svl", "benchmark", "svl"),
