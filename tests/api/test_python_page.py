@@ -23,7 +23,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     run = Path("runs/zombie")
     assert (run / "report.html").exists()
     assert names["longer"].adapt.steps == 30
-    assert names["longer"].options.prompts.steps == 5
+    assert names["longer"].adapt.batch_size == 2
     assert names["other"].method == "nada"
     for name in ("step-10.png", "step-30.png", "zombie.png", "translated.png", "me.gif"):
         with Image.open(name) as image:

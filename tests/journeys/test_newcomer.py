@@ -27,7 +27,7 @@ def test_from_the_first_command_to_a_slide(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZEROSHIFT_CACHE", str(tmp_path / "cache"))
-    run("adapt --target zombie --device cpu --steps 4 --prompts.steps 3")
+    run("adapt --target zombie --device cpu --steps 4")
     printed = capsys.readouterr().out
     folder = Path("runs/miniature-zombie-compass")
     for name in ("pairs.png", "report.html", "previews/00000000.png", "previews/00000004.png"):
@@ -57,7 +57,7 @@ def test_from_the_first_command_to_a_slide(
         assert pair.height >= 4 * 64
     assert json.loads(_printed(capsys, f"evaluate {folder} --metrics clip-distance --num 16 --json"))["runs"]
 
-    run("adapt --target zombie --device cpu --steps 4 --prompts.steps 3")
+    run("adapt --target zombie --device cpu --steps 4")
     assert "already finished" in capsys.readouterr().out
-    assert main(shlex.split("adapt --target zombie --device cpu --steps 4 --prompts.steps 5")) == 1
-    assert "prompts.steps" in capsys.readouterr().err, "the difference is named"
+    assert main(shlex.split("adapt --target zombie --device cpu --steps 4 --captions 300")) == 1
+    assert "captions" in capsys.readouterr().err, "the difference is named"

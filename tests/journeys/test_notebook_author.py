@@ -13,7 +13,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 SMALL = {
-    "1-first-adaptation": {"STEPS": 3, "PROMPT_STEPS": 2, "TUNE_STEPS": 2, "NUM": 16},
+    "1-first-adaptation": {"STEPS": 3, "TUNE_STEPS": 2, "NUM": 16},
     "2-your-own-generator-and-method": {"TRAIN_STEPS": 3, "STEPS": 2},
     "3-comparison-for-a-paper": {"STEPS": 1, "SEEDS": [0, 1], "NUM": 12},
 }
@@ -97,7 +97,7 @@ def check_first_adaptation(notebook: Any) -> None:
     (picture,) = [text for text in progress if "<img" in text]
     assert 'alt="step 3"' in picture, "one picture, updated in place"
     results = [shown(cell) for cell in code_cells(notebook) if cell.source == "result"]
-    assert "photo to zombie, compass, 5 steps" in results[0][0]
+    assert "photo to zombie, compass, 3 steps" in results[0][0]
     assert "<img" in results[0][0]
     (run,) = shown(cell_with(notebook, "RunFolder"))
     assert "photo to zombie, compass" in run
