@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, RootModel, StringConstraints
 from torch import Tensor
 
 from zeroshift.clip.encoder import Encoder
@@ -97,21 +97,25 @@ def ridge(inputs: Tensor, outputs: Tensor, strength: float) -> LinearMap:
     return moments.fit(strength)
 
 
-class Attributes(RootModel[dict[str, tuple[str, ...]]]):
+_Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+_Phrases = Annotated[tuple[_Phrase, ...], Field(min_length=1)]
+
+
+class Attributes(RootModel[dict[str, _Phrases]]):
     """What captions can say about an image: alternative phrases by attribute, {"glasses": ["round glasses", ...]}.
 
     Phrases follow the label after commas, so "round glasses" and "with round glasses" are both possible.
     """
 
-    root: dict[str, tuple[str, ...]] = Field(min_length=_FEWEST)
+    root: dict[str, _Phrases] = Field(min_length=_FEWEST)
 
 
 class _Mention(BaseModel):
     """How often captions with a word mention each attribute."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    captions: int
-    attributes: dict[str, int]
+    captions: PositiveInt
+    attributes: dict[str, NonNegativeInt]
 
 
 class _Mentions(RootModel[dict[str, _Mention]]):
@@ -201,9 +205,6 @@ def shift_map(bridge: Bridge, encoder: Encoder, source: str, target: str, num: i
     """Predicts the shift of a unit image feature from the source to the target domain: [N, E] -> [N, E].
 
     A regression over `num` pairs of captions. The target feature of an image with unit feature x is x + shift(x).
-
-    Raises:
-        ZeroshiftError: if a label is too long for the encoder.
     """
     before, after = (
         bridge.map(unit_text_features(encoder, texts).cpu()) for texts in caption_pairs(bridge, source, target, num)

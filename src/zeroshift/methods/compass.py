@@ -6,7 +6,6 @@ target domain. The pairs follow that shift, and the structure loss keeps their l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -60,6 +59,7 @@ class Compass(Structured):
             raise ZeroshiftError(
                 f"bridges names {len(files)} files for {len(context.encoders)} encoders. Give one for each, in order."
             )
+        self._labels = self._label_directions()  # raises for a label that is too long
         self._maps = [self._map(encoder, index) for index, encoder in enumerate(context.encoders)]
 
     def _map(self, encoder: Encoder, index: int) -> LinearMap:
@@ -103,16 +103,15 @@ class Compass(Structured):
         weight: float = self.options.text_weight
         return [
             normalize(normalize(shift) + weight * text)
-            for shift, text in zip(self.shifts(features), self._text_directions, strict=True)
+            for shift, text in zip(self.shifts(features), self._labels, strict=True)
         ]
 
-    @cached_property
-    def _text_directions(self) -> list[Tensor]:
+    @torch.no_grad()
+    def _label_directions(self) -> list[Tensor]:
         """Unit directions [1, E] from the source to the target label, moved to further texts and example images."""
         config = self.context.config
-        with torch.no_grad():
-            ways = [
-                normalize(encoder.label_feature(config.target) - encoder.label_feature(config.source))[None]
-                for encoder in self.context.encoders
-            ]
+        ways = [
+            normalize(encoder.label_feature(config.target) - encoder.label_feature(config.source))[None]
+            for encoder in self.context.encoders
+        ]
         return self.target_domain.move(ways)
