@@ -61,7 +61,7 @@ class Recorder:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ipl", "scaffold", "compass", "svl", "domain-vector", "air"])
+@pytest.mark.parametrize("method", ["ipl", "scaffold", "svl", "domain-vector", "air"])
 def test_trial_steps_do_not_change_a_run(
     tiny_generator: Path, tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -62,7 +62,7 @@ def preset(name: str, target: str, **fields: Any) -> AdaptConfig:
         ZeroshiftError: if there is no such preset, method or setting.
 
     Examples:
-        >>> config = preset("miniature", target="zombie", seed=1, steps=20, prompts={"steps": 40})
+        >>> config = preset("miniature", target="zombie", method="ipl", steps=20, prompts={"steps": 40})
         >>> config.adapt.steps, config.options.prompts.steps
         (20, 40)
     """

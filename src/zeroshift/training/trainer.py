@@ -66,7 +66,7 @@ def adapt(
         ...     if event.stage == "adapt" and event.step == 1:
         ...         source, adapted = event.images(4)  # [4, 3, 64, 64] each
         ...         event.stop()
-        >>> config = preset("miniature", target="zombie", steps=2, prompts={"steps": 2})
+        >>> config = preset("miniature", target="zombie", method="ipl", steps=2, prompts={"steps": 2})
         >>> result = adapt(config, callbacks=[stop_early])
         >>> result.finished, [record["stage"] for record in result.history]
         (False, ['prompts', 'prompts', 'adapt'])
@@ -122,7 +122,7 @@ def adapt_together(
         KeyboardInterrupt: on Ctrl-C, after a checkpoint of every run; on a second Ctrl-C at once.
 
     Examples:
-        >>> config = preset("miniature", target="zombie", steps=2, prompts={"steps": 2})
+        >>> config = preset("miniature", target="zombie", method="ipl", steps=2, prompts={"steps": 2})
         >>> results = zeroshift.adapt_together([config, config.replace(target="robot")])
         >>> [result.finished for result in results]
         [True, True]
