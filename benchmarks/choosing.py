@@ -36,6 +36,7 @@ ROWS = (  # label, file, variant in the file
     ("autoencoder, nada", "benchmark-diffusion", "diffusionclip-autoencoder"),
     ("autoencoder, ipl", "benchmark-diffusion", "diff-ipl-autoencoder"),
     ("autoencoder, scaffold", "benchmark-diffusion", "scaffold-autoencoder"),
+    ("autoencoder, compass", "benchmark-diffusion", "compass-autoencoder"),
 )
 
 

@@ -259,7 +259,8 @@ def test_presets_can_choose_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_config("miniature", method="ipl").method == "ipl"
     assert preset("miniature", "zombie", method="ipl").method == "ipl"
     assert default_config("miniature", "published").method == "ipl"  # the method belongs to the preset
-    assert default_config("miniature-diffusion").method == default_config("miniature-autoencoder").method == "nada"
+    assert default_config("miniature-autoencoder").method == "compass"
+    assert default_config("miniature-diffusion").method == "nada"
     assert default_config("ffhq").method == "ipl"
     monkeypatch.setitem(PRESETS._loaded, "child", Preset({}, extends="miniature"))
     monkeypatch.setitem(PRESETS._loaded, "grandchild", Preset({}, extends="child", method="nada"))

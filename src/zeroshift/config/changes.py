@@ -74,7 +74,7 @@ def replaced(config: Config, name: str, value: Any) -> Config:
 
 def near_names(config: Any, name: str) -> str:
     """A hint that names the most similar settings; empty if none is similar."""
-    names = list(_names(config))
+    names = list(dict.fromkeys(_names(config)))
     last = name.rpartition(".")[2]
     near = [one for one in names if one.rpartition(".")[2] == last] or difflib.get_close_matches(name, names, n=2)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -148,5 +148,6 @@ AUTOENCODER_PRESET = Preset(
         "sampling.invert_steps": 8,
     },
     extends="miniature-diffusion",
+    method="compass",  # docs/benchmark-diffusion.md
 )
 """The embedded diffusion autoencoder."""
