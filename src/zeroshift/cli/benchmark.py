@@ -42,9 +42,9 @@ With --generator FILE or --paper, the command compares methods on your own gener
 
 Methods: {methods}.
 ipl-label and ipl-published are IPL with another prompts.base_text. diffusionclip, diff-ipl and names that end with
--diffusion adapt the miniature diffusion model, names that end with -autoencoder the miniature autoencoder, all others the miniature
-StyleGAN2. Each uses the preset of its generator; changed settings follow a colon, named as for `zeroshift adapt`:
-ipl:adapt.steps=240,adapt.augmentations=1. The unadapted generator, the same network trained on true images
+-diffusion adapt the miniature diffusion model, names that end with -autoencoder the miniature autoencoder, all others
+the miniature StyleGAN2. Each uses the preset of its generator; changed settings follow a colon, named as for `zeroshift
+adapt`: ipl:adapt.steps=240,adapt.augmentations=1. The unadapted generator, the same network trained on true images
 (--fit-steps) and the truth are measured as well.
 
 Examples:
