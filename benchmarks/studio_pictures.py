@@ -73,7 +73,7 @@ class Tour:
         self.choose("Runs on the page")
 
     def adapt(self) -> None:
-        """Two runs in the queue, the first one in the middle of its second stage."""
+        """Two runs in the queue, the first one in the middle of its adapt stage."""
         self.open("Adapt")
         for target in ("elf", "mosaic"):
             self.page.locator("#target textarea").fill(target)
