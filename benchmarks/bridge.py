@@ -27,8 +27,8 @@ from zeroshift.clip.bridge import (
 )
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
+from zeroshift.miniature.training.bridge import block_captions
 from zeroshift.miniature.training.data import Blocks
-from zeroshift.miniature.world.captions import captions
 from zeroshift.miniature.world.domains import SOURCE, Domain, parse_domain
 from zeroshift.miniature.world.renderer import render, sample_latents
 
@@ -60,9 +60,7 @@ class Fits:
         self._captions: list[str] = []
         for number in range(BLOCKS):
             block = data.block(number)
-            said = captions(
-                block.latents, block.domains, seed=f"bridge/1/{number}", num_details=lambda rng: rng.randint(2, 9)
-            )
+            said = block_captions(block, f"1/{number}")
             with torch.no_grad():
                 images.append(F.normalize(encoder.encode_image(block.images), dim=-1))
             texts.append(unit_text_features(encoder, said))

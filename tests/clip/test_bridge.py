@@ -142,6 +142,19 @@ def test_a_fit_finds_the_map_and_measures_it_on_other_images(tiny_encoder: Path)
     assert shuffled.explained < bridge.explained - 0.2
     with pytest.raises(ZeroshiftError, match=r"20 captioned images are too few .* Give at least 96"):
         fit_bridge(encoder, batches[:1], ATTRIBUTES)
+    with pytest.raises(ZeroshiftError, match="no difference between the images"):
+        fit_bridge(encoder, [(torch.zeros_like(batch), texts) for batch, texts in batches], ATTRIBUTES)
+
+
+def test_long_captions_are_shortened_to_the_context(tiny_encoder: Path) -> None:
+    encoder = load_encoder(str(tiny_encoder))
+    long = " ".join(["zombie"] * 60)
+    short = encoder.shortened(long)
+    assert encoder.shortened("a zombie") == "a zombie"
+    assert len(short.split()) == encoder.context_length - 2, "all but the marks of start and end"
+    encoder.encode_text([short])
+    with pytest.raises(ZeroshiftError, match="longer than the encoder"):
+        encoder.encode_text([f"{short} zombie"])
 
 
 def test_a_file_holds_the_whole_bridge(packaged: Bridge, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.helpers.adaptations import perturbed
 from zeroshift.clip.bridge import Bridge, LinearMap, count_mentions, save_bridge, shift_map
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
@@ -64,13 +65,7 @@ def make(generator: Path, encoders: list[Encoder], bridges: tuple[str, ...], **c
 
 
 def trained(context: TrainingContext) -> Adaptation:
-    """An adaptation whose target differs from the source."""
-    adaptation = Adaptation(context, Compass(context))
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in adaptation.target.synthesis.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return adaptation
+    return perturbed(Compass(context))
 
 
 def naive_directions(features: Tensor, predict: LinearMap, copies: int, text: Tensor) -> Tensor:

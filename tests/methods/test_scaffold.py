@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.helpers.adaptations import perturbed
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.loading import load_encoder
 from zeroshift.config.settings import AdaptConfig, AdaptStage
@@ -39,13 +40,7 @@ def make(generator: Path, encoders: list[Encoder], adapt: AdaptStage = ADAPT, **
 
 
 def trained(context: TrainingContext) -> Adaptation:
-    """An adaptation whose target differs from the source."""
-    adaptation = Adaptation(context, Scaffold(context))
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in adaptation.target.synthesis.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return adaptation
+    return perturbed(Scaffold(context))
 
 
 @pytest.fixture

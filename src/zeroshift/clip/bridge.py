@@ -27,7 +27,9 @@ from torch import Tensor
 from zeroshift.clip.encoder import Encoder
 from zeroshift.clip.weights import read_safetensors
 from zeroshift.core.registry import Registry
+from zeroshift.core.words import article
 from zeroshift.errors import ZeroshiftError
+from zeroshift.io.checksums import save_tensors
 from zeroshift.io.foreign import matches, parse_json
 
 __all__ = [
@@ -179,25 +181,22 @@ class Bridge:
         )
 
 
-def _with_article(label: str) -> str:
-    return f"{'an' if label[:1].lower() in 'aeiou' else 'a'} {label}"
-
-
-def caption_pairs(bridge: Bridge, source: str, target: str, num: int, seed: int = 0) -> tuple[list[str], list[str]]:
+def caption_pairs(bridge: Bridge, source: str, target: str, num: int) -> tuple[list[str], list[str]]:
     """Captions of `num` random people with the source label, and of the same people with the target label.
 
     A caption is the label and three to seven attributes, in random order, after commas. Attributes that captions with
     the words of a label do not mention (`Bridge.described`) are left out.
     """
-    rng = random.Random(f"captions/{seed}")
+    rng = random.Random("captions/0")
     names = sorted(bridge.described(source))
     kept = bridge.described(target)
     sources, targets = [], []
     for _ in range(num):
         drawn = rng.sample(names, min(len(names), rng.randint(_FEWEST, _MOST)))
         phrases = [(name, rng.choice(bridge.attributes[name])) for name in drawn]
-        sources.append(", ".join([_with_article(source), *(phrase for _, phrase in phrases)]))
-        targets.append(", ".join([_with_article(target), *(phrase for name, phrase in phrases if name in kept)]))
+        sources.append(", ".join([f"{article(source)} {source}", *(phrase for _, phrase in phrases)]))
+        said = (phrase for name, phrase in phrases if name in kept)
+        targets.append(", ".join([f"{article(target)} {target}", *said]))
     return sources, targets
 
 
@@ -215,8 +214,9 @@ def shift_map(bridge: Bridge, encoder: Encoder, source: str, target: str, num: i
 
 def unit_text_features(encoder: Encoder, texts: Sequence[str]) -> Tensor:
     """Unit features [N, E] of texts, float32. Words beyond the encoder's context are left out."""
-    short = [encoder.shortened(text) for text in texts]
-    parts = [encoder.encode_text(short[first : first + _CAPTIONS]) for first in range(0, len(short), _CAPTIONS)]
+    parts = []
+    for first in range(0, len(texts), _CAPTIONS):
+        parts.append(encoder.encode_text([encoder.shortened(text) for text in texts[first : first + _CAPTIONS]]))
     return F.normalize(torch.cat(parts).float(), dim=-1)
 
 
@@ -232,7 +232,8 @@ def fit_bridge(
         attributes: alternative phrases by attribute, for `caption_pairs`.
 
     Raises:
-        ZeroshiftError: if there are fewer than four pairs for each dimension of the features.
+        ZeroshiftError: if there are fewer than four pairs for each dimension of the features, or all images have the
+            same feature.
     """
     moments = _Moments()
     said: list[str] = []
@@ -250,8 +251,10 @@ def fit_bridge(
             f"{len(said)} captioned images are too few for an encoder with {encoder.embed_dim} dimensions. Give at "
             f"least {_FEWEST_IMAGES * encoder.embed_dim}."
         )
-    fitted = moments.fit(STRENGTH)
     texts, found = (torch.cat(rows) for rows in zip(*held_out, strict=True))
+    if not found.var(dim=0).sum() > 0:
+        raise ZeroshiftError("The encoder sees no difference between the images. Give different ones.")
+    fitted = moments.fit(STRENGTH)
     explained = 1 - (fitted(texts) - found).square().sum() / (found - found.mean(dim=0)).square().sum()
     probes = F.normalize(encoder.encode_text(_PROBES), dim=-1).float().cpu()
     return Bridge(fitted, dict(attributes), count_mentions(said, attributes), probes, explained.item())
@@ -286,8 +289,6 @@ def _pattern(phrase: str) -> str:
 
 def save_bridge(bridge: Bridge, path: Path) -> None:
     """Writes a bridge as a safetensors file. Nothing in it is code."""
-    from zeroshift.io.checksums import save_tensors
-
     metadata = {
         "explained": json.dumps(bridge.explained),
         "attributes": Attributes(dict(bridge.attributes)).model_dump_json(),

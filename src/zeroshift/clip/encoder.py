@@ -194,7 +194,7 @@ class Encoder(nn.Module):
 
         def too_long(count: int) -> bool:
             try:
-                self._tokenize(" ".join(words[:count]))
+                self._ids(" ".join(words[:count]))
             except ZeroshiftError:
                 return True
             return False

@@ -16,10 +16,10 @@ from zeroshift.clip.loading import load_encoder
 from zeroshift.errors import ZeroshiftError
 from zeroshift.io.outputs import require_writable
 from zeroshift.miniature.networks.encoders import weights_path
-from zeroshift.miniature.training.data import Blocks
+from zeroshift.miniature.training.data import Batch, Blocks
 from zeroshift.miniature.world.captions import attributes, captions
 
-__all__ = ["train_bridge"]
+__all__ = ["block_captions", "train_bridge"]
 
 _FEWEST, _MOST = 2, 9  # factors that a caption names
 
@@ -59,11 +59,15 @@ def train_bridge(
     def batches() -> Iterator[tuple[Tensor, list[str]]]:
         for number in track(range(blocks), description="reading images and captions"):
             block = data.block(number)
-            yield block.images, captions(
-                block.latents, block.domains, seed=f"bridge/{block_seed}/{number}",
-                num_details=lambda rng: rng.randint(_FEWEST, _MOST),
-            )  # fmt: skip
+            yield block.images, block_captions(block, f"{block_seed}/{number}")
 
     bridge = fit_bridge(load_encoder(encoder), batches(), attributes())
     save_bridge(bridge, out)
     print(f"{out}: {bridge.explained:.0%} of the variance of image features is predicted from captions.")
+
+
+def block_captions(block: Batch, seed: str) -> list[str]:
+    """A caption for each image of a block."""
+    return captions(
+        block.latents, block.domains, seed=f"bridge/{seed}", num_details=lambda rng: rng.randint(_FEWEST, _MOST)
+    )

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from zeroshift.miniature.world.domains import BEINGS, MEDIA, SOURCE, TRAINED, Domain, article
+from zeroshift.core.words import article
+from zeroshift.miniature.world.domains import BEINGS, MEDIA, SOURCE, TRAINED, Domain
 from zeroshift.miniature.world.factors import BORDER, FACTOR_INDEX, FACTORS, positions
 
 __all__ = [

@@ -6,10 +6,11 @@ beings that each occur in training, but not together. Each domain declares which
 
 from dataclasses import dataclass
 
+from zeroshift.core.words import article
 from zeroshift.errors import ZeroshiftError
 from zeroshift.miniature.world.factors import FACTORS
 
-__all__ = ["BEINGS", "DOMAINS", "HELD_OUT", "MEDIA", "SOURCE", "TRAINED", "Domain", "article", "parse_domain"]
+__all__ = ["BEINGS", "DOMAINS", "HELD_OUT", "MEDIA", "SOURCE", "TRAINED", "Domain", "parse_domain"]
 
 _COLORS = ("skin_tone", "hair_color", "eye_color", "clothing_color", "background_color", "background_lightness")
 _LIGHT = ("light_x", "light_height")
@@ -78,11 +79,6 @@ class Domain:
 
     def __str__(self) -> str:
         return self.full_label
-
-
-def article(noun: str) -> str:
-    """The indefinite article: "an elf", "a person"."""
-    return "an" if noun[0] in "aeiou" else "a"
 
 
 SOURCE = Domain("photo", "person")
