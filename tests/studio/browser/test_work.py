@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from tests.studio.browser.visit import MARKS, RUN_PATIENCE, Visit, photo
 from tests.studio.conftest import until
-from zeroshift.studio.engine.jobs import ProcessJob
+from zeroshift.studio.engine.jobs import FunctionJob, ProcessJob
 from zeroshift.studio.engine.studio import Studio
 from zeroshift.training.run_folder import RunFolder
 
@@ -21,6 +21,24 @@ PASTE = """async () => {
     canvas.getContext('2d').fillRect(20, 20, 60, 40);
     const image = await canvas.convertToBlob({type: 'image/png'});
     await navigator.clipboard.write([new ClipboardItem({'image/png': image})]);
+}"""
+
+# The end of each stream of answers arrives after the next event was sent, as on a busy machine.
+LATE_END = """{
+    const plain = window.fetch;
+    window.fetch = async (...request) => {
+        const answer = await plain(...request);
+        if (!(request[0].url || String(request[0])).includes('/queue/data')) return answer;
+        const late = new TransformStream({async transform(chunk, controller) {
+            const text = new TextDecoder().decode(chunk), end = text.indexOf('close_stream');
+            const start = end < 0 ? text.length : text.lastIndexOf('data:', end);
+            controller.enqueue(new TextEncoder().encode(text.slice(0, start)));
+            if (end < 0) return;
+            await new Promise(done => setTimeout(done, 1500));
+            controller.enqueue(new TextEncoder().encode(text.slice(start)));
+        }});
+        return new Response(answer.body.pipeThrough(late), {status: answer.status, headers: answer.headers});
+    };
 }"""
 
 
@@ -142,6 +160,24 @@ def test_a_slow_look_at_a_run_does_not_choose_it_again(
     visit.page.wait_for_timeout(2500)
     assert looks
     expect(watched).to_have_value("pencil sketch (sketch)")
+
+
+def test_a_page_goes_on_when_an_answer_is_lost(visit: Visit, studio: Studio) -> None:
+    def work(job: FunctionJob) -> None:
+        while True:
+            job.report(0, 1, "waits")
+            time.sleep(0.1)
+
+    visit.page.add_init_script(LATE_END)
+    visit.page.reload()
+    visit.tab("Adapt")
+    queue = visit.page.locator("#queue")
+    for number in range(2):
+        visit.page.wait_for_timeout(4000)  # ticks, whose answers are lost
+        job = studio.queue.add(FunctionJob(f"work {number}", "test", function=work))
+        expect(queue).to_contain_text(job.title, timeout=30_000)
+        studio.queue.stop(job)
+    until(lambda: not studio.queue.waiting)
 
 
 def test_two_runs_wait_in_one_queue_and_never_write_one_folder(visit: Visit, studio: Studio) -> None:

@@ -21,7 +21,7 @@ from zeroshift.errors import ZeroshiftError
 from zeroshift.studio.engine.photos import MAX_BYTES
 from zeroshift.studio.engine.studio import Studio, opened_studio
 from zeroshift.studio.pages.adapt import adapt_tab
-from zeroshift.studio.pages.common import session_key
+from zeroshift.studio.pages.common import QUIET, session_key
 from zeroshift.studio.pages.compare import compare_tab
 from zeroshift.studio.pages.explore import explore_tab
 from zeroshift.studio.pages.guard import LOOPBACK, Guard
@@ -31,6 +31,7 @@ from zeroshift.studio.pages.share import share_tab
 __all__ = ["build_page", "serve", "serve_space", "served"]
 
 _SWEEP, _AGE = 20.0, 1800.0  # seconds: how often files and memory are released, and how old the files are then
+_RECONNECT = 5.0  # seconds
 _OPEN_PAGES = 32  # gradio keeps half a megabyte for each
 _ATTEMPTS = 3  # ports that are tried; another program may take one between the look and the start
 _INTRODUCTION = (
@@ -66,6 +67,9 @@ def build_page(studio: Studio, *, trains: bool = True) -> gr.Blocks:
             studio.sessions.close(session_key(request))
 
         page.unload(close)
+        # When an event is sent while gradio ends a stream of answers, its answer waits for the next stream, which only
+        # another event opens. A timer sends none while one is pending, so without this one a page could stand still.
+        gr.Timer(_RECONNECT).tick(lambda: None, trigger_mode="multiple", **QUIET)
     built: gr.Blocks = page
     return built
 
