@@ -18,6 +18,7 @@ from zeroshift.core.distributed import Distributed
 from zeroshift.errors import ZeroshiftError
 from zeroshift.generators.checkpoints.files import load_generator
 from zeroshift.io.images import save_png, to_uint8
+from zeroshift.methods.base import Pairs
 from zeroshift.methods.compass import Compass, CompassOptions
 from zeroshift.methods.configure import preset, resolve
 from zeroshift.methods.context import TrainingContext
@@ -102,6 +103,61 @@ def test_a_step_logs_the_terms_and_the_directions(tiny_generator: Path, encoder:
     assert update.text_directions[0].shape == (4, encoder.embed_dim)
 
 
+def images_of(features: Tensor, copies: int) -> list[Tensor]:
+    """The mean over copies of unit features, with loops."""
+    count = len(features) // copies
+    rows = [row / row.norm() for row in features]
+    return [torch.stack([rows[copy * count + i] for copy in range(copies)]).mean(dim=0) for i in range(count)]
+
+
+def naive_people(sources: list[Tensor], targets: list[Tensor], predict: LinearMap) -> Tensor:
+    """The people loss of the last step, with two copies; the mean images are those of all goals and targets before."""
+    goals, images, weights = [], [], []
+    for age, (source, target) in enumerate(zip(reversed(sources[:-1]), reversed(targets[:-1]), strict=True)):
+        for before, after in zip(images_of(source, 2), images_of(target, 2), strict=True):
+            goals.append(0.9**age * (before + before @ predict.weight + predict.bias))
+            images.append(0.9**age * after)
+            weights.append(0.9**age)
+    mean_goal, mean_image = (torch.stack(rows).sum(dim=0) / sum(weights) for rows in (goals, images))
+    losses = []
+    for before, after in zip(images_of(sources[-1], 2), images_of(targets[-1], 2), strict=True):
+        own, wanted = after - mean_image, before + before @ predict.weight + predict.bias - mean_goal
+        losses.append(1 - own @ wanted / (own.norm() * wanted.norm()))
+    return torch.stack(losses).mean()
+
+
+def test_the_people_loss_compares_the_differences_between_images(
+    tiny_generator: Path, encoder: Encoder, bridge: Bridge, bridge_file: Path
+) -> None:
+    changes = {"people_weight": 0.4, "structure_weight": 0.0, "structure_hold": 0.0, "encoder_weights": (2.0,)}
+    context = make(tiny_generator, [encoder], (str(bridge_file),), **changes)
+    method, predict = Compass(context), shift_map(bridge, encoder, "photo", "zombie", 200)
+    draw = torch.Generator().manual_seed(0)
+    sources = [torch.randn(6, encoder.embed_dim, generator=draw) for _ in range(4)]
+    targets = [torch.randn(6, encoder.embed_dim, generator=draw).requires_grad_() for _ in range(4)]
+    image = torch.zeros(3, 3, 4, 4)
+    for step, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        method.begin_step(step, context.source)
+        pairs = Pairs(step, range(3), [], image, image, [source], [target], [[]], [[]], lambda _: [])
+        loss = method.extra_losses(pairs)["people"]
+        if step == 0:
+            assert loss == 0, "no mean image is known"
+    expected = (
+        0.4
+        * context.config.weights[0]
+        * naive_people(sources, [t.detach() for t in targets[:3]] + targets[3:], predict)
+    )
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+    (gradient,), (naive,) = (torch.autograd.grad(each, targets[-1]) for each in (loss, expected))
+    assert naive.abs().max() > 1e-3
+    torch.testing.assert_close(gradient, naive, rtol=1e-3, atol=1e-6)
+    restored = Compass(context)
+    restored.load_state_dict(method.state_dict())
+    for each in (method, restored):
+        each.begin_step(4, context.source)
+    assert torch.equal(restored.means()[0], method.means()[0])
+
+
 def test_further_texts_and_example_images_take_their_share(
     tiny_generator: Path, encoder: Encoder, bridge: Bridge, bridge_file: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +186,8 @@ def test_missing_and_wrong_bridges_are_refused(tiny_generator: Path, encoder: En
         Compass(make(tiny_generator, [encoder], (str(bridge_file),) * 2))
     with pytest.raises(ZeroshiftError, match="text_weight is -1"):
         CompassOptions(text_weight=-1.0).validate()
+    with pytest.raises(ZeroshiftError, match="people_weight is -1"):
+        CompassOptions(people_weight=-1.0).validate()
     with pytest.raises(ZeroshiftError, match="captions is 5"):
         CompassOptions(captions=5).validate()
     with pytest.raises(ZeroshiftError, match="structure_weight is -1"):

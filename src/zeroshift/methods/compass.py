@@ -4,12 +4,13 @@ The bridge of the encoder (`zeroshift.clip.bridge`) predicts from captions how t
 target domain. The pairs follow that shift, and the structure loss keeps their layout. No prompts are learned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zeroshift.clip.bridge import LinearMap, load_bridge, packaged_bridge, shift_map
@@ -18,6 +19,7 @@ from zeroshift.clip.losses import normalize
 from zeroshift.config.schema import require
 from zeroshift.config.settings import MethodOptions
 from zeroshift.errors import ZeroshiftError
+from zeroshift.methods.base import Pairs
 from zeroshift.methods.context import TrainingContext
 from zeroshift.methods.structure import Structured, StructureOptions
 
@@ -30,6 +32,8 @@ class CompassOptions(StructureOptions):
 
     text_weight: float = 0.5
     """Weight of the direction between the labels (NADA's), relative to the predicted direction of an image."""
+    people_weight: float = 0.0
+    """Weight of the people loss; it compares the differences between target images with the predicted ones."""
     captions: int = 2000
     """Pairs of captions from which the shift is predicted."""
     bridges: tuple[str, ...] = ()
@@ -43,6 +47,7 @@ class CompassOptions(StructureOptions):
         """
         super().validate()
         require(self.text_weight >= 0, f"text_weight is {self.text_weight}; it must be at least 0.")
+        require(self.people_weight >= 0, f"people_weight is {self.people_weight}; it must be at least 0.")
         require(self.captions >= 100, f"captions is {self.captions}; it must be at least 100.")
 
 
@@ -51,6 +56,10 @@ class Compass(Structured):
 
     Options: ClassVar[type[MethodOptions]] = CompassOptions
     needs_bridge = True
+    curves: ClassVar[Mapping[str, str]] = {
+        **Structured.curves,
+        "people": "How much the differences between the target images differ from those that captions predict.",
+    }
 
     def __init__(self, context: TrainingContext):
         super().__init__(context)
@@ -89,14 +98,47 @@ class Compass(Structured):
 
         The mean over the augmented copies. With example images, their shift takes its share of the way.
         """
-        copies = max(1, self.context.config.adapt.augmentations)
-        share = self.context.config.image_weight
+        return [self._shift(self._mean_of_copies(rows), index) for index, rows in enumerate(features)]
+
+    def _shift(self, features: Tensor, index: int) -> Tensor:
+        """Predicted shifts [n, E] of features [n, E], the means over copies of unit features of an encoder."""
+        shift = self._maps[index](features)
         examples = self.target_domain.example_shifts()
-        shifts = []
-        for index, (rows, predict) in enumerate(zip(features, self._maps, strict=True)):
-            shift = predict(normalize(rows.float())).unflatten(0, (copies, -1)).mean(dim=0)
-            shifts.append(torch.lerp(shift, examples[index].expand_as(shift), share) if examples else shift)
-        return shifts
+        if not examples:
+            return shift
+        return torch.lerp(shift, examples[index].expand_as(shift), self.context.config.image_weight)
+
+    def _mean_of_copies(self, features: Tensor) -> Tensor:
+        """The mean [n, E] over the augmented copies of unit features, from features [copies * n, E]."""
+        copies = max(1, self.context.config.adapt.augmentations)
+        mean: Tensor = normalize(features.float()).unflatten(0, (copies, -1)).mean(dim=0)
+        return mean
+
+    @property
+    def needs_means(self) -> bool:
+        """Also for the people loss, which compares with the mean image."""
+        return bool(self.options.people_weight) or super().needs_means
+
+    def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
+        """The structure loss, and the weighted people loss: 1 - cos of how an image differs from the mean image.
+
+        Mean over samples, weighted sum over encoders. The mean images are those of earlier steps; at the first step the
+        loss is zero.
+        """
+        losses = super().extra_losses(pairs)
+        if not self.options.people_weight:
+            return losses
+        terms = []
+        for index, (source, target) in enumerate(zip(pairs.source_features, pairs.target_features, strict=True)):
+            with torch.no_grad():
+                mean_source, mean_target = self.means()[index].nan_to_num()
+                before = self._mean_of_copies(source)
+                wanted = before + self._shift(before, index)
+                wanted -= mean_source + self._shift(mean_source[None], index)
+            own = self._mean_of_copies(target) - mean_target
+            terms.append(self.context.config.weights[index] * (1 - F.cosine_similarity(own, wanted, dim=-1)).mean())
+        started = float(pairs.step > 0)
+        return {**losses, "people": self.options.people_weight * started * torch.stack(terms).sum()}
 
     def directions(self, features: Sequence[Tensor], mapper_inputs: Sequence[Tensor], step: int) -> list[Tensor]:
         """Unit directions [n, E]: the predicted shift's, and with `text_weight` the one between the labels."""

@@ -83,11 +83,12 @@ class Structured(Method):
 
     @property
     def _active(self) -> bool:
-        return self._holds or bool(self.options.structure_weight or self.options.structure_final)
+        options = self.options
+        return bool(options.structure_hold or options.structure_weight or options.structure_final)
 
     @property
-    def _holds(self) -> bool:
-        """Whether the weight depends on the variance of the target images."""
+    def needs_means(self) -> bool:
+        """Whether moving sums of features are kept: the weight depends on the variance of the target images."""
         return bool(self.options.structure_hold)
 
     def _levels_of(self, encoder: Encoder) -> Sequence[int]:
@@ -106,7 +107,7 @@ class Structured(Method):
 
     def begin_step(self, step: int, target: Generator) -> None:
         """Adds the images of the step before, of all processes, to the moving sums."""
-        if not self._holds:
+        if not self.needs_means:
             return
         flat = self.context.distributed.sum(torch.cat([each.flatten() for each in self._step]))
         parts = flat.split([each.numel() for each in self._step])
@@ -115,13 +116,13 @@ class Structured(Method):
 
     def extra_losses(self, pairs: Pairs) -> dict[str, Tensor]:
         """The weighted structure loss: mean over levels, weighted sum over encoders."""
-        if not self._active:
-            return {}
-        if self._holds:
+        if self.needs_means:
             count = len(pairs.samples)
             both = zip(pairs.source_features, pairs.target_features, strict=True)
             sums = [torch.stack([_sums(source, count), _sums(target, count)]) for source, target in both]
             self._step = [old + new for old, new in zip(self._step, sums, strict=True)]
+        if not self._active:
+            return {}
         terms = [
             weight * torch.stack([structure(s, t) for s, t in zip(source, target, strict=True)]).mean()
             for weight, source, target in zip(
@@ -140,6 +141,13 @@ class Structured(Method):
         held: Tensor = self.options.structure_hold * missing.clamp(0, 1)
         return held.clamp(min=falling)
 
+    def means(self) -> list[Tensor]:
+        """Mean features [2, E] of the source and the target images of about ten earlier steps, one per encoder.
+
+        Features are the mean over the augmented copies of unit features. Not finite at the first step.
+        """
+        return [moments[:, :-2] / moments[:, -1:] for moments in self._moments]
+
     def variance(self) -> Tensor:
         """Variance of the target images' features as a fraction of the source images', per encoder; 1 at first.
 
@@ -153,8 +161,8 @@ class Structured(Method):
         return torch.stack(fractions)
 
     def state_dict(self) -> dict[str, Any]:
-        """The moving sums; nothing if the variance is not measured."""
-        return {"moments": self._moments, "step": self._step} if self._holds else {}
+        """The moving sums; nothing if they are not kept."""
+        return {"moments": self._moments, "step": self._step} if self.needs_means else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned. Checkpoints of earlier versions have no sums: they begin at zero."""
