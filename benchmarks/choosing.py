@@ -20,12 +20,13 @@ KINDS = {
 }
 MEASURES = {"accuracy": ("domain", "{:.0%}"), "distance": ("distance", "{:.3f}"), "psnr": ("PSNR", "{:.1f}")}
 MEASURES["kept"] = ("kept", "{:.2f}")
+FREE = "adapt.clamp_images=false,adapt.range_weight=0"
 ROWS = (  # label, file, variant in the file
     ("source", "benchmark", "source"),
     ("nada", "benchmark", "nada"),
-    ("nada, images in range", "benchmark-in-range", "nada"),
+    ("nada, images not in range", "benchmark-in-range", f"nada:{FREE}"),
     ("ipl", "benchmark", "ipl"),
-    ("ipl, images in range", "benchmark-in-range", "ipl"),
+    ("ipl, images not in range", "benchmark-in-range", f"ipl:{FREE}"),
     ("scaffold", "benchmark", "scaffold"),
     ("compass", "benchmark", "compass"),
     ("domain-vector", "benchmark", "domain-vector"),

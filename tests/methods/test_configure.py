@@ -285,6 +285,13 @@ def test_default_presets_are_the_published_ones_with_images_in_range(name: str, 
     assert FAMILIES["diffusion"].preset == "diffusion"
 
 
+@pytest.mark.parametrize("name", ["miniature", "miniature-autoencoder"])
+def test_embedded_presets_keep_images_in_range_with_every_method(name: str) -> None:
+    for method in METHODS:
+        adapt = preset(name, "x", method=method).adapt
+        assert (adapt.clamp_images, adapt.range_weight) == (True, 5.0)
+
+
 def test_a_preset_extends_another_with_the_methods_settings_for_both() -> None:
     PRESETS.register("mine")(Preset({"adapt.lr": 0.5}, {"air": {"anchor_start": 0.25}}, "published"))
     config = preset("mine", "x", method="air")

@@ -85,6 +85,7 @@ EVALUATOR = Network("the miniature world's held-out evaluator", _load_evaluator,
 # docs/miniature.md explains the choice of these numbers.
 PRESET = Preset(
     {
+        **IN_RANGE,
         "encoders": ("miniature",),
         "truncation_psi": 1.0,  # the true image belongs to the latent without truncation
         "prompts.steps": 100,

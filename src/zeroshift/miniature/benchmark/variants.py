@@ -13,7 +13,11 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("nada", {"method": "nada"}),
     Variant("ipl", {"method": "ipl"}),
     Variant("ipl-label", {"method": "ipl", "prompts.base_text": "label"}),
-    Variant("ipl-published", {"method": "ipl", "prompts.base_text": "published"}),
+    # The published program shows the encoder images that leave the range.
+    Variant(
+        "ipl-published",
+        {"method": "ipl", "prompts.base_text": "published", "adapt.clamp_images": False, "adapt.range_weight": 0.0},
+    ),
     Variant("air", {"method": "air"}),
     Variant("svl", {"method": "svl"}),
     Variant("domain-vector", {"method": "domain-vector"}),
