@@ -105,7 +105,7 @@ def test_every_curve_is_explained_in_a_sentence(run: RunFolder) -> None:
 def test_losses_of_each_method_have_an_explanation(method: str) -> None:
     names = {"air": {"anchor"}, "domain-vector": {"in_domain"}, "svl": {"mean", "moment", "relation", "ewc"}}
     names["scaffold"] = {"structure"}
-    names["compass"] = {"structure"}
+    names["compass"] = {"structure", "people"}
     expected = names.get(method, set())
     cls = METHODS[method]
     assert set(cls.curves) == expected
