@@ -131,7 +131,7 @@ class Compass(Structured):
         terms = []
         for index, (source, target) in enumerate(zip(pairs.source_features, pairs.target_features, strict=True)):
             with torch.no_grad():
-                mean_source, mean_target = self.means()[index].nan_to_num()
+                mean_source, mean_target = self.means()[index]
                 before = self._mean_of_copies(source)
                 wanted = before + self._shift(before, index)
                 wanted -= mean_source + self._shift(mean_source[None], index)

@@ -144,9 +144,9 @@ class Structured(Method):
     def means(self) -> list[Tensor]:
         """Mean features [2, E] of the source and the target images of about ten earlier steps, one per encoder.
 
-        Features are the mean over the augmented copies of unit features. Not finite at the first step.
+        Features are the mean over the augmented copies of unit features. Zero at the first step.
         """
-        return [moments[:, :-2] / moments[:, -1:] for moments in self._moments]
+        return [moments[:, :-2] / moments[:, -1:].clamp(min=1) for moments in self._moments]
 
     def variance(self) -> Tensor:
         """Variance of the target images' features as a fraction of the source images', per encoder; 1 at first.
